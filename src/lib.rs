@@ -1,0 +1,3 @@
+//! Ringmain: a message broker for Linux that speaks NATS.
+
+pub mod subject;
