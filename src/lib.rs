@@ -1,3 +1,4 @@
 //! Ringmain: a message broker for Linux that speaks NATS.
 
 pub mod subject;
+pub mod wire;

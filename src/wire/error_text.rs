@@ -1,0 +1,122 @@
+//! Every `-ERR` text that a client can see, in one table. Clients match on the wording.
+
+use std::fmt::Write as _;
+
+/// What the server tells a client that did something wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorText {
+    /// Not a verb of the protocol.
+    UnknownProtocolOperation,
+    /// Wrong or missing credentials.
+    AuthorizationViolation,
+    /// No `CONNECT` in time.
+    AuthenticationTimeout,
+    /// The server's connection limit.
+    MaximumConnections,
+    /// The connection's subscription limit.
+    MaximumSubscriptions,
+    /// A payload larger than `max_payload`.
+    MaximumPayload,
+    /// A control line longer than `max_control_line`.
+    MaximumControlLine,
+    /// Pedantic only; the message is processed all the same.
+    InvalidPublishSubject,
+    /// A `SUB` with an invalid subject.
+    InvalidSubject,
+    /// `CONNECT` with a `protocol` other than 0 and 1.
+    InvalidClientProtocol,
+    /// `no_responders` without `headers`.
+    NoRespondersRequiresHeaders,
+    /// `PING`s stayed unanswered.
+    StaleConnection,
+    /// A publish that is not permitted.
+    PublishPermission(Vec<u8>),
+    /// A publish whose reply subject is reserved.
+    ReplyPermission(Vec<u8>),
+    /// A subscription with more tokens than `max_subscription_tokens`.
+    TooManyTokens(Vec<u8>),
+}
+
+impl ErrorText {
+    /// The text between the quotes.
+    pub fn text(&self) -> String {
+        let fixed = match self {
+            ErrorText::UnknownProtocolOperation => "Unknown Protocol Operation",
+            ErrorText::AuthorizationViolation => "Authorization Violation",
+            ErrorText::AuthenticationTimeout => "Authentication Timeout",
+            ErrorText::MaximumConnections => "maximum connections exceeded",
+            ErrorText::MaximumSubscriptions => "maximum subscriptions exceeded",
+            ErrorText::MaximumPayload => "Maximum Payload Violation",
+            ErrorText::MaximumControlLine => "maximum control line exceeded",
+            ErrorText::InvalidPublishSubject => "Invalid Publish Subject",
+            ErrorText::InvalidSubject => "Invalid Subject",
+            ErrorText::InvalidClientProtocol => "invalid client protocol",
+            ErrorText::NoRespondersRequiresHeaders => "no responders requires headers support",
+            ErrorText::StaleConnection => "Stale Connection",
+            ErrorText::PublishPermission(subject) => {
+                return format!("Permissions Violation for Publish to {}", quote(subject));
+            }
+            ErrorText::ReplyPermission(reply) => {
+                return format!("Permissions Violation for Publish with Reply of {}", quote(reply));
+            }
+            ErrorText::TooManyTokens(subject) => {
+                return format!("Permissions Violation for Subscription to {}, too many tokens", quote(subject));
+            }
+        };
+        fixed.to_owned()
+    }
+
+    /// The whole line.
+    pub fn line(&self) -> Vec<u8> {
+        format!("-ERR '{}'\r\n", self.text()).into_bytes()
+    }
+}
+
+/// A byte string in double quotes as Go's `%q` prints it, which is how the reference prints subjects.
+pub fn quote(bytes: &[u8]) -> String {
+    let mut quoted = String::with_capacity(bytes.len() + 2);
+    quoted.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => quoted.push_str("\\\""),
+                '\\' => quoted.push_str("\\\\"),
+                '\x07' => quoted.push_str("\\a"),
+                '\x08' => quoted.push_str("\\b"),
+                '\x0c' => quoted.push_str("\\f"),
+                '\n' => quoted.push_str("\\n"),
+                '\r' => quoted.push_str("\\r"),
+                '\t' => quoted.push_str("\\t"),
+                '\x0b' => quoted.push_str("\\v"),
+                c if (c as u32) < 0x20 || c == '\x7f' => {
+                    let _ = write!(quoted, "\\x{:02x}", c as u32);
+                }
+                c if c.is_control() => {
+                    let _ = write!(quoted, "\\u{:04x}", c as u32);
+                }
+                c => quoted.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(quoted, "\\x{byte:02x}");
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_quoted_as_go_does() {
+        assert_eq!(quote(b"a\"b\\c\x00\x1b\xff"), r#""a\"b\\c\x00\x1b\xff""#);
+        assert_eq!(quote("grün".as_bytes()), "\"grün\"");
+    }
+
+    #[test]
+    fn a_line_carries_the_text_in_single_quotes() {
+        assert_eq!(ErrorText::StaleConnection.line(), b"-ERR 'Stale Connection'\r\n");
+    }
+}

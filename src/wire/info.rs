@@ -1,0 +1,127 @@
+//! The JSON of `INFO`: what the server says about itself. Field order and omission are the reference's, for tools
+//! compare them; `ringmain` is our own field and stands last.
+
+use serde::Serialize;
+
+/// The version that clients switch their features by: the reference's.
+pub const REFERENCE_VERSION: &str = "2.15.1";
+
+/// Ringmain's own version.
+pub const RINGMAIN_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The JetStream API level that the reference reports even with JetStream off.
+const API_LEVEL: u32 = 5;
+
+/// The content of an `INFO` line to a client.
+#[derive(Debug, Clone, Serialize)]
+pub struct Info {
+    /// Public key that names this run of the server.
+    pub server_id: String,
+    /// Configured name, or the id.
+    pub server_name: String,
+    version: &'static str,
+    proto: u32,
+    /// The reference reports its Go version here.
+    go: &'static str,
+    /// Listen host as configured.
+    pub host: String,
+    /// Listen port.
+    pub port: u16,
+    /// Whether `HPUB` and `HMSG` may be used.
+    pub headers: bool,
+    /// Whether `CONNECT` must carry credentials.
+    #[serde(skip_serializing_if = "is_false")]
+    pub auth_required: bool,
+    /// Largest payload with its header, in bytes.
+    pub max_payload: i64,
+    /// The connection's id.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub client_id: u64,
+    /// The connection's remote address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_ip: String,
+    /// Addresses of this and other servers of the cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connect_urls: Vec<String>,
+    /// The server is about to stop.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ldm: bool,
+    /// This `INFO` answers the first `PING`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub connect_info: bool,
+    /// The account that the connection is bound to; only with `connect_info`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_account: String,
+    api_lvl: u32,
+    /// The server's curve public key.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub xkey: String,
+    ringmain: &'static str,
+}
+
+impl Info {
+    /// The part that all connections share.
+    pub fn new(server_id: String, server_name: String, host: String, port: u16) -> Info {
+        Info {
+            server_id,
+            server_name,
+            version: REFERENCE_VERSION,
+            proto: 1,
+            go: env!("RINGMAIN_RUSTC"),
+            host,
+            port,
+            headers: true,
+            auth_required: false,
+            max_payload: 0,
+            client_id: 0,
+            client_ip: String::new(),
+            connect_urls: Vec::new(),
+            ldm: false,
+            connect_info: false,
+            remote_account: String::new(),
+            api_lvl: API_LEVEL,
+            xkey: String::new(),
+            ringmain: RINGMAIN_VERSION,
+        }
+    }
+
+    /// The whole line. The reference writes a space before the line end.
+    pub fn line(&self) -> Vec<u8> {
+        let mut line = b"INFO ".to_vec();
+        serde_json::to_writer(&mut line, self).expect("strings, numbers and booleans always serialise");
+        line.extend_from_slice(b" \r\n");
+        line
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_references_field_order_and_omissions() {
+        let mut info = Info::new("NID".into(), "name".into(), "0.0.0.0".into(), 4222);
+        info.max_payload = 1_048_576;
+        info.client_id = 5;
+        info.client_ip = "127.0.0.1".into();
+        let line = String::from_utf8(info.line()).unwrap();
+        let keys: Vec<&str> =
+            line.split('"').skip(1).step_by(2).filter(|word| line.contains(&format!("\"{word}\":"))).collect();
+        assert_eq!(
+            keys,
+            [
+                "server_id", "server_name", "version", "proto", "go", "host", "port", "headers", "max_payload",
+                "client_id", "client_ip", "api_lvl", "ringmain"
+            ]
+        );
+        assert!(line.ends_with("} \r\n"));
+    }
+}

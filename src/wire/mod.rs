@@ -1,0 +1,20 @@
+//! The wire room: codecs of the NATS client protocol, without any input or output of their own.
+//!
+//! * [`command`]: bytes from a client to [`Command`]s, split anywhere, in place where possible.
+//! * [`connect`]: the JSON of `CONNECT`.
+//! * [`info`]: the JSON of `INFO`.
+//! * [`header`]: the `NATS/1.0` header block.
+//! * [`frame`]: what the server writes: `MSG`, `HMSG` and the fixed lines.
+//! * [`error_text`]: every `-ERR` text, in one table.
+//!
+//! The rules come from the protocol documentation and from transcripts of nats-server 2.15.1; the differential
+//! tests (`tests/wire`) hold both servers to the same bytes.
+
+pub mod command;
+pub mod connect;
+pub mod error_text;
+pub mod frame;
+pub mod header;
+pub mod info;
+
+pub use command::{Command, DecodeError, Decoder, Limits, Payload, Publish};
