@@ -64,6 +64,11 @@ impl<B> Receiver<B> {
         !self.filled.is_empty()
     }
 
+    /// Number of batches that wait.
+    pub fn waiting(&self) -> usize {
+        self.filled.slots()
+    }
+
     /// The next batch.
     pub fn receive(&mut self) -> Option<B> {
         self.filled.pop().ok()

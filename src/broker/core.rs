@@ -26,7 +26,6 @@ use crate::wire::{Command, DecodeError, Decoder, Limits, frame};
 pub const GLOBAL_ACCOUNT: &str = "$G";
 
 /// The core of one worker. `A` is how it reaches the index of an account.
-#[derive(Debug)]
 pub struct Broker<A> {
     pub(super) worker: WorkerId,
     pub(super) settings: Arc<Settings>,
@@ -47,7 +46,6 @@ pub struct Broker<A> {
 pub(super) type TimerKey = (u32, u64);
 
 /// One account at one worker.
-#[derive(Debug)]
 pub(super) struct Account<A> {
     pub interest: A,
     pub cache: FanOutCache,
@@ -491,6 +489,12 @@ impl<A: InterestAccess> Broker<A> {
             self.local.write_error(conn, &text);
         }
         self.close(conn, reason);
+    }
+
+    /// Whether this turn has produced so much that it should end before more input is handled.
+    pub fn wants_turn_to_end(&self) -> bool {
+        self.local.turn_bytes > super::publish::TURN_BYTES_MAX
+            || self.outgoing.iter().any(|outgoing| !outgoing.full.is_empty())
     }
 
     /// Log lines since the last call.

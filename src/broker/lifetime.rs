@@ -171,11 +171,14 @@ impl<A: InterestAccess> Broker<A> {
     #[inline]
     pub fn poll_dirty(&mut self) -> Option<u32> {
         let conn = self.local.dirty.pop()?;
-        let now_ms = self.local.now_ms;
-        let session = &mut self.local.sessions[conn as usize];
-        session.flags.dirty = false;
-        session.progress_ms = now_ms.max(session.progress_ms);
+        self.local.sessions[conn as usize].flags.dirty = false;
         Some(conn)
+    }
+
+    /// Reports that a send of unsent output begins; there is at most one at a time.
+    #[inline]
+    pub fn handle_send_started(&mut self, conn: u32) {
+        self.local.sessions[conn as usize].progress_ms = self.local.now_ms;
     }
 
     /// The unsent output of a connection, in place until [`Broker::handle_sent`], at most `max` slices.

@@ -3,7 +3,6 @@
 use super::batch::{Batch, Entry, Message, To};
 use super::core::Broker;
 use super::publish::{Delivered, Outbound};
-use crate::subject::fanout::TargetList;
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
 
 impl<A: InterestAccess> Broker<A> {

@@ -174,11 +174,7 @@ impl<A: InterestAccess> Broker<A> {
     /// Whether this turn has done enough.
     #[inline]
     fn flow(&self) -> Flow {
-        if self.local.turn_bytes > TURN_BYTES_MAX || self.outgoing.iter().any(|outgoing| !outgoing.full.is_empty())
-        {
-            return Flow::Yield;
-        }
-        Flow::Continue
+        if self.wants_turn_to_end() { Flow::Yield } else { Flow::Continue }
     }
 
     #[cold]

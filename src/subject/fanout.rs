@@ -130,7 +130,6 @@ struct Entry {
 }
 
 /// The cache of one account at one worker.
-#[derive(Debug)]
 pub struct FanOutCache {
     worker: WorkerId,
     entries: Slab<Entry>,

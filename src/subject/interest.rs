@@ -143,7 +143,7 @@ pub struct Matches {
 }
 
 /// The index of one account.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Interest {
     tree: Tree<Leaf>,
     generations: Arc<Generations>,

@@ -6,6 +6,8 @@
 //!
 //! Sans-IO like every core: bytes in, decisions out. No clock, no locks, no `unsafe`.
 
+pub mod fanout;
+pub mod interest;
 pub mod name;
 pub mod tree;
 
