@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod broker;
+pub mod config;
 pub mod io;
 pub mod server;
 pub mod subject;

@@ -537,12 +537,7 @@ fn parse_line<'a>(verb: Verb, line: &'a [u8], limits: &Limits) -> Result<Line<'a
 
 /// `subject [reply] size` or `subject [reply] header-size size`.
 #[inline]
-fn parse_publish(
-    verb: Verb,
-    args: &[u8],
-    line: &[u8],
-    limits: &Limits,
-) -> Result<PublishHead, DecodeError> {
+fn parse_publish(verb: Verb, args: &[u8], line: &[u8], limits: &Limits) -> Result<PublishHead, DecodeError> {
     if verb == Verb::Hpub && !limits.headers {
         return Err(wrong_arguments(verb, args));
     }
@@ -584,11 +579,7 @@ fn parse_subscribe(args: &[u8]) -> Result<Command<'_>, DecodeError> {
     let subject = tokens[0].of(args);
     match count {
         2 => Ok(Command::Subscribe { subject, queue: None, sid: tokens[1].of(args) }),
-        3 => Ok(Command::Subscribe {
-            subject,
-            queue: Some(tokens[1].of(args)),
-            sid: tokens[2].of(args),
-        }),
+        3 => Ok(Command::Subscribe { subject, queue: Some(tokens[1].of(args)), sid: tokens[2].of(args) }),
         _ => Err(wrong_arguments(Verb::Sub, args)),
     }
 }

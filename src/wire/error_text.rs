@@ -60,7 +60,10 @@ impl ErrorText {
                 return format!("Permissions Violation for Publish with Reply of {}", quote(reply));
             }
             ErrorText::TooManyTokens(subject) => {
-                return format!("Permissions Violation for Subscription to {}, too many tokens", quote(subject));
+                return format!(
+                    "Permissions Violation for Subscription to {}, too many tokens",
+                    quote(subject)
+                );
             }
         };
         fixed.to_owned()

@@ -109,13 +109,28 @@ mod tests {
         info.client_id = 5;
         info.client_ip = "127.0.0.1".into();
         let line = String::from_utf8(info.line()).unwrap();
-        let keys: Vec<&str> =
-            line.split('"').skip(1).step_by(2).filter(|word| line.contains(&format!("\"{word}\":"))).collect();
+        let keys: Vec<&str> = line
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(|word| line.contains(&format!("\"{word}\":")))
+            .collect();
         assert_eq!(
             keys,
             [
-                "server_id", "server_name", "version", "proto", "go", "host", "port", "headers", "max_payload",
-                "client_id", "client_ip", "api_lvl", "ringmain"
+                "server_id",
+                "server_name",
+                "version",
+                "proto",
+                "go",
+                "host",
+                "port",
+                "headers",
+                "max_payload",
+                "client_id",
+                "client_ip",
+                "api_lvl",
+                "ringmain"
             ]
         );
         assert!(line.ends_with("} \r\n"));

@@ -1,0 +1,283 @@
+//! The command line: flags in the syntax of Go's `flag` package, which no Rust argument parser speaks.
+//!
+//! One or two dashes mean the same; a value follows as the next word (also one with a dash: `-p -1`) or after `=`;
+//! switches take a value only after `=`; flags end at the first word that is none, or at `--`.
+//!
+//! [`parse_args`] knows names and types. What the values mean together with a file is [`crate::config::load`]'s.
+
+use thiserror::Error;
+
+/// A command line, taken apart. `None` where a flag was not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the flags' documentation is the help text")]
+pub struct Args {
+    pub help: Option<bool>,
+    pub help_tls: Option<bool>,
+    pub version: Option<bool>,
+    pub test: Option<bool>,
+    pub signal: Option<String>,
+    pub config: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<i64>,
+    pub server_name: Option<String>,
+    pub workers: Option<i64>,
+    pub pid_file: Option<String>,
+    pub client_advertise: Option<String>,
+    pub ports_file_dir: Option<String>,
+    pub log_file: Option<String>,
+    pub logtime: Option<bool>,
+    pub logtime_utc: Option<bool>,
+    pub debug: Option<bool>,
+    pub trace: Option<bool>,
+    pub trace_verbose: Option<bool>,
+    pub max_traced_msg_len: Option<i64>,
+    pub user: Option<String>,
+    pub pass: Option<String>,
+    pub auth: Option<String>,
+    /// Flags of the reference that do nothing here yet, as written (`-js`).
+    pub not_supported: Vec<String>,
+    /// Flags that must not be ignored, as written (`--tls`).
+    pub refused: Vec<String>,
+    /// What follows the flags.
+    pub words: Vec<String>,
+}
+
+/// Why a command line cannot be read; the texts are those of Go's `flag`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the display of each is its documentation")]
+pub enum ArgsError {
+    #[error("flag provided but not defined: -{0}")]
+    NotDefined(String),
+    #[error("flag needs an argument: -{0}")]
+    NeedsArgument(String),
+    #[error("bad flag syntax: {0}")]
+    BadSyntax(String),
+    #[error("invalid boolean value {value:?} for -{name}: parse error")]
+    Bool { name: String, value: String },
+    #[error("invalid value {value:?} for flag -{name}: {reason}")]
+    Integer { name: String, value: String, reason: &'static str },
+}
+
+/// Where the value of a flag goes.
+#[derive(Clone, Copy)]
+enum Target {
+    Text(fn(&mut Args) -> &mut Option<String>),
+    Integer(fn(&mut Args) -> &mut Option<i64>),
+    Bool(fn(&mut Args) -> &mut Option<bool>),
+    /// A switch that stands for several.
+    Switches(fn(&mut Args, bool)),
+    NotYet(Type),
+    Refused(Type),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Text,
+    Integer,
+    Bool,
+}
+
+/// Every flag of the reference, hidden ones too, and Ringmain's own.
+const FLAGS: &[(&[&str], Target)] = &[
+    (&["h", "help"], Target::Bool(|args| &mut args.help)),
+    (&["help_tls"], Target::Bool(|args| &mut args.help_tls)),
+    (&["v", "version"], Target::Bool(|args| &mut args.version)),
+    (&["t"], Target::Bool(|args| &mut args.test)),
+    (&["sl", "signal"], Target::Text(|args| &mut args.signal)),
+    (&["c", "config"], Target::Text(|args| &mut args.config)),
+    (&["a", "addr", "net"], Target::Text(|args| &mut args.host)),
+    (&["p", "port"], Target::Integer(|args| &mut args.port)),
+    (&["n", "name", "server_name"], Target::Text(|args| &mut args.server_name)),
+    (&["workers"], Target::Integer(|args| &mut args.workers)),
+    (&["P", "pid"], Target::Text(|args| &mut args.pid_file)),
+    (&["client_advertise"], Target::Text(|args| &mut args.client_advertise)),
+    (&["ports_file_dir"], Target::Text(|args| &mut args.ports_file_dir)),
+    (&["l", "log"], Target::Text(|args| &mut args.log_file)),
+    (&["T", "logtime"], Target::Bool(|args| &mut args.logtime)),
+    (&["logtime_utc"], Target::Bool(|args| &mut args.logtime_utc)),
+    (&["D", "debug"], Target::Bool(|args| &mut args.debug)),
+    (&["V", "trace"], Target::Bool(|args| &mut args.trace)),
+    (&["VV"], Target::Switches(|args, on| (args.trace, args.trace_verbose) = (Some(on), Some(on)))),
+    (&["DV"], Target::Switches(|args, on| (args.debug, args.trace) = (Some(on), Some(on)))),
+    (
+        &["DVV"],
+        Target::Switches(|args, on| {
+            (args.debug, args.trace, args.trace_verbose) = (Some(on), Some(on), Some(on))
+        }),
+    ),
+    (&["max_traced_msg_len"], Target::Integer(|args| &mut args.max_traced_msg_len)),
+    (&["user"], Target::Text(|args| &mut args.user)),
+    (&["pass"], Target::Text(|args| &mut args.pass)),
+    (&["auth"], Target::Text(|args| &mut args.auth)),
+    (&["m", "http_port"], Target::NotYet(Type::Integer)),
+    (&["ms", "https_port"], Target::NotYet(Type::Integer)),
+    (&["s", "syslog"], Target::NotYet(Type::Bool)),
+    (&["r", "remote_syslog"], Target::NotYet(Type::Text)),
+    (&["log_size_limit"], Target::NotYet(Type::Integer)),
+    (&["js", "jetstream"], Target::NotYet(Type::Bool)),
+    (&["sd", "store_dir"], Target::NotYet(Type::Text)),
+    (&["routes"], Target::NotYet(Type::Text)),
+    (&["cluster", "cluster_listen"], Target::NotYet(Type::Text)),
+    (&["cluster_name"], Target::NotYet(Type::Text)),
+    (&["no_advertise"], Target::NotYet(Type::Bool)),
+    (&["cluster_advertise"], Target::NotYet(Type::Text)),
+    (&["connect_retries"], Target::NotYet(Type::Integer)),
+    (&["profile"], Target::NotYet(Type::Integer)),
+    (&["tls"], Target::Refused(Type::Bool)),
+    (&["tlsverify"], Target::Refused(Type::Bool)),
+    (&["tlscert"], Target::Refused(Type::Text)),
+    (&["tlskey"], Target::Refused(Type::Text)),
+    (&["tlscacert"], Target::Refused(Type::Text)),
+];
+
+/// Takes apart the words after the program's name.
+pub fn parse_args(words: &[String]) -> Result<Args, ArgsError> {
+    let mut args = Args::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let Some(flag) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+            args.words.push(word.clone());
+            break;
+        };
+        let flag = flag.strip_prefix('-').unwrap_or(flag);
+        if flag.is_empty() {
+            break;
+        }
+        if flag.starts_with(['-', '=']) {
+            return Err(ArgsError::BadSyntax(word.clone()));
+        }
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (flag, None),
+        };
+        let target = FLAGS.iter().find(|(names, _)| names.contains(&name)).map(|(_, target)| *target);
+        let target = target.ok_or_else(|| ArgsError::NotDefined(name.to_owned()))?;
+        let as_written = &word[..word.len() - value.map_or(0, |value| value.len() + 1)];
+        let mut next_value = || match value {
+            Some(value) => Ok(value.to_owned()),
+            None => words.next().cloned().ok_or_else(|| ArgsError::NeedsArgument(name.to_owned())),
+        };
+        let switch = || value.map_or(Ok(true), |value| boolean(name, value));
+        match target {
+            Target::Text(field) => *field(&mut args) = Some(next_value()?),
+            Target::Integer(field) => *field(&mut args) = Some(integer(name, &next_value()?)?),
+            Target::Bool(field) => *field(&mut args) = Some(switch()?),
+            Target::Switches(set) => set(&mut args, switch()?),
+            Target::NotYet(kind) | Target::Refused(kind) => {
+                let asks_for_something = match kind {
+                    Type::Text => !next_value()?.is_empty(),
+                    Type::Integer => integer(name, &next_value()?)? != 0,
+                    Type::Bool => switch()?,
+                };
+                if asks_for_something {
+                    let is_refused = matches!(target, Target::Refused(_));
+                    let list = if is_refused { &mut args.refused } else { &mut args.not_supported };
+                    list.push(as_written.to_owned());
+                }
+            }
+        }
+    }
+    args.words.extend(words.cloned());
+    Ok(args)
+}
+
+fn boolean(name: &str, value: &str) -> Result<bool, ArgsError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ArgsError::Bool { name: name.to_owned(), value: value.to_owned() }),
+    }
+}
+
+fn integer(name: &str, value: &str) -> Result<i64, ArgsError> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    value.parse().map_err(|error: std::num::ParseIntError| ArgsError::Integer {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        reason: match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "parse error",
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, ArgsError> {
+        parse_args(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn names_stand_once() {
+        let names: Vec<&str> = FLAGS.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[index + 1..].contains(name), "{name} stands twice");
+        }
+    }
+
+    #[test]
+    fn one_dash_two_dashes_and_equal_signs_mean_the_same() {
+        let expected = Args { port: Some(4333), host: Some("::1".into()), ..Args::default() };
+        for line in ["-p 4333 -a ::1", "--port 4333 --addr ::1", "-port=4333 -net=::1", "--p=4333 --net ::1"]
+        {
+            assert_eq!(parse(line).unwrap(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_begin_with_a_dash() {
+        assert_eq!(parse("-p -1").unwrap().port, Some(-1));
+        assert_eq!(parse("--port -1 -D").unwrap().debug, Some(true));
+        assert_eq!(
+            parse("-a -p 3").unwrap(),
+            Args { host: Some("-p".into()), words: vec!["3".into()], ..Args::default() }
+        );
+    }
+
+    #[test]
+    fn switches_take_a_value_only_after_an_equal_sign() {
+        assert_eq!(
+            parse("-D=false -T=0").unwrap(),
+            Args { debug: Some(false), logtime: Some(false), ..Args::default() }
+        );
+        assert_eq!(parse("-T false").unwrap().words, ["false"]);
+        let all = parse("-DVV").unwrap();
+        assert_eq!((all.debug, all.trace, all.trace_verbose), (Some(true), Some(true), Some(true)));
+    }
+
+    #[test]
+    fn flags_end_at_the_first_word() {
+        assert_eq!(parse("-D help -x").unwrap().words, ["help", "-x"]);
+        assert_eq!(parse("-- -D").unwrap(), Args { words: vec!["-D".into()], ..Args::default() });
+        assert_eq!(parse("-").unwrap().words, ["-"]);
+    }
+
+    #[test]
+    fn flags_without_implementation_are_kept_as_written() {
+        let args = parse("-js --store_dir=/x -m 8222 --no_advertise=false --tls --tlscert c -ms 0").unwrap();
+        assert_eq!(args.not_supported, ["-js", "--store_dir", "-m"]);
+        assert_eq!(args.refused, ["--tls", "--tlscert"]);
+    }
+
+    /// Texts seen on nats-server 2.15.1.
+    #[test]
+    fn errors_are_worded_as_the_reference_words_them() {
+        for (line, error) in [
+            ("-x", "flag provided but not defined: -x"),
+            ("--x=3", "flag provided but not defined: -x"),
+            ("-p", "flag needs an argument: -p"),
+            ("-p abc", "invalid value \"abc\" for flag -p: parse error"),
+            (
+                "-p 99999999999999999999",
+                "invalid value \"99999999999999999999\" for flag -p: value out of range",
+            ),
+            ("-D=maybe", "invalid boolean value \"maybe\" for -D: parse error"),
+            ("---x", "bad flag syntax: ---x"),
+            ("-=3", "bad flag syntax: -=3"),
+        ] {
+            assert_eq!(parse(line).unwrap_err().to_string(), error, "{line}");
+        }
+    }
+}

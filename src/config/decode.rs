@@ -1,0 +1,449 @@
+//! From the tree of a file to options: names, types and bounds, one key at a time.
+//!
+//! It goes on after a mistake, so that an operator sees all of them at once. The rules between options and the command
+//! line come afterwards, in `load`.
+
+use std::num::{NonZeroU8, NonZeroU32};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::duration::parse_duration_ns;
+use super::error::{Problem, ProblemAt, Warning};
+use super::keys::{self, Kind, Status};
+use super::lang::{Map, Node, Position, Value};
+use super::options::{
+    Authorization, Credentials, KeyAt, LAME_DUCK_DURATION_MIN, Options, Password, Port, User, WORKERS_MAX,
+};
+
+/// What a file says. Rules between options are not checked yet.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) options: Options,
+    pub(super) problems: Vec<ProblemAt>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+pub(super) fn decode(map: &Map) -> Decoded {
+    let mut decoder = Decoder {
+        options: Options::default(),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        max_payload_is_max_pending: false,
+    };
+    for (name, node) in in_order(map) {
+        let lower = name.to_lowercase();
+        let result = match keys::status(keys::TOP, &lower) {
+            None => unknown(name, node),
+            Some(Status::Supported) => decoder.supported(&lower, node),
+            Some(Status::NoEffect(Kind::Bool)) => boolean(node).map(drop),
+            Some(Status::NoEffect(Kind::Integer)) => integer(node).map(drop),
+            Some(Status::NotYet) => {
+                if !asks_for_nothing(&lower, &node.value) {
+                    decoder
+                        .options
+                        .not_supported
+                        .push(KeyAt { name: name.clone(), at: Some(node.at.clone()) });
+                }
+                Ok(())
+            }
+            Some(Status::Refused) => Err(Problem::Refused(lower)),
+        };
+        decoder.note(&node.at, result);
+    }
+    if decoder.max_payload_is_max_pending {
+        decoder.options.max_payload = decoder.options.max_pending.min(i32::MAX as u64) as u32;
+    }
+    let Decoder { options, problems, warnings, .. } = decoder;
+    Decoded { options, problems, warnings }
+}
+
+type Outcome<T = ()> = Result<T, Problem>;
+
+struct Decoder {
+    options: Options,
+    problems: Vec<ProblemAt>,
+    warnings: Vec<Warning>,
+    max_payload_is_max_pending: bool,
+}
+
+impl Decoder {
+    fn note(&mut self, at: &Position, result: Outcome) {
+        if let Err(problem) = result {
+            self.problems.push(ProblemAt { at: at.clone(), problem });
+        }
+    }
+
+    fn supported(&mut self, name: &str, node: &Node) -> Outcome {
+        let options = &mut self.options;
+        match name {
+            "listen" => {
+                let (host, port) = listen(node)?;
+                if let Some(host) = host {
+                    options.host = host;
+                }
+                options.port = port;
+            }
+            "host" | "net" => set_text(&mut options.host, string(node)?),
+            "port" => options.port = port(integer(node)?)?,
+            "client_advertise" => options.client_advertise = non_empty(string(node)?),
+            "server_name" => {
+                let name = string(node)?;
+                if name.contains(char::is_whitespace) {
+                    return Err(Problem::ServerNameSpaces);
+                }
+                options.server_name = non_empty(name);
+            }
+            "workers" => options.workers = workers(integer(node)?)?,
+            "debug" => options.debug = boolean(node)?,
+            "trace" => options.trace = boolean(node)?,
+            "trace_verbose" => options.trace_verbose = boolean(node)?,
+            "trace_headers" => options.trace_headers = boolean(node)?,
+            "logtime" => options.logtime = boolean(node)?,
+            "logtime_utc" => options.logtime_utc = boolean(node)?,
+            "log_file" | "logfile" => options.log_file = path(node)?,
+            "pid_file" | "pidfile" => options.pid_file = path(node)?,
+            "ports_file_dir" => options.ports_file_dir = path(node)?,
+            "max_traced_msg_len" => options.max_traced_msg_len = limit_or_none(name, integer(node)?)?,
+            "max_connections" | "max_conn" => {
+                options.max_connections =
+                    u32::try_from(integer(node)?.max(0)).map_err(|_| Problem::TooBig(name.to_owned()))?;
+            }
+            "max_subscriptions" | "max_subs" => {
+                options.max_subscriptions = limit_or_none(name, integer(node)?)?
+            }
+            "max_subscription_tokens" | "max_sub_tokens" => {
+                let number = integer(node)?;
+                if number <= 0 {
+                    return Err(Problem::NotPositive(name.to_owned()));
+                }
+                let tokens = u8::try_from(number).map_err(|_| Problem::TooBig(name.to_owned()))?;
+                options.max_subscription_tokens = NonZeroU8::new(tokens);
+            }
+            "max_control_line" => {
+                options.max_control_line = size(name, integer(node)?, Options::default().max_control_line)?
+            }
+            "max_payload" => match integer(node)? {
+                -1 => self.max_payload_is_max_pending = true,
+                number => {
+                    self.max_payload_is_max_pending = false;
+                    options.max_payload = size(name, number, Options::default().max_payload)?;
+                }
+            },
+            "max_pending" => {
+                options.max_pending = match u64::try_from(integer(node)?) {
+                    Ok(0) => Options::default().max_pending,
+                    Ok(number) => number,
+                    Err(_) => return Err(Problem::Negative(name.to_owned())),
+                };
+            }
+            "ping_interval" => {
+                let interval = self.duration_or_seconds(name, node)?;
+                self.options.ping_interval = or_default(interval, Options::default().ping_interval);
+            }
+            "ping_max" => {
+                let number = integer(node)?;
+                options.ping_max = match u32::try_from(number) {
+                    Ok(0) => Options::default().ping_max,
+                    Ok(number) => number,
+                    Err(_) if number < 0 => return Err(Problem::Negative(name.to_owned())),
+                    Err(_) => return Err(Problem::TooBig(name.to_owned())),
+                };
+            }
+            "write_deadline" => {
+                let deadline = self.duration_or_seconds(name, node)?;
+                self.options.write_deadline = or_default(deadline, Options::default().write_deadline);
+            }
+            "no_header_support" => options.no_header_support = boolean(node)?,
+            "no_fast_producer_stall" => options.no_fast_producer_stall = boolean(node)?,
+            "lame_duck_duration" => {
+                let duration =
+                    duration(name, string(node)?)?.ok_or(Problem::LameDuckDuration(Duration::ZERO))?;
+                if duration < LAME_DUCK_DURATION_MIN {
+                    return Err(Problem::LameDuckDuration(duration));
+                }
+                options.lame_duck_duration = duration;
+            }
+            "lame_duck_grace_period" => {
+                let grace = duration(name, string(node)?)?.ok_or(Problem::LameDuckGracePeriod)?;
+                options.lame_duck_grace_period = or_default(grace, Options::default().lame_duck_grace_period);
+            }
+            "authorization" => self.authorization(node)?,
+            _ => unreachable!("{name} is in the table as supported"),
+        }
+        Ok(())
+    }
+
+    /// A duration; or whole seconds, which draws a warning.
+    fn duration_or_seconds(&mut self, name: &str, node: &Node) -> Outcome<Duration> {
+        let negative = || Problem::Negative(name.to_owned());
+        if let Value::String(text) = &node.value {
+            return duration(name, text)?.ok_or_else(negative);
+        }
+        let warning = Warning::NotADuration { at: node.at.clone(), field: name.to_owned() };
+        self.warnings.push(warning);
+        let seconds = integer(node)?;
+        u64::try_from(seconds).map(Duration::from_secs).map_err(|_| negative())
+    }
+
+    fn authorization(&mut self, node: &Node) -> Outcome {
+        let mut timeout = Authorization::default().timeout;
+        let (mut user, mut password, mut token, mut users) = (None, None, None, None);
+        for (name, entry) in in_order(map(node)?) {
+            let lower = name.to_lowercase();
+            let result = match keys::status(keys::AUTHORIZATION, &lower) {
+                None => unknown(name, entry),
+                Some(Status::Supported) => match lower.as_str() {
+                    "user" | "username" => string(entry).map(|text| user = Some(text.to_owned())),
+                    "pass" | "password" => string(entry).map(|text| password = Some(text.to_owned())),
+                    "token" => string(entry).map(|text| token = Some(text.to_owned())),
+                    "timeout" => auth_timeout(entry).map(|duration| timeout = or_default(duration, timeout)),
+                    "users" => self.users(entry).map(|list| users = Some(list)),
+                    _ => unreachable!("{lower} is in the table as supported"),
+                },
+                Some(_) => Err(Problem::Refused(format!("authorization.{lower}"))),
+            };
+            self.note(&entry.at, result);
+        }
+        let credentials = Credentials::from_parts(user, password, token, users)?;
+        self.options.authorization = Authorization { credentials, timeout };
+        Ok(())
+    }
+
+    fn users(&mut self, node: &Node) -> Outcome<Vec<User>> {
+        let Value::Array(entries) = &node.value else {
+            return Err(Problem::UsersType(shown(&node.value)));
+        };
+        let mut users = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let result = self.user(entry).map(|user| users.push(user));
+            self.note(&entry.at, result);
+        }
+        if entries.is_empty() { Err(Problem::UsersEmpty) } else { Ok(users) }
+    }
+
+    fn user(&mut self, node: &Node) -> Outcome<User> {
+        let Value::Map(entries) = &node.value else {
+            return Err(Problem::UserType(shown(&node.value)));
+        };
+        let (mut user, mut password) = (None, String::new());
+        let mut has_nkey = false;
+        for (name, entry) in in_order(entries) {
+            let lower = name.to_lowercase();
+            let result = match keys::status(keys::USER, &lower) {
+                None => unknown(name, entry),
+                Some(Status::Supported) => match lower.as_str() {
+                    "user" | "username" => string(entry).map(|text| user = Some(text.to_owned())),
+                    "pass" | "password" => string(entry).map(|text| password = text.to_owned()),
+                    _ => unreachable!("{lower} is in the table as supported"),
+                },
+                Some(_) => {
+                    has_nkey |= lower == "nkey";
+                    Err(Problem::Refused(format!("authorization.users.{lower}")))
+                }
+            };
+            self.note(&entry.at, result);
+        }
+        match user.filter(|name: &String| !name.is_empty()) {
+            Some(user) => Ok(User { user, password: Password::new(password) }),
+            // Refused already for the key that takes the place of the name.
+            None if has_nkey => Ok(User { user: String::new(), password: Password::new(password) }),
+            None => Err(Problem::UserMissing),
+        }
+    }
+}
+
+impl Credentials {
+    /// Puts together what stood in `authorization` or on the command line; empty texts count as not given.
+    pub(super) fn from_parts(
+        user: Option<String>,
+        password: Option<String>,
+        token: Option<String>,
+        users: Option<Vec<User>>,
+    ) -> Outcome<Credentials> {
+        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let (user, password, token) = (given(user), given(password), given(token));
+        if token.is_some() && (user.is_some() || password.is_some()) {
+            return Err(Problem::UserAndToken);
+        }
+        if let Some(users) = users {
+            if user.is_some() || password.is_some() {
+                return Err(Problem::UserAndUsers);
+            }
+            if token.is_some() {
+                return Err(Problem::TokenAndUsers);
+            }
+            let mut names: Vec<&str> = users.iter().map(|user| user.user.as_str()).collect();
+            names.sort_unstable();
+            return match names.windows(2).find(|pair| pair[0] == pair[1] && !pair[0].is_empty()) {
+                Some(pair) => Err(Problem::DuplicateUser(pair[0].to_owned())),
+                None => Ok(Credentials::Users(users)),
+            };
+        }
+        match (user, password, token) {
+            (_, _, Some(token)) => Ok(Credentials::Token(Password::new(token))),
+            (Some(user), password, None) => {
+                Ok(Credentials::UserPassword { user, password: Password::new(password.unwrap_or_default()) })
+            }
+            (None, Some(_), None) => Err(Problem::PasswordWithoutUser),
+            (None, None, None) => Ok(Credentials::None),
+        }
+    }
+}
+
+/// Entries in the order of writing, so that problems come in that order and the later of two aliases wins.
+fn in_order(map: &Map) -> Vec<(&String, &Node)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_by(|(_, a), (_, b)| a.at.cmp(&b.at));
+    entries
+}
+
+fn unknown(name: &str, node: &Node) -> Outcome {
+    // Whatever a `$NAME` refers to is a variable and may have any name.
+    if node.is_variable { Ok(()) } else { Err(Problem::UnknownField(name.to_owned())) }
+}
+
+/// `jetstream: disabled`, `syslog: false`, `http_port: 0`: switched off, so nothing is missing.
+fn asks_for_nothing(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Bool(truth) => !truth,
+        Value::Integer(number) => *number == 0,
+        Value::String(text) => {
+            text.is_empty() || (name == "jetstream" && text.eq_ignore_ascii_case("disabled"))
+        }
+        _ => false,
+    }
+}
+
+fn wrong_type(node: &Node, expected: &'static str) -> Problem {
+    Problem::WrongType { found: node.value.type_name(), expected }
+}
+
+fn string(node: &Node) -> Outcome<&str> {
+    match &node.value {
+        Value::String(text) => Ok(text),
+        _ => Err(wrong_type(node, "string")),
+    }
+}
+
+fn integer(node: &Node) -> Outcome<i64> {
+    match node.value {
+        Value::Integer(number) => Ok(number),
+        _ => Err(wrong_type(node, "int64")),
+    }
+}
+
+fn boolean(node: &Node) -> Outcome<bool> {
+    match node.value {
+        Value::Bool(truth) => Ok(truth),
+        _ => Err(wrong_type(node, "bool")),
+    }
+}
+
+fn map(node: &Node) -> Outcome<&Map> {
+    match &node.value {
+        Value::Map(map) => Ok(map),
+        _ => Err(wrong_type(node, "map[string]interface {}")),
+    }
+}
+
+fn path(node: &Node) -> Outcome<Option<PathBuf>> {
+    Ok(non_empty(string(node)?).map(PathBuf::from))
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn set_text(field: &mut String, text: &str) {
+    if !text.is_empty() {
+        text.clone_into(field);
+    }
+}
+
+/// A value in an error message that says what was found instead of a structure.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Datetime(datetime) => datetime.to_string(),
+        Value::Array(_) | Value::Map(_) => value.type_name().to_owned(),
+    }
+}
+
+fn port(number: i64) -> Outcome<Port> {
+    Port::from_integer(number).ok_or(Problem::Port(number))
+}
+
+/// `PORT`, `"HOST:PORT"` or `"[IPv6]:PORT"`; the host may be missing.
+fn listen(node: &Node) -> Outcome<(Option<String>, Port)> {
+    let text = match &node.value {
+        Value::Integer(number) => return Ok((None, port(*number)?)),
+        Value::String(text) => text,
+        other => {
+            return Err(Problem::ListenType(match other {
+                Value::Bool(_) => "bool",
+                other => other.type_name(),
+            }));
+        }
+    };
+    let invalid = || Problem::Address(text.clone());
+    let (host, digits) = text.rsplit_once(':').ok_or_else(invalid)?;
+    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address,
+        None if host.contains([':', '[', ']']) => return Err(invalid()),
+        None => host,
+    };
+    let number = digits.parse::<i64>().map_err(|_| Problem::PortText(digits.to_owned()))?;
+    Ok((non_empty(host), port(number)?))
+}
+
+pub(super) fn workers(number: i64) -> Outcome<Option<NonZeroU32>> {
+    let number =
+        u32::try_from(number).ok().filter(|number| *number <= WORKERS_MAX).ok_or(Problem::Workers)?;
+    Ok(NonZeroU32::new(number))
+}
+
+/// 0 and negative numbers are no limit.
+pub(super) fn limit_or_none(name: &str, number: i64) -> Outcome<Option<NonZeroU32>> {
+    let number = u32::try_from(number.max(0)).map_err(|_| Problem::TooBig(name.to_owned()))?;
+    Ok(NonZeroU32::new(number))
+}
+
+/// Bytes that fit a signed 32-bit number, 0 for the default.
+fn size(name: &str, number: i64, default: u32) -> Outcome<u32> {
+    match number {
+        0 => Ok(default),
+        1..=0x7fff_ffff => Ok(number as u32),
+        ..0 => Err(Problem::Negative(name.to_owned())),
+        _ => Err(Problem::TooBig(name.to_owned())),
+    }
+}
+
+/// `None` for a negative duration.
+fn duration(name: &str, text: &str) -> Outcome<Option<Duration>> {
+    match parse_duration_ns(text) {
+        Ok(ns) => Ok(u64::try_from(ns).ok().map(Duration::from_nanos)),
+        Err(source) => Err(Problem::Duration { field: name.to_owned(), source }),
+    }
+}
+
+fn or_default(duration: Duration, default: Duration) -> Duration {
+    if duration.is_zero() { default } else { duration }
+}
+
+/// Seconds, whole or not, or a duration.
+fn auth_timeout(node: &Node) -> Outcome<Duration> {
+    let seconds = match &node.value {
+        Value::Integer(number) => *number as f64,
+        Value::Float(number) => *number,
+        Value::String(text) => parse_duration_ns(text).map_err(Problem::TimeoutDuration)? as f64 / 1e9,
+        _ => return Err(Problem::TimeoutType),
+    };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) => Ok(duration),
+        Err(_) if seconds < 0.0 => Err(Problem::Negative("timeout".to_owned())),
+        Err(_) => Err(Problem::TooBig("timeout".to_owned())),
+    }
+}

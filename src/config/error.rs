@@ -1,0 +1,155 @@
+//! Everything that can be wrong with a command line and a configuration, and what only deserves a warning.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::duration::{DurationError, GoDuration};
+use super::lang::{LangError, Position, ReadError};
+
+/// Why there are no options. The display has one line per problem; print it after `nats-server: ` on standard error
+/// (tools look for that prefix) and leave with [`ConfigError::EXIT_CODE`].
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum ConfigError {
+    /// An argument of the command line that is not UTF-8.
+    #[error("argument {0} is not valid UTF-8")]
+    ArgumentNotUtf8(usize),
+    /// A word that is no flag.
+    #[error("unrecognized command: {0:?}")]
+    UnrecognizedCommand(String),
+    /// `-t` alone.
+    #[error("must specify [-c, --config] option to check configuration file syntax")]
+    TestWithoutFile,
+    /// `-sl` with a word that names no signal.
+    #[error("unknown signal {0:?}")]
+    UnknownSignal(String),
+    /// The file of `-c` cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The file has no option at all.
+    #[error("{file}: config has no values or is empty")]
+    Empty {
+        /// Its path.
+        file: String,
+    },
+    /// The file is not in the configuration language.
+    #[error(transparent)]
+    Lang(#[from] LangError),
+    /// Options of the file are wrong; all of them are named, in the order of the file.
+    #[error("{}", lines(warnings, problems))]
+    Options {
+        /// What is wrong.
+        problems: Vec<ProblemAt>,
+        /// What else would have drawn a warning.
+        warnings: Vec<Warning>,
+    },
+    /// Values that are right by themselves and cannot stand together, or values of the command line.
+    #[error("{0}")]
+    Startup(Problem),
+}
+
+impl ConfigError {
+    /// The exit status of the reference for all of these.
+    pub const EXIT_CODE: i32 = 1;
+}
+
+fn lines(warnings: &[Warning], problems: &[ProblemAt]) -> String {
+    let warnings = warnings.iter().map(Warning::to_string);
+    let lines: Vec<String> = warnings.chain(problems.iter().map(ProblemAt::to_string)).collect();
+    lines.join("\n")
+}
+
+/// A problem of one option, with its place.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("{at}: {problem}")]
+pub struct ProblemAt {
+    /// Where the key stands.
+    pub at: Position,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong with an option. Where the reference has a text, it is that text.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[allow(missing_docs, reason = "the display of each is its documentation")]
+pub enum Problem {
+    #[error("unknown field {0:?}")]
+    UnknownField(String),
+    #[error("interface conversion: interface {{}} is {found}, not {expected}")]
+    WrongType { found: &'static str, expected: &'static str },
+    #[error("expected port or host:port, got {0}")]
+    ListenType(&'static str),
+    #[error("could not parse address string {0:?}")]
+    Address(String),
+    #[error("could not parse port {0:?}")]
+    PortText(String),
+    #[error("port {0} is out of range: -1 (random) or 1 to 65535")]
+    Port(i64),
+    #[error("error parsing {field}: {source}")]
+    Duration { field: String, source: DurationError },
+    #[error("{0} must not be negative")]
+    Negative(String),
+    #[error("{0} value is too big")]
+    TooBig(String),
+    #[error("{0} value can not be negative")]
+    NotPositive(String),
+    #[error("invalid lame_duck_duration of {}, minimum is 30 seconds", GoDuration(*.0))]
+    LameDuckDuration(Duration),
+    #[error("invalid lame_duck_grace_period, needs to be positive")]
+    LameDuckGracePeriod,
+    #[error("lame duck grace period ({}) should be strictly lower than lame duck duration ({})", GoDuration(*.grace), GoDuration(*.duration))]
+    LameDuckOrder { grace: Duration, duration: Duration },
+    #[error("max_payload ({max_payload}) cannot be higher than max_pending ({max_pending})")]
+    PayloadAbovePending { max_payload: u64, max_pending: u64 },
+    #[error("server name cannot contain spaces")]
+    ServerNameSpaces,
+    #[error("workers must be 0 (one per core) to {max}", max = super::options::WORKERS_MAX)]
+    Workers,
+    #[error("error parsing authorization config, 'timeout' {0}")]
+    TimeoutDuration(DurationError),
+    #[error("error parsing authorization config, 'timeout' wrong type")]
+    TimeoutType,
+    #[error("Cannot have a user/pass and token")]
+    UserAndToken,
+    #[error("Can not have a single user/pass and a users array")]
+    UserAndUsers,
+    #[error("Can not have a token and a users array")]
+    TokenAndUsers,
+    #[error("Duplicate user {0:?} detected")]
+    DuplicateUser(String),
+    #[error("User entry requires a user")]
+    UserMissing,
+    #[error("Expected users field to be an array, got {0}")]
+    UsersType(String),
+    #[error("Expected user entry to be a map/struct, got {0}")]
+    UserType(String),
+    #[error("a password without a user would let everybody in")]
+    PasswordWithoutUser,
+    #[error("an empty list of users would let everybody in")]
+    UsersEmpty,
+    #[error("{0} is not supported yet, and running without it would be less secure than asked")]
+    Refused(String),
+}
+
+/// Something to tell the operator that does not prevent a start.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum Warning {
+    /// Print on standard error before the log starts, as the reference does; `-t` fails on it.
+    #[error("{at}: invalid use of field {field:?}: {field} should be converted to a duration")]
+    NotADuration {
+        /// Where the key stands.
+        at: Position,
+        /// The key, in lower case.
+        field: String,
+    },
+    /// Log it. Advice of the reference: large messages hold up the others on their connection.
+    #[error("Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance")]
+    LargePayload,
+}
+
+impl Warning {
+    /// Whether `-t` reports the file as wrong because of it.
+    pub fn fails_test(&self) -> bool {
+        matches!(self, Warning::NotADuration { .. })
+    }
+}

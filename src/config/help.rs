@@ -1,0 +1,65 @@
+//! The texts of `--help`, `--help_tls` and `--version`.
+
+use crate::wire::info::{REFERENCE_VERSION, RINGMAIN_VERSION};
+
+/// Two lines. Tools parse the first, so it is exactly what nats-server prints.
+pub(super) fn version() -> String {
+    format!("nats-server: v{REFERENCE_VERSION}\nringmain: v{RINGMAIN_VERSION}\n")
+}
+
+/// What `--help` prints, and a command line that cannot be read.
+pub(super) const HELP: &str = "
+Usage: ringmain [options]
+
+Server:
+    -a, --addr, --net <host>         Address to listen on for clients (default: 0.0.0.0)
+    -p, --port <port>                Port to listen on for clients, -1 for any free one (default: 4222)
+    -n, --name,
+        --server_name <name>         Name of this server, without spaces (default: its id)
+        --workers <number>           Worker threads, 0 for one per core (default: 0)
+    -P, --pid <file>                 Write the process id to this file
+    -c, --config <file>              Read options from this file; flags override it
+    -t                               Check the file of -c, print its fingerprint, and exit
+    -sl,--signal <signal>[=<pid>]    Send a signal to a running server and exit: ldm, stop, quit, term, reopen, reload;
+                                     <pid> is a process id or the path of a pid file
+        --client_advertise <addr>    host or host:port that clients and other servers are told
+        --ports_file_dir <dir>       Write the open ports to <executable>_<pid>.ports in this directory
+
+Logging:
+    -l, --log <file>                 Log to this file instead of standard error
+    -T, --logtime                    Put the time on log lines (default: true)
+        --logtime_utc                ... in UTC instead of local time (default: false)
+    -D, --debug                      Log what helps to find faults
+    -V, --trace                      Log the protocol
+    -VV                              Log the protocol, that of the system account too
+    -DV                              -D and -V
+    -DVV                             -D and -VV
+        --max_traced_msg_len <len>   Bytes of a message that the protocol log shows (default: all)
+
+Authorization:
+        --user <user>                User that clients must give
+        --pass <password>            Password that clients must give
+        --auth <token>               Token that clients must give
+
+Common:
+    -h, --help                       Show this text
+    -v, --version                    Show the versions
+        --help_tls                   Show help on TLS
+
+Known and not supported yet (accepted, with a warning at start):
+    -m, --http_port   -ms,--https_port   -js,--jetstream   -sd,--store_dir
+    -s, --syslog      -r, --remote_syslog      --log_size_limit
+    --routes   --cluster, --cluster_listen   --cluster_name   --cluster_advertise
+    --no_advertise   --connect_retries   --profile
+
+Known and not supported yet (refused, because the server would be less secure than asked):
+    --tls   --tlscert   --tlskey   --tlsverify   --tlscacert
+
+";
+
+/// What `--help_tls` prints.
+pub(super) const HELP_TLS: &str = "
+TLS is not supported yet: a configuration with a \"tls\" map, or one of the --tls flags, makes the server refuse to
+start rather than run without encryption. Until then, put a TLS proxy in front of it.
+
+";

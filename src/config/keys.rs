@@ -1,0 +1,191 @@
+//! Every option of the reference by name, and what Ringmain does with it today.
+//!
+//! A key that is in no table is a mistake of the operator (`unknown field`). A key that is here and has no
+//! implementation yet is reported, never ignored: with a warning where the server merely does less, with a refusal to
+//! start where it would guard less than the file asks for. When a feature arrives, its line here changes and the
+//! decoder gets its field.
+
+/// What happens when a key is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Read into a field of `Options`.
+    Supported,
+    /// Its type is checked and nothing else: it tunes something that this server does not have or need.
+    NoEffect(Kind),
+    /// Reported in `Options::not_supported`.
+    NotYet,
+    /// An error at start: running without it would be less secure than asked.
+    Refused,
+}
+
+/// The type that a key without effect still must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Bool,
+    Integer,
+}
+
+/// Looks a name up, in lower case.
+pub fn status(table: &[(&str, Status)], name: &str) -> Option<Status> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, status)| *status)
+}
+
+use Status::{NoEffect, NotYet, Refused, Supported};
+
+/// The options at the top level of a file.
+pub const TOP: &[(&str, Status)] = &[
+    ("listen", Supported),
+    ("host", Supported),
+    ("net", Supported),
+    ("port", Supported),
+    ("client_advertise", Supported),
+    ("server_name", Supported),
+    ("debug", Supported),
+    ("trace", Supported),
+    ("trace_verbose", Supported),
+    ("trace_headers", Supported),
+    ("logtime", Supported),
+    ("logtime_utc", Supported),
+    ("log_file", Supported),
+    ("logfile", Supported),
+    ("pid_file", Supported),
+    ("pidfile", Supported),
+    ("ports_file_dir", Supported),
+    ("max_traced_msg_len", Supported),
+    ("max_connections", Supported),
+    ("max_conn", Supported),
+    ("max_subscriptions", Supported),
+    ("max_subs", Supported),
+    ("max_subscription_tokens", Supported),
+    ("max_sub_tokens", Supported),
+    ("max_control_line", Supported),
+    ("max_payload", Supported),
+    ("max_pending", Supported),
+    ("ping_interval", Supported),
+    ("ping_max", Supported),
+    ("write_deadline", Supported),
+    ("no_header_support", Supported),
+    ("no_fast_producer_stall", Supported),
+    ("lame_duck_duration", Supported),
+    ("lame_duck_grace_period", Supported),
+    ("authorization", Supported),
+    ("workers", Supported),
+    // The subscription cache of the reference has no counterpart that could be wrong.
+    ("disable_sublist_cache", NoEffect(Kind::Bool)),
+    ("no_sublist_cache", NoEffect(Kind::Bool)),
+    // How often failed connections to other servers are logged: there are none.
+    ("connect_error_reports", NoEffect(Kind::Integer)),
+    ("reconnect_error_reports", NoEffect(Kind::Integer)),
+    // Go's profiler.
+    ("prof_block_rate", NoEffect(Kind::Integer)),
+    ("prof_port", NotYet),
+    ("server_tags", NotYet),
+    ("server_metadata", NotYet),
+    ("feature_flags", NotYet),
+    ("log_size_limit", NotYet),
+    ("logfile_size_limit", NotYet),
+    ("log_max_num", NotYet),
+    ("logfile_max_num", NotYet),
+    ("syslog", NotYet),
+    ("remote_syslog", NotYet),
+    ("http", NotYet),
+    ("https", NotYet),
+    ("http_port", NotYet),
+    ("monitor_port", NotYet),
+    ("https_port", NotYet),
+    ("http_base_path", NotYet),
+    ("max_closed_clients", NotYet),
+    ("write_timeout", NotYet),
+    ("mappings", NotYet),
+    ("maps", NotYet),
+    ("system_account", NotYet),
+    ("system", NotYet),
+    ("no_system_account", NotYet),
+    ("no_system", NotYet),
+    ("no_sys_acc", NotYet),
+    // Without it, clients that give no credentials are refused: more strict, not less.
+    ("no_auth_user", NotYet),
+    ("allow_non_tls", NotYet),
+    ("ocsp", NotYet),
+    ("ocsp_cache", NotYet),
+    ("proxy_protocol", NotYet),
+    ("cluster", NotYet),
+    ("gateway", NotYet),
+    ("leafnodes", NotYet),
+    ("leaf", NotYet),
+    ("jetstream", NotYet),
+    ("websocket", NotYet),
+    ("ws", NotYet),
+    ("mqtt", NotYet),
+    ("store_dir", NotYet),
+    ("storedir", NotYet),
+    ("default_js_domain", NotYet),
+    ("tls", Refused),
+    ("accounts", Refused),
+    ("operator", Refused),
+    ("operators", Refused),
+    ("root", Refused),
+    ("roots", Refused),
+    ("root_operator", Refused),
+    ("root_operators", Refused),
+    ("trusted", Refused),
+    ("trusted_keys", Refused),
+    ("resolver", Refused),
+    ("account_resolver", Refused),
+    ("accounts_resolver", Refused),
+    ("resolver_tls", Refused),
+    ("resolver_preload", Refused),
+    ("resolver_pinned_accounts", Refused),
+    ("default_sentinel", Refused),
+    ("proxies", Refused),
+];
+
+/// The options of the `authorization` map.
+pub const AUTHORIZATION: &[(&str, Status)] = &[
+    ("user", Supported),
+    ("username", Supported),
+    ("pass", Supported),
+    ("password", Supported),
+    ("token", Supported),
+    ("timeout", Supported),
+    ("users", Supported),
+    ("default_permissions", Refused),
+    ("default_permission", Refused),
+    ("permissions", Refused),
+    ("auth_callout", Refused),
+    ("auth_hook", Refused),
+    ("proxy_required", Refused),
+];
+
+/// The options of an entry in `authorization.users`.
+pub const USER: &[(&str, Status)] = &[
+    ("user", Supported),
+    ("username", Supported),
+    ("pass", Supported),
+    ("password", Supported),
+    ("nkey", Refused),
+    ("permissions", Refused),
+    ("permission", Refused),
+    ("authorization", Refused),
+    ("allowed_connection_types", Refused),
+    ("connection_types", Refused),
+    ("clients", Refused),
+    ("account", Refused),
+    ("proxy_required", Refused),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_lower_case_and_stand_once() {
+        for table in [TOP, AUTHORIZATION, USER] {
+            for (index, (name, _)) in table.iter().enumerate() {
+                assert_eq!(name.to_lowercase(), *name);
+                assert!(table[index + 1..].iter().all(|(other, _)| other != name), "{name} stands twice");
+            }
+        }
+    }
+}

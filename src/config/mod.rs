@@ -1,0 +1,68 @@
+//! Configuration: the command line, the language of configuration files, and the options that come out.
+//!
+//! Everything goes through [`load`]:
+//!
+//! ```no_run
+//! use ringmain::config::{self, ConfigError, Startup};
+//!
+//! match config::load(std::env::args_os().skip(1)) {
+//!     Ok(Startup::Run(options, warnings)) => {
+//!         for warning in warnings {
+//!             eprintln!("{warning}");
+//!         }
+//!         if let Some(warning) = options.not_supported_warning() {
+//!             eprintln!("{warning}");
+//!         }
+//!         // server::run(*options)
+//!     }
+//!     Ok(Startup::PrintAndExit { stdout, stderr, code }) => {
+//!         eprint!("{stderr}");
+//!         print!("{stdout}");
+//!         std::process::exit(code);
+//!     }
+//!     Ok(Startup::Signal(signal, target)) => {
+//!         // find the process, send the signal
+//!         let _ = (signal, target);
+//!     }
+//!     Err(error) => {
+//!         eprintln!("nats-server: {error}");
+//!         std::process::exit(ConfigError::EXIT_CODE);
+//!     }
+//! }
+//! ```
+//!
+//! A reload is [`load`] again with the same arguments: the command line keeps overriding the file.
+//!
+//! The way of a configuration through the files of this room:
+//!
+//! 1. `args`: words to flags, in the syntax of Go's `flag`;
+//! 2. `disk`: the only file that reads files and the environment; all others take [`lang::Files`] and
+//!    [`lang::Environment`];
+//! 3. [`lang`]: text to a tree of values with positions;
+//! 4. `keys`: which names there are, and what is supported today;
+//! 5. `decode`: tree to [`Options`], `duration` for Go's durations;
+//! 6. `load`: flags over file, rules between options;
+//! 7. `error`, `help`: what is printed when it does not work, or was asked for.
+//!
+//! `docs/configuration.md` is the operator's side of it.
+
+mod args;
+mod decode;
+mod disk;
+mod duration;
+mod error;
+mod help;
+mod keys;
+pub mod lang;
+mod load;
+mod options;
+
+pub use args::{Args, ArgsError, parse_args};
+pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};
+pub use duration::{DurationError, GoDuration, parse_duration_ns};
+pub use error::{ConfigError, Problem, ProblemAt, Warning};
+pub use load::{Signal, SignalTarget, Startup, load, load_from};
+pub use options::{
+    Authorization, Credentials, KeyAt, LAME_DUCK_DURATION_MIN, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT,
+    Password, Port, User, WORKERS_MAX,
+};

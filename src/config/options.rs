@@ -1,0 +1,271 @@
+//! What a server runs with: every option as a type that cannot hold a value which makes no sense.
+//!
+//! `Options` comes from [`crate::config::load`] and is complete: defaults are filled in, the command line has
+//! overridden the file, and the rules between options have been checked. What the file or the command line asked for
+//! and this server cannot do yet stands in [`Options::not_supported`].
+
+use std::fmt;
+use std::num::{NonZeroU8, NonZeroU32};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::lang::Position;
+
+/// The options of one server. `Options::default()` is a server without file and flags.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The file of `-c`, as written there.
+    pub config_file: Option<PathBuf>,
+    /// Its fingerprint, `sha256:…`.
+    pub config_digest: Option<String>,
+
+    /// `listen`, `host`, `net`; `-a`. The address or name to listen on for clients.
+    pub host: String,
+    /// `listen`, `port`; `-p`. 0 in a file or on the command line means the default.
+    pub port: Port,
+    /// `client_advertise`. What INFO tells clients instead of the address above: `host` or `host:port`.
+    pub client_advertise: Option<String>,
+    /// `server_name`; `-n`. Without white space. `None`: the server's id.
+    pub server_name: Option<String>,
+    /// `workers`; `--workers`. Worker threads; `None` (0 in a file): one per core. At most [`WORKERS_MAX`].
+    pub workers: Option<NonZeroU32>,
+
+    /// `debug`; `-D`, `-DV`, `-DVV`.
+    pub debug: bool,
+    /// `trace`; `-V`, `-VV`, `-DV`, `-DVV`. Logs the protocol.
+    pub trace: bool,
+    /// `trace_verbose`; `-VV`, `-DVV`. Traces the system account too; implies `trace`.
+    pub trace_verbose: bool,
+    /// `trace_headers`. Traces only the headers of messages.
+    pub trace_headers: bool,
+    /// `max_traced_msg_len`. Bytes of a payload that a trace line shows; `None` (0): all.
+    pub max_traced_msg_len: Option<NonZeroU32>,
+    /// `logtime`; `-T`. Log lines carry the time.
+    pub logtime: bool,
+    /// `logtime_utc`. In UTC rather than local time.
+    pub logtime_utc: bool,
+    /// `log_file`, `logfile`; `-l`. `None`: standard error.
+    pub log_file: Option<PathBuf>,
+    /// `pid_file`, `pidfile`; `-P`. Holds the digits only, without a newline.
+    pub pid_file: Option<PathBuf>,
+    /// `ports_file_dir`. Directory for `<executable>_<pid>.ports`.
+    pub ports_file_dir: Option<PathBuf>,
+
+    /// `max_connections`, `max_conn`. Clients at a time. 0 (in a file: 0 or any negative number) refuses all, which
+    /// the reference shows as -1 in its monitoring.
+    pub max_connections: u32,
+    /// `max_subscriptions`, `max_subs`. Per connection; `None` (0 or negative): no limit.
+    pub max_subscriptions: Option<NonZeroU32>,
+    /// `max_subscription_tokens`, `max_sub_tokens`. Tokens of a subscription's subject, 1 to 255; `None`: no limit.
+    pub max_subscription_tokens: Option<NonZeroU8>,
+    /// `max_control_line`. Bytes of a protocol line without payload, 1 to 2³¹−1.
+    pub max_control_line: u32,
+    /// `max_payload`. Bytes of headers and payload of a message, 1 to 2³¹−1 and at most `max_pending`. -1 in a file,
+    /// which asks for no limit, is `max_pending`: no larger message could be delivered.
+    pub max_payload: u32,
+    /// `max_pending`. Bytes that may wait for one connection before it is a slow consumer.
+    pub max_pending: u64,
+    /// `ping_interval`. Idle time before the server sends PING; in a file also whole seconds, with a warning.
+    pub ping_interval: Duration,
+    /// `ping_max`. Unanswered PINGs before the connection is stale, at least 1.
+    pub ping_max: u32,
+    /// `write_deadline`. How long a write to a client may block; in a file also whole seconds, with a warning.
+    pub write_deadline: Duration,
+    /// `no_header_support`. INFO says `headers: false` and HPUB is refused.
+    pub no_header_support: bool,
+    /// `no_fast_producer_stall`. Never slow a publisher down for a full subscriber; drop instead.
+    pub no_fast_producer_stall: bool,
+    /// `lame_duck_duration`. Time over which connections are closed in lame duck mode, at least 30 s.
+    pub lame_duck_duration: Duration,
+    /// `lame_duck_grace_period`. Wait before the first is closed; shorter than the duration above.
+    pub lame_duck_grace_period: Duration,
+
+    /// `authorization`; `--user`, `--pass`, `--auth`.
+    pub authorization: Authorization,
+
+    /// What was asked for and is not there yet: one warning at start, see [`Options::not_supported_warning`].
+    pub not_supported: Vec<KeyAt>,
+}
+
+/// The most threads that `workers` may ask for.
+pub const WORKERS_MAX: u32 = 1024;
+
+/// Payloads above this draw [`super::Warning::LargePayload`].
+pub const MAX_PAYLOAD_ADVISED: u32 = 8 << 20;
+
+/// The least `lame_duck_duration`.
+pub const LAME_DUCK_DURATION_MIN: Duration = Duration::from_secs(30);
+
+/// The port of `-p` where none is given.
+pub const PORT_DEFAULT: u16 = 4222;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            config_file: None,
+            config_digest: None,
+            host: "0.0.0.0".to_owned(),
+            port: Port::Fixed(PORT_DEFAULT),
+            client_advertise: None,
+            server_name: None,
+            workers: None,
+            debug: false,
+            trace: false,
+            trace_verbose: false,
+            trace_headers: false,
+            max_traced_msg_len: None,
+            logtime: true,
+            logtime_utc: false,
+            log_file: None,
+            pid_file: None,
+            ports_file_dir: None,
+            max_connections: 64 * 1024,
+            max_subscriptions: None,
+            max_subscription_tokens: None,
+            max_control_line: 4096,
+            max_payload: 1 << 20,
+            max_pending: 64 << 20,
+            ping_interval: Duration::from_secs(120),
+            ping_max: 2,
+            write_deadline: Duration::from_secs(10),
+            no_header_support: false,
+            no_fast_producer_stall: false,
+            lame_duck_duration: Duration::from_secs(120),
+            lame_duck_grace_period: Duration::from_secs(10),
+            authorization: Authorization::default(),
+            not_supported: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// `not supported yet: KEY (FILE:LINE:COL), …`, or `None` where nothing was asked for in vain.
+    pub fn not_supported_warning(&self) -> Option<String> {
+        if self.not_supported.is_empty() {
+            return None;
+        }
+        let keys: Vec<String> = self.not_supported.iter().map(KeyAt::to_string).collect();
+        Some(format!("not supported yet: {}", keys.join(", ")))
+    }
+}
+
+/// A port to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// -1: whichever is free.
+    Random,
+    /// 1 to 65535.
+    Fixed(u16),
+}
+
+impl Port {
+    /// What to bind: 0 makes the kernel choose.
+    pub fn to_bind(self) -> u16 {
+        match self {
+            Port::Random => 0,
+            Port::Fixed(port) => port,
+        }
+    }
+
+    /// -1 is random, 0 the default, and anything outside 1 to 65535 is none.
+    pub(super) fn from_integer(number: i64) -> Option<Port> {
+        match number {
+            -1 => Some(Port::Random),
+            0 => Some(Port::Fixed(PORT_DEFAULT)),
+            _ => u16::try_from(number).ok().map(Port::Fixed),
+        }
+    }
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authorization {
+    /// What a client has to show.
+    pub credentials: Credentials,
+    /// How long a client may take to show it.
+    pub timeout: Duration,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        Authorization { credentials: Credentials::None, timeout: Duration::from_secs(2) }
+    }
+}
+
+/// The four ways of the `authorization` map, which exclude each other.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Credentials {
+    /// Everybody may connect.
+    None,
+    /// One user for all clients.
+    UserPassword {
+        /// Its name.
+        user: String,
+        /// Empty where none was given.
+        password: Password,
+    },
+    /// One token for all clients.
+    Token(Password),
+    /// A list, never empty, no name twice.
+    Users(Vec<User>),
+}
+
+/// An entry of `authorization.users`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct User {
+    /// Its name.
+    pub user: String,
+    /// Empty where none was given.
+    pub password: Password,
+}
+
+/// A password or token as configured. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// To be compared as it is, in constant time.
+    Plain(String),
+    /// A bcrypt hash: comparing takes tens of milliseconds of CPU, so never on a worker.
+    Bcrypt(String),
+}
+
+impl Password {
+    /// `$2a$`, `$2b$`, `$2x$` and `$2y$` with a two-digit cost are hashes, all else is plain.
+    pub fn new(text: String) -> Password {
+        let bytes = text.as_bytes();
+        let is_bcrypt = bytes.len() >= 7
+            && bytes.starts_with(b"$2")
+            && matches!(bytes[2], b'a' | b'b' | b'x' | b'y')
+            && bytes[3] == b'$'
+            && bytes[4].is_ascii_digit()
+            && bytes[5].is_ascii_digit()
+            && bytes[6] == b'$';
+        if is_bcrypt { Password::Bcrypt(text) } else { Password::Plain(text) }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Password::Plain(_) => "Plain(…)",
+            Password::Bcrypt(_) => "Bcrypt(…)",
+        })
+    }
+}
+
+/// Something that was asked for, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyAt {
+    /// The key or the flag (`-js`), as written.
+    pub name: String,
+    /// `None` for a flag.
+    pub at: Option<Position>,
+}
+
+impl fmt::Display for KeyAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            Some(at) => write!(f, "{} ({at})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
