@@ -15,7 +15,9 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime,
+};
 use ringmain::subject::name::tokens;
 use ringmain::subject::{Pattern, Tree};
 
@@ -155,7 +157,12 @@ fn bench_match<M: Matcher>(
     });
 }
 
-fn bench_churn<M: Matcher>(group: &mut BenchmarkGroup<'_, WallTime>, what: &str, size: &str, names: &[String]) {
+fn bench_churn<M: Matcher>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    what: &str,
+    size: &str,
+    names: &[String],
+) {
     let mut matcher: M = filled(names, &[]);
     let mut random = fastrand::Rng::with_seed(3);
     let coming: Vec<String> = (0..DRAWN).map(|_| inbox(&mut random)).collect();
@@ -170,11 +177,15 @@ fn bench_churn<M: Matcher>(group: &mut BenchmarkGroup<'_, WallTime>, what: &str,
     });
 }
 
-const WILDCARDS: &[&str] = &[">", "_INBOX.>", "_INBOX.*", "*.*", "sub.*", "sub.>", "*.000001", "other.*.x", "sub.*.x"];
+const WILDCARDS: &[&str] =
+    &[">", "_INBOX.>", "_INBOX.*", "*.*", "sub.*", "sub.>", "*.000001", "other.*.x", "sub.*.x"];
 
 fn matcher(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("matcher");
-    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(900)).sample_size(20);
+    group
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(900))
+        .sample_size(20);
     for (count, size) in SIZES {
         let (dense, inboxes) = (dense(count), inboxes(count));
         bench_match::<Tree<u64>>(&mut group, "match dense, tree", size, &dense, &[]);
