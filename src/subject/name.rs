@@ -120,12 +120,18 @@ pub fn is_valid_literal_subject(subject: &[u8]) -> bool {
 
 /// Whether any token is a wildcard. Says nothing about validity: `a..*` has one.
 pub fn has_wildcard(subject: &[u8]) -> bool {
-    tokens(subject).any(|token| matches!(token, b"*" | b">"))
+    memchr::memchr2_iter(b'*', b'>', subject).any(|at| is_whole_token(subject, at))
 }
 
 /// Whether any token is empty. Such a subject may be published, and reaches nobody.
 pub fn has_empty_token(subject: &[u8]) -> bool {
-    tokens(subject).any(<[u8]>::is_empty)
+    // Folded, not searched: without an early exit it is compiled to vector instructions.
+    let doubled = subject
+        .iter()
+        .zip(subject.iter().skip(1))
+        .fold(false, |found, (&byte, &next)| found | ((byte == b'.') & (next == b'.')));
+    doubled
+        || !matches!((subject.first(), subject.last()), (Some(first), Some(last)) if *first != b'.' && *last != b'.')
 }
 
 /// The tokens between the dots, empty ones included: one empty token for the empty name.
@@ -159,20 +165,21 @@ fn separates_arguments(byte: u8) -> bool {
 }
 
 fn check(subject: &[u8], refused: impl Fn(u8) -> bool) -> Result<(), SubjectError> {
-    let mut after_full_wildcard = false;
-    for token in tokens(subject) {
-        if token.is_empty() {
-            return Err(SubjectError::EmptyToken);
-        }
-        if after_full_wildcard {
-            return Err(SubjectError::FullWildcardNotLast);
-        }
-        if token.iter().any(|&byte| refused(byte)) {
-            return Err(SubjectError::WhiteSpace);
-        }
-        after_full_wildcard = token == b">";
+    if has_empty_token(subject) {
+        return Err(SubjectError::EmptyToken);
+    }
+    if subject.iter().fold(false, |found, &byte| found | refused(byte)) {
+        return Err(SubjectError::WhiteSpace);
+    }
+    if memchr::memchr_iter(b'>', subject).any(|at| at + 1 < subject.len() && is_whole_token(subject, at)) {
+        return Err(SubjectError::FullWildcardNotLast);
     }
     Ok(())
+}
+
+/// Whether the byte at `at` is a token of its own.
+fn is_whole_token(subject: &[u8], at: usize) -> bool {
+    (at == 0 || subject[at - 1] == b'.') && subject.get(at + 1).is_none_or(|&next| next == b'.')
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ use super::name::{Pattern, has_empty_token};
 
 /// Alternatives that a match remembers without allocating. A subject needs more only if more than this many of its
 /// tokens can be taken literally and by a `*` on one path.
-pub const PENDING_INLINE: usize = 16;
+pub const PENDING_INLINE: usize = 8;
 
 /// Above this an emptied tree gives the memory of its values back.
 const KEEP_VALUES: usize = 1024;
@@ -139,7 +139,7 @@ impl<V> Tree<V> {
             0 => self.remove_leaf(id, parent),
             1 => self.merge_with_only_child(id, link, None),
             _ => {
-                let node = Node::new(self.nodes.from(id));
+                let node = view(&self.nodes, id);
                 compose(&mut self.scratch, &[node.prefix()], None, Edges::Of(node));
                 self.replace(id, link);
             }
@@ -187,7 +187,8 @@ impl<V> Tree<V> {
             let node = self.view(id);
             let prefix = &node.prefix()[skip..];
             if !node.has_wild_prefix() {
-                if !subject[at..].starts_with(prefix) {
+                // Most inner nodes of dense names have no prefix: no call for those.
+                if !prefix.is_empty() && !subject[at..].starts_with(prefix) {
                     return;
                 }
                 at += prefix.len();
@@ -266,7 +267,7 @@ impl<V> Tree<V> {
             };
             let Some((child, offset)) = node.child_slot(key) else {
                 let (leaf, index) = self.new_leaf(behind);
-                let node = Node::new(self.nodes.from(id));
+                let node = view(&self.nodes, id);
                 compose(&mut self.scratch, &[node.prefix()], node.value(), Edges::With(node, key, leaf));
                 self.replace(id, link);
                 return index as usize;
@@ -286,7 +287,7 @@ impl<V> Tree<V> {
             return index;
         }
         let index = self.new_value();
-        let node = Node::new(self.nodes.from(id));
+        let node = view(&self.nodes, id);
         compose(&mut self.scratch, &[node.prefix()], Some(index), Edges::Of(node));
         self.replace(id, link);
         index
@@ -297,11 +298,11 @@ impl<V> Tree<V> {
     where
         V: Default,
     {
-        let node = Node::new(self.nodes.from(id));
+        let node = view(&self.nodes, id);
         let lower_key = node.prefix()[common];
         compose(&mut self.scratch, &[&node.prefix()[common + 1..]], node.value(), Edges::Of(node));
         let len = node.len();
-        let lower = self.nodes.replace(id, len, &self.scratch);
+        let lower = self.exchange(id, len);
         let (upper_prefix, behind) = rest.split_at(common);
         let index = if let Some((&key, behind)) = behind.split_first() {
             let (leaf, index) = self.new_leaf(behind);
@@ -314,19 +315,18 @@ impl<V> Tree<V> {
             compose(&mut self.scratch, &[upper_prefix], Some(index), Edges::Only(&[(lower_key, lower)]));
             index
         };
-        let upper = self.nodes.alloc(&self.scratch);
+        let upper = self.place();
         self.set_link(link, upper);
         index
     }
 
     fn remove_leaf(&mut self, id: BlockId, parent: Option<(BlockId, Link, u8)>) {
-        let len = self.view(id).len();
-        self.nodes.free(id, len);
+        self.discard(id, self.view(id).len());
         let Some((parent, link, key)) = parent else {
             self.root = BlockId::NONE;
             return;
         };
-        let node = Node::new(self.nodes.from(parent));
+        let node = view(&self.nodes, parent);
         if node.children() == 2 && node.value().is_none() {
             self.merge_with_only_child(parent, link, Some(key));
         } else {
@@ -337,16 +337,16 @@ impl<V> Tree<V> {
 
     /// Joins the node, whose value is no longer wanted, with its only child; the child under `gone` no longer counts.
     fn merge_with_only_child(&mut self, id: BlockId, link: Link, gone: Option<u8>) {
-        let node = Node::new(self.nodes.from(id));
+        let node = view(&self.nodes, id);
         let (mut key, mut child_id) = node.child_from(0).expect("the node has a child");
         if gone == Some(key) {
             (key, child_id) = node.child_from(usize::from(key) + 1).expect("the node has another child");
         }
-        let child = Node::new(self.nodes.from(child_id));
+        let child = view(&self.nodes, child_id);
         compose(&mut self.scratch, &[node.prefix(), &[key], child.prefix()], child.value(), Edges::Of(child));
         let (len, child_len) = (node.len(), child.len());
-        self.nodes.free(id, len);
-        let merged = self.nodes.replace(child_id, child_len, &self.scratch);
+        self.discard(id, len);
+        let merged = self.exchange(child_id, child_len);
         self.set_link(link, merged);
     }
 
@@ -363,13 +363,38 @@ impl<V> Tree<V> {
     {
         let index = self.new_value();
         compose(&mut self.scratch, &[prefix], Some(index), Edges::Only(&[]));
-        (self.nodes.alloc(&self.scratch), index)
+        (self.place(), index)
+    }
+
+    /// Gives the composed node a place.
+    fn place(&mut self) -> BlockId {
+        match Node::new(&self.scratch).as_bare() {
+            Some(value) => BlockId::from_number(value),
+            None => self.nodes.alloc(&self.scratch),
+        }
+    }
+
+    /// Frees the place of a node of `len` bytes.
+    fn discard(&mut self, id: BlockId, len: usize) {
+        if id.number().is_none() {
+            self.nodes.free(id, len);
+        }
+    }
+
+    /// Gives the composed node the place of another of `len` bytes, or a new place.
+    fn exchange(&mut self, id: BlockId, len: usize) -> BlockId {
+        if id.number().is_some() || Node::new(&self.scratch).as_bare().is_some() {
+            self.discard(id, len);
+            self.place()
+        } else {
+            self.nodes.replace(id, len, &self.scratch)
+        }
     }
 
     /// Puts the composed node in the place of `id`.
     fn replace(&mut self, id: BlockId, link: Link) {
         let len = self.view(id).len();
-        let new = self.nodes.replace(id, len, &self.scratch);
+        let new = self.exchange(id, len);
         if new != id {
             self.set_link(link, new);
         }
@@ -388,7 +413,7 @@ impl<V> Tree<V> {
 
     #[inline]
     fn view(&self, id: BlockId) -> Node<'_> {
-        Node::new(self.nodes.from(id))
+        view(&self.nodes, id)
     }
 }
 
@@ -495,6 +520,15 @@ impl Pending {
     }
 }
 
+/// The node under an id. Beside [`Tree::view`] for edits, which borrow the scratch buffer at the same time.
+#[inline]
+fn view(nodes: &Arena, id: BlockId) -> Node<'_> {
+    match id.number() {
+        Some(value) => Node::bare(value),
+        None => Node::new(nodes.from(id)),
+    }
+}
+
 /// Follows the rest of a prefix that contains wildcard bytes; returns where in the subject it ends.
 fn follow_wild_prefix(
     node: &Node<'_>,
@@ -545,7 +579,7 @@ fn starts_token(subject: &[u8], at: usize) -> bool {
 
 #[inline]
 fn token_end(subject: &[u8], at: usize) -> usize {
-    subject[at..].iter().position(|&byte| byte == b'.').map_or(subject.len(), |len| at + len)
+    memchr::memchr(b'.', &subject[at..]).map_or(subject.len(), |len| at + len)
 }
 
 #[cfg(test)]
@@ -560,7 +594,10 @@ impl<V> Tree<V> {
         }
         while let Some((id, mut path)) = todo.pop() {
             let node = self.view(id);
-            live.push((id, node.len()));
+            if id.number().is_none() {
+                assert_eq!(node.as_bare(), None, "{}: a block for nothing but a value", path.escape_ascii());
+                live.push((id, node.len()));
+            }
             path.extend_from_slice(node.prefix());
             assert!(node.children() >= 2 || node.value().is_some(), "{}: not merged", path.escape_ascii());
             assert_eq!(node.has_wild_prefix(), node.prefix().iter().any(|&byte| node::is_wild(byte)));

@@ -1,7 +1,7 @@
 //! Byte blocks addressed by `u32`: the memory under the nodes of the tree.
 //!
-//! One growing vector, cut into blocks of 8-byte granules; a [`BlockId`] is the number of the first granule, so 32 GiB
-//! can be addressed. Freed blocks go to the free list of their size class, threaded through the blocks themselves, and
+//! One growing vector, cut into blocks of 8-byte granules; a [`BlockId`] is the number of the first granule. The upper
+//! half of the ids means something else to the tree, so 16 GiB can be addressed. Freed blocks go to the free list of their size class, threaded through the blocks themselves, and
 //! the last freed comes back first: a subscription that comes and goes works on the same warm bytes.
 //!
 //! Not a general allocator: blocks do not know their size (the node in them does), and free blocks are neither split
@@ -27,13 +27,28 @@ const CLASSES: usize = EXACT_GRANULES_MAX + 4 * 16 + 1;
 /// Below this an empty arena keeps its memory, so that a lone subscription coming and going does not allocate.
 const KEEP_BYTES: usize = 64 * 1024;
 
-/// A block, by the number of its first granule.
+/// A block, by the number of its first granule. Ids with the highest bit set are no blocks but carry a number for the
+/// owner of the arena, who can thus put a small thing in the place of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlockId(u32);
 
 impl BlockId {
     /// No block: the root of an empty tree, the end of a free list.
     pub(super) const NONE: BlockId = BlockId(u32::MAX);
+
+    const NUMBER: u32 = 1 << 31;
+
+    /// An id that is no block but this number.
+    pub(super) fn from_number(number: u32) -> Self {
+        assert!(number < Self::NUMBER - 1, "2^31 numbers in links");
+        Self(Self::NUMBER | number)
+    }
+
+    /// The number in an id that is no block.
+    #[inline]
+    pub(super) fn number(self) -> Option<u32> {
+        (self.0 & Self::NUMBER != 0).then_some(self.0 & !Self::NUMBER)
+    }
 
     pub(super) fn from_bytes(bytes: [u8; 4]) -> Self {
         Self(u32::from_le_bytes(bytes))
@@ -139,10 +154,9 @@ impl Arena {
     }
 
     fn cut(&mut self, class: usize) -> BlockId {
-        let number =
-            u32::try_from(self.used / GRANULE_BYTES).expect("the arena of subjects has outgrown 32 GiB");
-        let id = BlockId(number);
-        assert!(id != BlockId::NONE, "the arena of subjects has outgrown 32 GiB");
+        let granule = self.used / GRANULE_BYTES;
+        assert!(granule < BlockId::NUMBER as usize, "the arena of subjects has outgrown 16 GiB");
+        let id = BlockId(granule as u32);
         self.used += class_bytes(class);
         let len = self.used + SLACK_BYTES;
         if len > self.bytes.len() {

@@ -17,6 +17,10 @@
 //! or two cache lines. Nodes for 4, 16, 48 and 256 children as in the ART paper were the alternative: the key set keeps
 //! the exact number of links at every size, and its rank takes four popcounts instead of a SIMD search.
 //!
+//! A node that is nothing but a value (no prefix, no children: the last level of `sub.000001`, `sub.000002`, ...) has no
+//! block. Its parent's link carries the index of the value, which saves 8 bytes and, at a million subscriptions, one of three
+//! or four cache misses of a match.
+//!
 //! Invariant: keys are sorted and distinct, and the two wildcard flags are exact.
 //! A pattern cannot contain space, tab, CR or LF, so 252 children are the most, and eight bits hold their number.
 
@@ -44,12 +48,28 @@ pub(super) struct Node<'a> {
     /// From the start of the block to the end of the arena, which is at least 8 bytes behind the node.
     bytes: &'a [u8],
     header: u32,
+    /// The second word: the index of the value, if there is one.
+    value: u32,
 }
+
+/// What a node without a block reads in place of one.
+static NO_BLOCK: [u8; 2 * HEADER_BYTES + VALUE_BYTES] = [0; 2 * HEADER_BYTES + VALUE_BYTES];
 
 impl<'a> Node<'a> {
     #[inline]
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, header: u32_at(bytes, 0) }
+        Self { bytes, header: u32_at(bytes, 0), value: u32_at(bytes, HEADER_BYTES) }
+    }
+
+    /// The node that is nothing but this value.
+    #[inline]
+    pub(super) fn bare(value: u32) -> Node<'static> {
+        Node { bytes: &NO_BLOCK, header: VALUE, value }
+    }
+
+    /// The value, if the node is nothing else.
+    pub(super) fn as_bare(&self) -> Option<u32> {
+        (self.header == VALUE).then_some(self.value)
     }
 
     /// The bytes of the node, without what follows it in the arena.
@@ -64,7 +84,7 @@ impl<'a> Node<'a> {
 
     #[inline]
     pub(super) fn value(&self) -> Option<u32> {
-        (self.header & VALUE != 0).then(|| u32_at(self.bytes, HEADER_BYTES))
+        (self.header & VALUE != 0).then_some(self.value)
     }
 
     #[inline]
@@ -394,7 +414,7 @@ mod tests {
     fn wildcard_bytes_in_the_prefix_are_flagged() {
         let mut scratch = Vec::new();
         for (prefix, wild) in [(&b"a.*.b"[..], true), (b"a>", true), (b"a.b", false), (b"", false)] {
-            compose(&mut scratch, &[b"x", prefix], None, Edges::Only(&[]));
+            compose(&mut scratch, &[b"x", prefix], Some(7), Edges::Only(&[]));
             assert_eq!(Node::new(&scratch).has_wild_prefix(), wild);
         }
     }
