@@ -119,10 +119,7 @@ fn play_all(binary: &Path, whom: &str) {
     for file in script_files() {
         let recorded = read_recording(&file);
         let mut servers = Servers::new(binary);
-        for case in read_script(&file)
-            .iter()
-            .filter(|case| case.name().contains(&filter))
-        {
+        for case in read_script(&file).iter().filter(|case| case.name().contains(&filter)) {
             played += 1;
             let expected = recorded.get(&case.title).map_or(&[][..], Vec::as_slice);
             let outcome = servers.play(case, Some(expected));
@@ -135,10 +132,7 @@ fn play_all(binary: &Path, whom: &str) {
             }
         }
     }
-    announce(&format!(
-        "wire: {whom}: {} of {played} dialogues as recorded",
-        played - failures.len()
-    ));
+    announce(&format!("wire: {whom}: {} of {played} dialogues as recorded", played - failures.len()));
     if failures.is_empty() {
         return;
     }
@@ -148,10 +142,7 @@ fn play_all(binary: &Path, whom: &str) {
     for (name, _) in failures.iter().skip(FULL_REPORTS_MAX) {
         println!("also: {name}");
     }
-    panic!(
-        "{} of {played} dialogues differ from the recordings",
-        failures.len()
-    );
+    panic!("{} of {played} dialogues differ from the recordings", failures.len());
 }
 
 fn record_all(binary: &Path) {
@@ -159,13 +150,10 @@ fn record_all(binary: &Path) {
         let mut servers = Servers::new(binary);
         let mut text = String::new();
         for case in &read_script(&file) {
-            let transcript = servers
-                .play(case, None)
-                .unwrap_or_else(|error| panic!("{}: {error}", case.name()));
+            let transcript =
+                servers.play(case, None).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
             text.push_str(&format!("=== {}\n", case.title));
-            transcript
-                .iter()
-                .for_each(|block| text.push_str(&block.to_string()));
+            transcript.iter().for_each(|block| text.push_str(&block.to_string()));
             text.push('\n');
         }
         let golden = file.with_extension("golden");
@@ -189,9 +177,7 @@ impl Block {
 impl fmt::Display for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.step)?;
-        self.lines
-            .iter()
-            .try_for_each(|line| writeln!(f, "    {line}"))
+        self.lines.iter().try_for_each(|line| writeln!(f, "    {line}"))
     }
 }
 
@@ -219,33 +205,14 @@ struct Rendering {
 }
 
 enum Step {
-    Write {
-        to: String,
-        bytes: Vec<u8>,
-        piece: usize,
-    },
-    AwaitBytes {
-        from: String,
-        bytes: Vec<u8>,
-    },
-    AwaitQuiet {
-        from: Vec<String>,
-    },
-    Ping {
-        on: String,
-    },
-    Open {
-        name: String,
-    },
-    HalfClose {
-        name: String,
-    },
-    Abandon {
-        name: String,
-    },
-    AwaitClose {
-        name: String,
-    },
+    Write { to: String, bytes: Vec<u8>, piece: usize },
+    AwaitBytes { from: String, bytes: Vec<u8> },
+    AwaitQuiet { from: Vec<String> },
+    Ping { on: String },
+    Open { name: String },
+    HalfClose { name: String },
+    Abandon { name: String },
+    AwaitClose { name: String },
 }
 
 /// The servers of one script file, one for each configuration in it.
@@ -256,10 +223,7 @@ struct Servers<'a> {
 
 impl<'a> Servers<'a> {
     fn new(binary: &'a Path) -> Self {
-        Self {
-            binary,
-            by_config: HashMap::new(),
-        }
+        Self { binary, by_config: HashMap::new() }
     }
 
     /// Plays one case. `expected` is only used to know for how long waiting makes sense.
@@ -281,9 +245,7 @@ impl<'a> Servers<'a> {
         if let Some(status) = server.ended() {
             let log = server.log();
             self.by_config.remove(&case.config);
-            return Err(format!(
-                "the server ended ({status}) during this case:\n{log}"
-            ));
+            return Err(format!("the server ended ({status}) during this case:\n{log}"));
         }
         if case.fresh {
             self.by_config.remove(&case.config);
@@ -312,17 +274,11 @@ struct Connection {
 impl Player<'_> {
     fn play(&mut self, case: &Case) -> Result<(), String> {
         for (text, step) in &case.steps {
-            let lines = self
-                .step(text, step)
-                .map_err(|error| format!("{text}\n  {error}"))?;
-            self.transcript.push(Block {
-                step: text.clone(),
-                lines,
-            });
+            let lines = self.step(text, step).map_err(|error| format!("{text}\n  {error}"))?;
+            self.transcript.push(Block { step: text.clone(), lines });
         }
-        let open: Vec<usize> = (0..self.connections.len())
-            .filter(|&i| !self.connections[i].finished)
-            .collect();
+        let open: Vec<usize> =
+            (0..self.connections.len()).filter(|&i| !self.connections[i].finished).collect();
         for &i in &open {
             let step = format!("{} at the end", self.connections[i].name);
             let mut lines = self.read_until_quiet(&[i], &step);
@@ -338,18 +294,9 @@ impl Player<'_> {
             let _ = connection.stream.shutdown(Shutdown::Write);
             connection.read_until(ARRIVES_WITHIN, |_| false);
             let mut lines = render(&connection.take_all(), self.rendering);
-            lines.push(
-                if connection.closed {
-                    "(closed)"
-                } else {
-                    "(still open)"
-                }
-                .to_owned(),
-            );
-            self.transcript.push(Block {
-                step: format!("{} pings twice and half-closes", connection.name),
-                lines,
-            });
+            lines.push(if connection.closed { "(closed)" } else { "(still open)" }.to_owned());
+            self.transcript
+                .push(Block { step: format!("{} pings twice and half-closes", connection.name), lines });
         }
         Ok(())
     }
@@ -374,10 +321,8 @@ impl Player<'_> {
                 lines.extend(self.await_bytes(i, b"PONG\r\n"));
             }
             Step::AwaitQuiet { from } => {
-                let indices: Result<Vec<usize>, String> = from
-                    .iter()
-                    .map(|name| self.connection(name, &mut lines))
-                    .collect();
+                let indices: Result<Vec<usize>, String> =
+                    from.iter().map(|name| self.connection(name, &mut lines)).collect();
                 lines.extend(self.read_until_quiet(&indices?, text));
             }
             Step::HalfClose { name } => {
@@ -395,14 +340,7 @@ impl Player<'_> {
                 let connection = &mut self.connections[i];
                 connection.read_until(ARRIVES_WITHIN, |_| false);
                 lines.extend(render(&connection.take_all(), self.rendering));
-                lines.push(
-                    if connection.closed {
-                        "(closed)"
-                    } else {
-                        "(still open)"
-                    }
-                    .to_owned(),
-                );
+                lines.push(if connection.closed { "(closed)" } else { "(still open)" }.to_owned());
                 connection.finished = connection.closed;
             }
         }
@@ -411,28 +349,14 @@ impl Player<'_> {
 
     /// The connection of that name, opened now if the script has not named it before.
     fn connection(&mut self, name: &str, lines: &mut Vec<String>) -> Result<usize, String> {
-        if let Some(i) = self
-            .connections
-            .iter()
-            .position(|connection| connection.name == name)
-        {
+        if let Some(i) = self.connections.iter().position(|connection| connection.name == name) {
             return Ok(i);
         }
-        let stream =
-            TcpStream::connect(self.server.address).map_err(|e| format!("connect: {e}"))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|e| format!("nodelay: {e}"))?;
-        stream
-            .set_write_timeout(Some(ARRIVES_WITHIN))
-            .map_err(|e| format!("write timeout: {e}"))?;
-        let mut connection = Connection {
-            name: name.to_owned(),
-            stream,
-            unread: Vec::new(),
-            closed: false,
-            finished: false,
-        };
+        let stream = TcpStream::connect(self.server.address).map_err(|e| format!("connect: {e}"))?;
+        stream.set_nodelay(true).map_err(|e| format!("nodelay: {e}"))?;
+        stream.set_write_timeout(Some(ARRIVES_WITHIN)).map_err(|e| format!("write timeout: {e}"))?;
+        let mut connection =
+            Connection { name: name.to_owned(), stream, unread: Vec::new(), closed: false, finished: false };
         connection.read_until(ARRIVES_WITHIN, |unread| unread.contains(&b'\n'));
         let end = connection.unread.iter().position(|&byte| byte == b'\n');
         let info = connection.take(end.map_or(0, |at| at + 1));
@@ -452,14 +376,7 @@ impl Player<'_> {
         let received = connection.take(found.map_or(usize::MAX, |at| at + bytes.len()));
         let mut lines = render(&received, self.rendering);
         if found.is_none() {
-            lines.push(
-                if connection.closed {
-                    "(closed)"
-                } else {
-                    "(did not come)"
-                }
-                .to_owned(),
-            );
+            lines.push(if connection.closed { "(closed)" } else { "(did not come)" }.to_owned());
         }
         lines
     }
@@ -468,22 +385,11 @@ impl Player<'_> {
     /// answer is there in full, or long enough for its absence to be a difference.
     fn read_until_quiet(&mut self, indices: &[usize], step: &str) -> Vec<String> {
         let expected = self.expected.and_then(|blocks| {
-            let block = blocks
-                .get(self.transcript.len())
-                .filter(|block| block.step == step)?;
-            Some(
-                block
-                    .lines
-                    .iter()
-                    .filter(|line| *line != "(closed)")
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            )
+            let block = blocks.get(self.transcript.len()).filter(|block| block.step == step)?;
+            Some(block.lines.iter().filter(|line| *line != "(closed)").cloned().collect::<Vec<_>>())
         });
-        let closes = self
-            .expected
-            .and_then(|blocks| blocks.get(self.transcript.len()))
-            .is_some_and(Block::closes);
+        let closes =
+            self.expected.and_then(|blocks| blocks.get(self.transcript.len())).is_some_and(Block::closes);
         let quiet = match &expected {
             Some(_) if closes => ARRIVES_WITHIN,
             None => QUIET_RECORDING,
@@ -498,11 +404,7 @@ impl Player<'_> {
             for &i in indices {
                 let connection = &mut self.connections[i];
                 let before = connection.unread.len();
-                connection.read_once(Duration::from_millis(if indices.len() > 1 {
-                    2
-                } else {
-                    10
-                }));
+                connection.read_once(Duration::from_millis(if indices.len() > 1 { 2 } else { 10 }));
                 if connection.unread.len() > before {
                     last_byte = Instant::now();
                     changed = true;
@@ -510,20 +412,14 @@ impl Player<'_> {
                 received.extend_from_slice(&connection.unread);
             }
             if std::mem::take(&mut changed) {
-                let sorted = Rendering {
-                    unordered: self.rendering.unordered || indices.len() > 1,
-                    ..self.rendering
-                };
+                let sorted =
+                    Rendering { unordered: self.rendering.unordered || indices.len() > 1, ..self.rendering };
                 rendered = render(&received, sorted);
             }
             let all_closed = indices.iter().all(|&i| self.connections[i].closed);
-            let complete = expected
-                .as_ref()
-                .is_some_and(|lines| !lines.is_empty() && *lines == rendered);
+            let complete = expected.as_ref().is_some_and(|lines| !lines.is_empty() && *lines == rendered);
             if all_closed || complete || last_byte.elapsed() >= quiet {
-                indices
-                    .iter()
-                    .for_each(|&i| drop(self.connections[i].take_all()));
+                indices.iter().for_each(|&i| drop(self.connections[i].take_all()));
                 return rendered;
             }
         }
@@ -548,9 +444,7 @@ impl Connection {
             return;
         }
         let mut buffer = [0; 65536];
-        self.stream
-            .set_read_timeout(Some(patience))
-            .expect("patience is not zero");
+        self.stream.set_read_timeout(Some(patience)).expect("patience is not zero");
         match self.stream.read(&mut buffer) {
             Ok(0) => self.closed = true,
             Ok(length) => self.unread.extend_from_slice(&buffer[..length]),
@@ -584,44 +478,40 @@ impl Connection {
 fn render(bytes: &[u8], rendering: Rendering) -> Vec<String> {
     let mut frames = split_frames(bytes);
     if rendering.masks_sid {
-        frames.iter_mut().for_each(|frame| mask_sid(frame));
+        frames.iter_mut().for_each(mask_sid);
     }
     if rendering.unordered {
         frames.sort();
     }
-    let mut folded: Vec<(Vec<String>, usize)> = Vec::new();
-    for frame in frames {
+    let lines_of = |frame: &Vec<u8>| -> Vec<String> {
         let lines = frame.split_inclusive(|&byte| byte == b'\n');
-        let texts: Vec<String> = lines
-            .map(|line| {
-                if line.starts_with(b"INFO ") {
-                    normalise_info(line)
-                } else {
-                    escape(line)
-                }
-            })
-            .collect();
+        let texts =
+            lines.map(|line| if line.starts_with(b"INFO ") { normalise_info(line) } else { escape(line) });
+        fold(texts.map(|text| vec![text]).collect(), "lines")
+    };
+    fold(frames.iter().map(lines_of).collect(), "times")
+}
+
+/// Writes equal neighbours once, with their number before the first line.
+fn fold(items: Vec<Vec<String>>, unit: &str) -> Vec<String> {
+    let mut folded: Vec<(Vec<String>, usize)> = Vec::new();
+    for item in items {
         match folded.last_mut() {
-            Some((last, times)) if *last == texts => *times += 1,
-            _ => folded.push((texts, 1)),
+            Some((last, times)) if *last == item => *times += 1,
+            _ => folded.push((item, 1)),
         }
     }
-    for (texts, times) in &mut folded {
-        if *times > 1 {
-            texts[0] = format!("({times} times) {}", texts[0]);
-        }
+    for (lines, times) in folded.iter_mut().filter(|(_, times)| *times > 1) {
+        lines[0] = format!("({times} {unit}) {}", lines[0]);
     }
-    folded.into_iter().flat_map(|(texts, _)| texts).collect()
+    folded.into_iter().flat_map(|(lines, _)| lines).collect()
 }
 
 /// Frames with their payloads; what does not look like one is cut at line ends.
 fn split_frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
-        let line = bytes
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map_or(bytes.len(), |at| at + 1);
+        let line = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1);
         let head = String::from_utf8_lossy(&bytes[..line]);
         let words: Vec<&str> = head.split_ascii_whitespace().collect();
         let payload = match words.as_slice() {
@@ -640,13 +530,8 @@ fn mask_sid(frame: &mut Vec<u8>) {
     if !frame.starts_with(b"MSG ") && !frame.starts_with(b"HMSG ") {
         return;
     }
-    let spaces: Vec<usize> = frame
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b' ')
-        .map(|(at, _)| at)
-        .take(3)
-        .collect();
+    let spaces: Vec<usize> =
+        frame.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(at, _)| at).take(3).collect();
     if let [_, before, after] = spaces[..] {
         frame.splice(before + 1..after, *b"*");
     }
@@ -661,10 +546,7 @@ fn escape(bytes: &[u8]) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let byte = bytes[at];
-        let run = bytes[at..]
-            .iter()
-            .take_while(|&&other| other == byte)
-            .count();
+        let run = bytes[at..].iter().take_while(|&&other| other == byte).count();
         let unit = match byte {
             b'\r' => "\\r".to_owned(),
             b'\n' => "\\n".to_owned(),
@@ -685,10 +567,7 @@ fn escape(bytes: &[u8]) -> String {
         let fnv1a = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         let checksum = bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv1a);
         text.truncate(LONG_SHOWN);
-        text.push_str(&format!(
-            " ({} bytes in all, FNV-1a {checksum:016x})",
-            bytes.len()
-        ));
+        text.push_str(&format!(" ({} bytes in all, FNV-1a {checksum:016x})", bytes.len()));
     }
     text
 }
@@ -697,10 +576,7 @@ fn escape(bytes: &[u8]) -> String {
 /// ports and counters become placeholders, and what names the build is left out.
 fn normalise_info(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let Some(json) = text
-        .strip_prefix("INFO ")
-        .and_then(|rest| rest.strip_suffix(" \r\n"))
-    else {
+    let Some(json) = text.strip_prefix("INFO ").and_then(|rest| rest.strip_suffix(" \r\n")) else {
         return format!("(not of the form `INFO {{json}} CR LF`) {}", escape(line));
     };
     let fields = match serde_json::from_str::<OrderedObject>(json) {
@@ -708,16 +584,12 @@ fn normalise_info(line: &[u8]) -> String {
         Err(error) => return format!("(bad JSON: {error}) {}", escape(line)),
     };
     let compact = |value: &Value| serde_json::to_string(value).expect("a value");
-    let joined: Vec<String> = fields
-        .iter()
-        .map(|(key, value)| format!("\"{key}\":{}", compact(value)))
-        .collect();
+    let joined: Vec<String> =
+        fields.iter().map(|(key, value)| format!("\"{key}\":{}", compact(value))).collect();
     if format!("{{{}}}", joined.join(",")) != json {
         return format!("(JSON is not compact) {}", escape(line));
     }
-    let kept = fields
-        .iter()
-        .filter(|(key, _)| !matches!(key.as_str(), "git_commit" | "ringmain"));
+    let kept = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "git_commit" | "ringmain"));
     let normal: Vec<String> = kept
         .map(|(key, value)| match (key.as_str(), value) {
             ("server_id" | "xkey" | "nonce" | "cluster", Value::String(text)) => {
@@ -763,18 +635,12 @@ fn differences(case: &Case, expected: &[Block], got: &[Block], whom: &str) -> St
     );
     for i in 0..expected.len().max(got.len()) {
         match (expected.get(i), got.get(i)) {
-            (Some(expected), Some(got)) if expected == got => {
-                report.push_str(&expected.to_string())
-            }
+            (Some(expected), Some(got)) if expected == got => report.push_str(&expected.to_string()),
             (expected, got) => {
-                let text = |block: Option<&Block>| {
-                    block.map_or("(no such step)\n".to_owned(), ToString::to_string)
-                };
+                let text =
+                    |block: Option<&Block>| block.map_or("(no such step)\n".to_owned(), ToString::to_string);
                 report.push_str(&format!("{}!   instead of this:\n", text(expected)));
-                text(got)
-                    .lines()
-                    .skip(1)
-                    .for_each(|line| report.push_str(&format!("! {line}\n")));
+                text(got).lines().skip(1).for_each(|line| report.push_str(&format!("! {line}\n")));
             }
         }
     }
@@ -784,9 +650,7 @@ fn differences(case: &Case, expected: &[Block], got: &[Block], whom: &str) -> St
 fn script_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire");
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("a folder entry").path())
-        .collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder entry").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     files.sort();
     files
@@ -794,11 +658,7 @@ fn script_files() -> Vec<PathBuf> {
 
 fn read_script(path: &Path) -> Vec<Case> {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file = path
-        .file_stem()
-        .expect("a named file")
-        .to_string_lossy()
-        .into_owned();
+    let file = path.file_stem().expect("a named file").to_string_lossy().into_owned();
     let mut cases: Vec<Case> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         if let Some(title) = line.strip_prefix("=== ") {
@@ -816,9 +676,7 @@ fn read_script(path: &Path) -> Vec<Case> {
             });
         } else if !line.trim().is_empty() && !line.starts_with('#') {
             let place = format!("{}:{}", path.display(), number + 1);
-            let case = cases
-                .last_mut()
-                .unwrap_or_else(|| panic!("{place}: before the first case"));
+            let case = cases.last_mut().unwrap_or_else(|| panic!("{place}: before the first case"));
             read_line(case, line).unwrap_or_else(|error| panic!("{place}: {error}"));
         }
         if let Some(case) = cases.last_mut() {
@@ -844,18 +702,13 @@ fn read_line(case: &mut Case, line: &str) -> Result<(), String> {
 }
 
 fn read_step(line: &str) -> Result<Step, String> {
-    let named = line
-        .bytes()
-        .take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'+')
-        .count();
+    let named = line.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'+').count();
     let (names, rest) = line.split_at(named);
     let name = names.to_owned();
     match rest.trim_end() {
         _ if names.is_empty() => return Err(format!("no connection named: {line}")),
         "?" => {
-            return Ok(Step::AwaitQuiet {
-                from: names.split('+').map(str::to_owned).collect(),
-            });
+            return Ok(Step::AwaitQuiet { from: names.split('+').map(str::to_owned).collect() });
         }
         " ping" => return Ok(Step::Ping { on: name }),
         " open" => return Ok(Step::Open { name }),
@@ -865,15 +718,9 @@ fn read_step(line: &str) -> Result<Step, String> {
         _ => {}
     }
     if let Some(text) = rest.strip_prefix("< ") {
-        return Ok(Step::AwaitBytes {
-            from: name,
-            bytes: unescape(text)?,
-        });
+        return Ok(Step::AwaitBytes { from: name, bytes: unescape(text)? });
     }
-    let (options, text) = rest
-        .strip_prefix('>')
-        .and_then(|rest| rest.split_once(' '))
-        .ok_or("not a step")?;
+    let (options, text) = rest.strip_prefix('>').and_then(|rest| rest.split_once(' ')).ok_or("not a step")?;
     let number = |text: &str| text.parse::<usize>().map_err(|e| format!("{text}: {e}"));
     let (repeat, piece) = match (options.strip_prefix('*'), options.strip_prefix('/')) {
         (Some(repeat), _) => (number(repeat)?, usize::MAX),
@@ -889,11 +736,7 @@ fn read_step(line: &str) -> Result<Step, String> {
             text.to_owned()
         })?);
     }
-    Ok(Step::Write {
-        to: name,
-        bytes,
-        piece,
-    })
+    Ok(Step::Write { to: name, bytes, piece })
 }
 
 fn unescape(text: &str) -> Result<Vec<u8>, String> {
@@ -901,9 +744,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
-        let (kind, after) = rest[at + 1..]
-            .split_at_checked(1)
-            .ok_or("a lone backslash")?;
+        let (kind, after) = rest[at + 1..].split_at_checked(1).ok_or("a lone backslash")?;
         rest = after;
         match kind {
             "r" => bytes.push(b'\r'),
@@ -913,8 +754,7 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
             "\\" => bytes.push(b'\\'),
             "x" => {
                 let (digits, after) = rest.split_at_checked(2).ok_or("\\x needs two digits")?;
-                bytes
-                    .push(u8::from_str_radix(digits, 16).map_err(|e| format!("\\x{digits}: {e}"))?);
+                bytes.push(u8::from_str_radix(digits, 16).map_err(|e| format!("\\x{digits}: {e}"))?);
                 rest = after;
             }
             "{" => {
@@ -941,16 +781,11 @@ fn read_recording(script: &Path) -> HashMap<String, Vec<Block>> {
             recordings.insert(title.clone(), Vec::new());
         } else if let Some(blocks) = recordings.get_mut(&title) {
             match line.strip_prefix("    ") {
-                Some(received) => blocks
-                    .last_mut()
-                    .expect("a step comes first")
-                    .lines
-                    .push(received.to_owned()),
+                Some(received) => {
+                    blocks.last_mut().expect("a step comes first").lines.push(received.to_owned())
+                }
                 None if line.is_empty() => {}
-                None => blocks.push(Block {
-                    step: line.to_owned(),
-                    lines: Vec::new(),
-                }),
+                None => blocks.push(Block { step: line.to_owned(), lines: Vec::new() }),
             }
         }
     }

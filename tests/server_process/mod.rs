@@ -66,22 +66,14 @@ impl ServerProcess {
         }
         let stdout = log.try_clone().map_err(|e| format!("log: {e}"))?;
         command.stdin(Stdio::null()).stdout(stdout).stderr(log);
-        let child = command
-            .spawn()
-            .map_err(|e| format!("{}: {e}", binary.display()))?;
+        let child = command.spawn().map_err(|e| format!("{}: {e}", binary.display()))?;
         let unset = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self {
-            child,
-            dir,
-            address: unset,
-        };
+        let mut server = Self { child, dir, address: unset };
 
         let give_up = Instant::now() + READY_WITHIN;
         loop {
             let log = server.log();
-            if let (Some(address), true) =
-                (listening_address(&log), log.contains("Server is ready"))
-            {
+            if let (Some(address), true) = (listening_address(&log), log.contains("Server is ready")) {
                 server.address = address;
                 return Ok(server);
             }
@@ -93,10 +85,7 @@ impl ServerProcess {
                 ));
             }
             if Instant::now() > give_up {
-                return Err(format!(
-                    "{} was not ready within {READY_WITHIN:?}:\n{log}",
-                    binary.display()
-                ));
+                return Err(format!("{} was not ready within {READY_WITHIN:?}:\n{log}", binary.display()));
             }
             std::thread::sleep(POLL_EVERY);
         }
