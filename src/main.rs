@@ -1,27 +1,41 @@
-//! The `ringmain` server: arguments, configuration, run.
+//! The `ringmain` server: arguments and configuration in, a running server out.
 
-use ringmain::broker::Settings;
-use ringmain::server::log::LogSettings;
+use std::process::ExitCode;
+
+use ringmain::config::{self, ConfigError, Startup};
 use ringmain::server::run::{self, ServerOptions};
+use ringmain::server::signal;
 
-fn main() -> std::process::ExitCode {
-    let mut args = std::env::args().skip(1);
-    let mut o = ServerOptions {
-        host: "0.0.0.0".into(), port: 4222, server_name: String::new(), workers: 0, connections_max: 65536,
-        pid_file: None, settings: Settings::default(), log: LogSettings::default(), warnings: vec![],
-    };
-    while let Some(a) = args.next() {
-        match a.as_str() {
-            "-p" => { let p: i32 = args.next().unwrap().parse().unwrap(); o.port = if p < 0 { 0 } else { p as u16 } }
-            "-a" => o.host = args.next().unwrap(),
-            "--workers" => o.workers = args.next().unwrap().parse().unwrap(),
-            "-D" => { o.log.debug = true; o.settings.debug = true }
-            "-V" => { o.log.trace = true; o.settings.trace = true }
-            _ => panic!("{a}"),
+fn main() -> ExitCode {
+    match config::load(std::env::args_os().skip(1)) {
+        Ok(Startup::Run(options, warnings)) => {
+            let warnings = warnings.iter().map(ToString::to_string).chain(options.not_supported_warning());
+            match ServerOptions::new(&options, warnings.collect()).and_then(run::run) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    // The log has it already if there is one.
+                    if !error.is_logged() {
+                        eprintln!("ringmain: {error}");
+                    }
+                    ExitCode::FAILURE
+                }
+            }
         }
-    }
-    match run::run(o) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => { eprintln!("{error}"); std::process::ExitCode::FAILURE }
+        Ok(Startup::PrintAndExit { stdout, stderr, code }) => {
+            eprint!("{stderr}");
+            print!("{stdout}");
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        Ok(Startup::Signal(signal, target)) => match signal::send(signal, &target) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("ringmain: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            eprintln!("nats-server: {error}");
+            ExitCode::from(u8::try_from(ConfigError::EXIT_CODE).unwrap_or(1))
+        }
     }
 }

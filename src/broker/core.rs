@@ -522,6 +522,26 @@ impl<A: InterestAccess> Broker<A> {
         self.local.sessions.get(conn as usize)
     }
 
+    /// Tells the clients that understand it that this server is about to stop.
+    pub fn announce_lame_duck(&mut self) {
+        self.info.ldm = true;
+        for conn in self.open_connections() {
+            let session = &self.local.sessions[conn as usize];
+            let told = session.flags.first_pong_sent
+                && session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
+            if told {
+                let line = self.info_for(conn, false);
+                self.local.write_line(conn, &line);
+            }
+        }
+    }
+
+    /// Slots of the connections that are not closing.
+    pub fn open_connections(&self) -> Vec<u32> {
+        let open = self.local.sessions.iter().filter(|(_, session)| session.closing.is_none());
+        open.map(|(conn, _)| conn as u32).collect()
+    }
+
     /// Slots of all connections.
     pub fn connections(&self) -> Vec<u32> {
         self.local.sessions.iter().map(|(conn, _)| conn as u32).collect()

@@ -47,6 +47,7 @@ pub struct Log {
 #[derive(Debug)]
 enum Message {
     Line { level: Level, text: String },
+    Fatal(String),
     Reopen,
     Stop,
 }
@@ -106,6 +107,11 @@ impl Log {
     /// An `[ERR]` line.
     pub fn error(&self, text: impl Into<String>) {
         self.write(Level::Error, text.into());
+    }
+
+    /// The `[FTL]` line of a server that does not start.
+    pub fn fatal(&self, text: String) {
+        let _ = self.queue.send(Message::Fatal(text));
     }
 
     /// Opens the log file anew, after it was moved away.
@@ -169,6 +175,10 @@ impl Writer {
             loop {
                 match message {
                     Message::Line { level, text } => self.write(level, &text),
+                    Message::Fatal(text) => {
+                        let line = self.line("FTL", &text);
+                        self.sink.write(&line);
+                    }
                     Message::Reopen => self.reopen(),
                     Message::Stop => {
                         self.sink.flush();
@@ -198,27 +208,30 @@ impl Writer {
     fn write(&mut self, level: Level, text: &str) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let line = self.line(Level::Warning, &format!("{lost} log lines were lost: the log is too slow"));
+            let line = self.line(level_name(Level::Warning), &format!("{lost} log lines were lost: the log is too slow"));
             self.sink.write(&line);
         }
-        let line = self.line(level, text);
+        let line = self.line(level_name(level), text);
         self.sink.write(&line);
     }
 
-    fn line(&self, level: Level, text: &str) -> String {
-        let name = match level {
-            Level::Error => "ERR",
-            Level::Warning => "WRN",
-            Level::Info => "INF",
-            Level::Debug => "DBG",
-            Level::Trace => "TRC",
-        };
+    fn line(&self, name: &str, text: &str) -> String {
         if self.settings.without_time {
             return format!("[{}] [{name}] {text}\n", self.pid);
         }
         let form = format_description!("[year]/[month]/[day] [hour]:[minute]:[second].[subsecond digits:6]");
         let now = OffsetDateTime::now_utc().to_offset(self.offset).format(form).unwrap_or_default();
         format!("[{}] {now} [{name}] {text}\n", self.pid)
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERR",
+        Level::Warning => "WRN",
+        Level::Info => "INF",
+        Level::Debug => "DBG",
+        Level::Trace => "TRC",
     }
 }
 

@@ -3,9 +3,11 @@
 //! * [`run`]: start, signals, shutdown: the control thread.
 //! * [`worker`]: one worker's loop.
 //! * [`shared`]: what the threads share.
+//! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
 
 pub mod log;
 pub mod run;
 pub mod shared;
+pub mod signal;
 pub mod worker;

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
@@ -104,6 +105,8 @@ pub struct Shared {
     pub connections_max: i64,
     /// Set when the server is to stop.
     pub stopping: AtomicBool,
+    /// Set when the server is in lame duck mode: when connections are closed, from and until.
+    pub lame_duck: OnceLock<(Instant, Instant)>,
 }
 
 impl Shared {
@@ -116,6 +119,14 @@ impl Shared {
     pub fn least_loaded(&self) -> usize {
         let loads = self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed));
         loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker)
+    }
+
+    /// Tells all workers to take no more connections, and when to close the ones they have.
+    pub fn enter_lame_duck(&self, close_from: Instant, close_until: Instant) {
+        let _ = self.lame_duck.set((close_from, close_until));
+        for door in &self.doors {
+            door.waker.wake();
+        }
     }
 
     /// Tells all workers to stop.

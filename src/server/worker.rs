@@ -46,6 +46,9 @@ const LINGER_MS: u64 = 2_000;
 /// Pause after accepting failed, mostly for lack of descriptors.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
+/// Longest pause between two connections closed in lame duck mode.
+const LAME_DUCK_PAUSE_MS_MAX: u64 = 1_000;
+
 /// Turns without a pause after which the runtime gets a chance to run its other tasks.
 const TURNS_PER_YIELD: u32 = 32;
 
@@ -96,6 +99,8 @@ struct Worker {
     sends_checked_ms: u64,
     accept_at_ms: Option<u64>,
     stopping: bool,
+    /// Lame duck mode has begun: when the next connection is closed.
+    lame_duck_next_ms: Option<u64>,
 }
 
 /// Runs a worker to its end. `ready` is told whether its ring could be set up.
@@ -118,6 +123,7 @@ pub fn run(parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
             sends_checked_ms: 0,
             accept_at_ms: Some(0),
             stopping: false,
+            lame_duck_next_ms: None,
         };
         worker.run().await;
     });
@@ -176,6 +182,7 @@ impl Worker {
         busy |= self.handle_reads();
         self.check_sends();
         self.check_stopping();
+        self.check_lame_duck();
         self.resume_accepting();
         self.send_batches();
         self.close_connections();
@@ -373,10 +380,37 @@ impl Worker {
         }
     }
 
+    /// Lame duck mode: clients are told once, and after the grace period closed one by one.
+    fn check_lame_duck(&mut self) {
+        let Some(&(close_from, close_until)) = self.parts.shared.lame_duck.get() else { return };
+        if self.stopping {
+            return;
+        }
+        let millis = |at: Instant| at.saturating_duration_since(self.started).as_millis() as u64;
+        let (from_ms, until_ms) = (millis(close_from), millis(close_until));
+        let Some(next_ms) = self.lame_duck_next_ms else {
+            self.ring.stop_accepting();
+            self.parts.broker.announce_lame_duck();
+            self.lame_duck_next_ms = Some(from_ms);
+            return;
+        };
+        if self.now_ms < next_ms {
+            return;
+        }
+        let open = self.parts.broker.open_connections();
+        if let Some(&conn) = open.first() {
+            self.parts.broker.close(conn, CloseReason::ServerShutdown);
+        }
+        // The rest of the time is shared out evenly, with at most a second between two.
+        let pause_ms = until_ms.saturating_sub(self.now_ms) / (open.len() as u64).max(1);
+        self.lame_duck_next_ms = Some(self.now_ms + pause_ms.min(LAME_DUCK_PAUSE_MS_MAX));
+    }
+
     fn resume_accepting(&mut self) {
         if let (Some(at_ms), Some(listener)) = (self.accept_at_ms, self.parts.listener)
             && self.now_ms >= at_ms
             && !self.stopping
+            && self.lame_duck_next_ms.is_none()
         {
             self.accept_at_ms = None;
             self.ring.accept_on(listener);
@@ -491,6 +525,7 @@ impl Worker {
         inboxes_empty
             && !door.has_accepted.load(Ordering::Acquire)
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
+            && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())
             && self.ring.prepare_to_sleep()
     }
 
@@ -502,6 +537,7 @@ impl Worker {
             soon(!self.reads.is_empty(), 1),
             soon(!self.closing.is_empty(), 10),
             self.accept_at_ms.filter(|_| self.parts.listener.is_some()),
+            self.lame_duck_next_ms,
         ]
         .into_iter()
         .flatten()
