@@ -33,7 +33,10 @@ pub struct Lease {
 
 impl Lease {
     /// Bytes that arrived in the buffer.
-    #[expect(clippy::len_without_is_empty, reason = "a receive of nothing is an end of stream, never a lease")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a receive of nothing is an end of stream, never a lease"
+    )]
     pub fn len(&self) -> usize {
         self.len
     }

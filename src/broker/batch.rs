@@ -165,7 +165,13 @@ impl Batch {
 
     /// Adds a message.
     #[inline]
-    pub fn push_message(&mut self, account: u16, publish: &Publish<'_>, to: To<'_>, requester: Option<(u32, u64)>) {
+    pub fn push_message(
+        &mut self,
+        account: u16,
+        publish: &Publish<'_>,
+        to: To<'_>,
+        requester: Option<(u32, u64)>,
+    ) {
         self.push(
             Message {
                 account,

@@ -424,8 +424,7 @@ impl<A: InterestAccess> Broker<A> {
                 delivered_max: 0,
             };
             let sub = self.local.insert_subscription(subscription);
-            let target =
-                Target { worker: self.worker, conn, sub, generation: self.next_generation };
+            let target = Target { worker: self.worker, conn, sub, generation: self.next_generation };
             let account = self.local.sessions[conn as usize].account;
             let interest = &self.accounts[usize::from(account)].interest;
             interest.write(|interest| interest.subscribe(pattern, queue, target));
@@ -455,12 +454,8 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     pub(super) fn forget_interest(&mut self, account: u16, sub: u32, subscription: &Subscription) {
-        let target = Target {
-            worker: self.worker,
-            conn: subscription.conn,
-            sub,
-            generation: subscription.generation,
-        };
+        let target =
+            Target { worker: self.worker, conn: subscription.conn, sub, generation: subscription.generation };
         let pattern = Pattern::parse(&subscription.subject).expect("was valid when it was subscribed");
         let interest = &self.accounts[usize::from(account)].interest;
         let found =
@@ -557,7 +552,9 @@ impl<A: InterestAccess> Broker<A> {
         let line = match command {
             Command::Connect(json) => format!("CONNECT {}", redacted(json)),
             Command::Info(json) => format!("INFO {}", text(json)),
-            Command::Subscribe { subject, queue: None, sid } => format!("SUB {} {}", text(subject), text(sid)),
+            Command::Subscribe { subject, queue: None, sid } => {
+                format!("SUB {} {}", text(subject), text(sid))
+            }
             Command::Subscribe { subject, queue: Some(queue), sid } => {
                 format!("SUB {} {} {}", text(subject), text(queue), text(sid))
             }

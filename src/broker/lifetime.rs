@@ -229,7 +229,9 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_the_references_log() {
-        for (ms, text) in [(10_000, "10s"), (250, "250ms"), (1500, "1.5s"), (90_000, "1m30s"), (120_000, "2m0s")] {
+        for (ms, text) in
+            [(10_000, "10s"), (250, "250ms"), (1500, "1.5s"), (90_000, "1m30s"), (120_000, "2m0s")]
+        {
             assert_eq!(go_duration(ms), text);
         }
     }

@@ -56,7 +56,12 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     #[cold]
-    fn deliver_to_another_member(&mut self, queue: &[u8], message: &Message<'_>, outbound: &Outbound<'_>) -> bool {
+    fn deliver_to_another_member(
+        &mut self,
+        queue: &[u8],
+        message: &Message<'_>,
+        outbound: &Outbound<'_>,
+    ) -> bool {
         let mut matches = Matches::default();
         let interest = &self.accounts[usize::from(message.account)].interest;
         interest.read(|interest| interest.collect(message.subject, &mut matches));
@@ -103,4 +108,3 @@ impl<A: InterestAccess> Broker<A> {
         !outgoing.full.is_empty() || !outgoing.current.is_empty() || !self.local.congestion_changes.is_empty()
     }
 }
-

@@ -98,7 +98,8 @@ impl<A: InterestAccess> Broker<A> {
         };
         // A lone receiver at another worker may be gone when the message gets there; then the request must fail
         // after all.
-        let requester = (flags.no_responders && publish.reply.is_some() && is_lone(fanout)).then_some((conn, cid));
+        let requester =
+            (flags.no_responders && publish.reply.is_some() && is_lone(fanout)).then_some((conn, cid));
         let mut delivered = false;
         let mut congested_on: Option<(u16, u32)> = None;
         for &target in &fanout.local {
@@ -133,7 +134,12 @@ impl<A: InterestAccess> Broker<A> {
                 let member = group.members[(start + i) % group.members.len()];
                 if member.worker != self.worker {
                     let outgoing = &mut self.outgoing[usize::from(member.worker)];
-                    outgoing.current.push_message(account, publish, To::Member(&group.name, member), requester);
+                    outgoing.current.push_message(
+                        account,
+                        publish,
+                        To::Member(&group.name, member),
+                        requester,
+                    );
                     outgoing.rotate();
                     delivered = true;
                     if self.congested_peers.contains(&(member.worker, member.conn)) {
@@ -225,9 +231,7 @@ impl<A: InterestAccess> Broker<A> {
         let label = self.local.sessions[conn as usize].label();
         let verb = if publish.header_len.is_some() { "HPUB" } else { "PUB" };
         let args = String::from_utf8_lossy(publish.args);
-        self.local
-            .log
-            .push(LogLine { level: Level::Trace, text: format!("{label} - <<- [{verb} {args}]") });
+        self.local.log.push(LogLine { level: Level::Trace, text: format!("{label} - <<- [{verb} {args}]") });
         let content = publish.payload.content();
         if !content.is_empty() {
             let max = self.settings.traced_len_max;

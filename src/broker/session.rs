@@ -124,12 +124,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// Whether the client gets what is queued for it (an error text, messages) before the socket is closed.
+    /// Whether the client gets what is queued for it (an error text, messages, answers to what it sent before it closed
+    /// its side) before the socket is closed.
     pub fn flushes(self) -> bool {
         !matches!(
             self,
-            CloseReason::ClientClosed
-                | CloseReason::SlowConsumerPendingBytes
+            CloseReason::SlowConsumerPendingBytes
                 | CloseReason::SlowConsumerWriteDeadline
                 | CloseReason::WriteError
                 | CloseReason::ReadError

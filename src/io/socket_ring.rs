@@ -215,8 +215,15 @@ impl SocketRing {
             self.sockets.resize_with(at + 1, || None);
         }
         assert!(self.sockets[at].is_none());
-        self.sockets[at] =
-            Some(Socket { fd, receiving: false, stopping: false, sending: None, sending_since_ms: 0, shut: false, broken: false });
+        self.sockets[at] = Some(Socket {
+            fd,
+            receiving: false,
+            stopping: false,
+            sending: None,
+            sending_since_ms: 0,
+            shut: false,
+            broken: false,
+        });
         self.arm(conn);
     }
 
@@ -317,7 +324,9 @@ impl SocketRing {
 
     /// Whether the kernel holds nothing of `conn`.
     pub fn is_quiet(&self, conn: u32) -> bool {
-        self.sockets[conn as usize].as_ref().is_none_or(|socket| !socket.receiving && socket.sending.is_none())
+        self.sockets[conn as usize]
+            .as_ref()
+            .is_none_or(|socket| !socket.receiving && socket.sending.is_none())
     }
 
     /// Closes the socket of `conn`.
@@ -375,7 +384,8 @@ impl SocketRing {
             // With deferred task work, completions are only produced by a call that asks for events.
             const GETEVENTS: u32 = 1;
             // SAFETY: all queued operations point at memory that stays valid until they complete (see the header).
-            let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(to_submit, 0, GETEVENTS, None) };
+            let entered =
+                unsafe { self.ring.submitter().enter::<libc::sigset_t>(to_submit, 0, GETEVENTS, None) };
             match entered {
                 Ok(submitted) if submitted < to_submit as usize => {}
                 Ok(_) => return Ok(()),
@@ -427,8 +437,7 @@ impl SocketRing {
                     plans.truncate(PLANS_KEPT_MAX);
                     *sends_in_flight -= 1;
                     socket.broken |= result <= 0;
-                    let result =
-                        usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+                    let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
                     completions.push(Completion::Sent { conn, result });
                 }
                 Operation::Accept => {

@@ -68,8 +68,7 @@ impl Log {
     pub fn start(settings: LogSettings) -> io::Result<(Log, LogThread)> {
         let (sender, receiver) = sync_channel(QUEUE_LINES_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let log =
-            Log { queue: sender, lost: lost.clone(), debug: settings.debug, trace: settings.trace };
+        let log = Log { queue: sender, lost: lost.clone(), debug: settings.debug, trace: settings.trace };
         let sink = Sink::open(settings.file.as_deref())?;
         // The offset must be asked for while there is one thread only.
         let offset = if settings.utc {
@@ -208,7 +207,10 @@ impl Writer {
     fn write(&mut self, level: Level, text: &str) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let line = self.line(level_name(Level::Warning), &format!("{lost} log lines were lost: the log is too slow"));
+            let line = self.line(
+                level_name(Level::Warning),
+                &format!("{lost} log lines were lost: the log is too slow"),
+            );
             self.sink.write(&line);
         }
         let line = self.line(level_name(level), text);
@@ -244,7 +246,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let (log, thread) =
-            Log::start(LogSettings { file: Some(path.clone()), debug: true, ..LogSettings::default() }).unwrap();
+            Log::start(LogSettings { file: Some(path.clone()), debug: true, ..LogSettings::default() })
+                .unwrap();
         log.info("one");
         log.write(Level::Debug, "two".into());
         log.write(Level::Trace, "three".into());

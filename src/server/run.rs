@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,9 @@ impl ServerOptions {
                 payload_max: options.max_payload as usize,
                 pending_max: usize::try_from(options.max_pending).unwrap_or(usize::MAX),
                 subscriptions_max: options.max_subscriptions.map_or(0, |max| max.get() as usize),
-                subscription_tokens_max: options.max_subscription_tokens.map_or(0, |max| usize::from(max.get())),
+                subscription_tokens_max: options
+                    .max_subscription_tokens
+                    .map_or(0, |max| usize::from(max.get())),
                 ping_interval_ms: millis(options.ping_interval),
                 pings_out_max: options.ping_max,
                 write_deadline_ms: millis(options.write_deadline),
@@ -321,7 +323,11 @@ fn endpoints(host: &str) -> impl Iterator<Item = String> {
 }
 
 fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// The running workers.
@@ -331,7 +337,12 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(options: &ServerOptions, info: &Info, socket: &Socket, log: &Log) -> Result<Workers, StartError> {
+    fn start(
+        options: &ServerOptions,
+        info: &Info,
+        socket: &Socket,
+        log: &Log,
+    ) -> Result<Workers, StartError> {
         let count = match options.workers {
             0 => process::available_cores(),
             count => count,

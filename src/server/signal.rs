@@ -61,7 +61,8 @@ fn pid_in(path: &Path) -> Result<i32, SignalError> {
 fn only_process() -> Result<i32, SignalError> {
     let own = std::process::id() as i32;
     let name = process::name_of(own);
-    let mut pids: Vec<i32> = process::ids().filter(|pid| *pid != own && process::name_of(*pid) == name).collect();
+    let mut pids: Vec<i32> =
+        process::ids().filter(|pid| *pid != own && process::name_of(*pid) == name).collect();
     match (pids.pop(), pids.is_empty()) {
         (None, _) => Err(SignalError::NoProcess),
         (Some(pid), true) => Ok(pid),
@@ -81,7 +82,9 @@ mod tests {
     fn a_pid_file_must_hold_a_process_id() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
-        for (text, expected) in [("123", Some(123)), ("123\n", Some(123)), ("", None), ("x", None), ("-1", None)] {
+        for (text, expected) in
+            [("123", Some(123)), ("123\n", Some(123)), ("", None), ("x", None), ("-1", None)]
+        {
             std::fs::write(&path, text).unwrap();
             assert_eq!(pid_in(&path).ok(), expected, "{text:?}");
         }

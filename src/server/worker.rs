@@ -279,7 +279,9 @@ impl Worker {
             let Some(inbox) = inbox else { continue };
             // What is there now, not what is added meanwhile: a turn has an end.
             let mut waiting = inbox.waiting();
-            while waiting > 0 && let Some(mut batch) = inbox.receive() {
+            while waiting > 0
+                && let Some(mut batch) = inbox.receive()
+            {
                 waiting -= 1;
                 any = true;
                 self.parts.broker.handle_batch(from as u16, &batch);

@@ -231,7 +231,8 @@ impl FanOutCache {
 
     /// Moves the clock hand until the bounds hold; `kept` stays.
     fn evict_beyond_bounds(&mut self, kept: u32) {
-        while self.entries.len() > 1 && (self.entries.len() > self.entries_max || self.targets > TARGETS_MAX) {
+        while self.entries.len() > 1 && (self.entries.len() > self.entries_max || self.targets > TARGETS_MAX)
+        {
             self.hand = (self.hand + 1) % self.entries.capacity();
             if self.hand == kept as usize {
                 continue;

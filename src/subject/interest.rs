@@ -235,7 +235,11 @@ pub struct Generations {
 impl Default for Generations {
     fn default() -> Generations {
         let counters = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
-        Generations { root: AtomicU64::new(0), first: counters(FIRST_SHARDS), second: counters(SECOND_SHARDS) }
+        Generations {
+            root: AtomicU64::new(0),
+            first: counters(FIRST_SHARDS),
+            second: counters(SECOND_SHARDS),
+        }
     }
 }
 
