@@ -182,6 +182,41 @@ fn is_whole_token(subject: &[u8], at: usize) -> bool {
     (at == 0 || subject[at - 1] == b'.') && subject.get(at + 1).is_none_or(|&next| next == b'.')
 }
 
+/// The subscriptions under which [`MEASURED`] was taken, sorted by bytes.
+#[cfg(test)]
+pub(super) const MEASURED_PATTERNS: &[&str] = &[
+    "*", "*.*", "*.*.*", "*.*.>", "*.>", "*.foo", ">", "a*", "a.*", "a.*.*", "a.*.>", "a.*.b", "a.>", "a.b>",
+    "a>.b", "foo", "foo.*", "foo.*.*", "foo.*.>", "foo.>",
+];
+
+/// Which of [`MEASURED_PATTERNS`] nats-server 2.15.1 delivers a subject to, sorted by bytes; each exactly once, and
+/// the same from its cache (the second publish) as from its tree (the first).
+#[cfg(test)]
+pub(super) const MEASURED: &[(&str, &[&str])] = &[
+    ("a..b", &[]),
+    ("foo.", &[]),
+    (".foo", &[]),
+    ("*", &["*", ">"]),
+    ("foo.*", &["*.*", "*.>", ">", "foo.*", "foo.>"]),
+    ("foo.>", &["*.*", "*.>", ">", "foo.*", "foo.>"]),
+    (">", &["*", ">"]),
+    (".", &[]),
+    ("..", &[]),
+    ("a.", &[]),
+    ("a.*.b", &["*.*.*", "*.*.>", "*.>", ">", "a.*.*", "a.*.>", "a.*.b", "a.>"]),
+    ("a.>", &["*.*", "*.>", ">", "a.*", "a.>"]),
+    ("a..", &[]),
+    ("a*", &["*", ">", "a*"]),
+    ("a.b>", &["*.*", "*.>", ">", "a.*", "a.>", "a.b>"]),
+    ("*.>", &["*.*", "*.>", ">"]),
+    ("foo.>.x", &["*.*.*", "*.*.>", "*.>", ">", "foo.*.*", "foo.*.>", "foo.>"]),
+    (">.a", &["*.*", "*.>", ">"]),
+    ("*.foo", &["*.*", "*.>", "*.foo", ">"]),
+    ("a.b.", &[]),
+    ("foo..", &[]),
+    ("...", &[]),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,38 +327,3 @@ mod tests {
         }
     }
 }
-
-/// The subscriptions under which [`MEASURED`] was taken, sorted by bytes.
-#[cfg(test)]
-pub(super) const MEASURED_PATTERNS: &[&str] = &[
-    "*", "*.*", "*.*.*", "*.*.>", "*.>", "*.foo", ">", "a*", "a.*", "a.*.*", "a.*.>", "a.*.b", "a.>", "a.b>",
-    "a>.b", "foo", "foo.*", "foo.*.*", "foo.*.>", "foo.>",
-];
-
-/// Which of [`MEASURED_PATTERNS`] nats-server 2.15.1 delivers a subject to, sorted by bytes; each exactly once, and
-/// the same from its cache (the second publish) as from its tree (the first).
-#[cfg(test)]
-pub(super) const MEASURED: &[(&str, &[&str])] = &[
-    ("a..b", &[]),
-    ("foo.", &[]),
-    (".foo", &[]),
-    ("*", &["*", ">"]),
-    ("foo.*", &["*.*", "*.>", ">", "foo.*", "foo.>"]),
-    ("foo.>", &["*.*", "*.>", ">", "foo.*", "foo.>"]),
-    (">", &["*", ">"]),
-    (".", &[]),
-    ("..", &[]),
-    ("a.", &[]),
-    ("a.*.b", &["*.*.*", "*.*.>", "*.>", ">", "a.*.*", "a.*.>", "a.*.b", "a.>"]),
-    ("a.>", &["*.*", "*.>", ">", "a.*", "a.>"]),
-    ("a..", &[]),
-    ("a*", &["*", ">", "a*"]),
-    ("a.b>", &["*.*", "*.>", ">", "a.*", "a.>", "a.b>"]),
-    ("*.>", &["*.*", "*.>", ">"]),
-    ("foo.>.x", &["*.*.*", "*.*.>", "*.>", ">", "foo.*.*", "foo.*.>", "foo.>"]),
-    (">.a", &["*.*", "*.>", ">"]),
-    ("*.foo", &["*.*", "*.>", "*.foo", ">"]),
-    ("a.b.", &[]),
-    ("foo..", &[]),
-    ("...", &[]),
-];

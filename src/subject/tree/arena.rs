@@ -170,7 +170,7 @@ impl Arena {
     }
 
     /// Fails unless the free lists and `live` (id and content length of every live block) cover the arena exactly.
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     pub(super) fn check(&self, live: &[(BlockId, usize)]) {
         let mut owners = vec![0u8; self.used / GRANULE_BYTES];
         let mut claim = |id: BlockId, class: usize| {
