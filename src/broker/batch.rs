@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::subject::fanout::TargetList;
 use crate::subject::interest::Target;
-use crate::wire::{Payload, Publish};
+use crate::wire::{Payload, Publish, Widths};
 
 /// A batch is sent early when its buffers reach this many bytes.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -40,6 +40,7 @@ struct MessageRecord {
     queue_end: u32,
     content_end: u32,
     header_len: Option<u32>,
+    widths: Widths,
     targets: TargetsAt,
     /// The content is in `shared`.
     is_shared: bool,
@@ -78,6 +79,8 @@ pub struct Message<'a> {
     pub header_len: Option<usize>,
     /// Header block, payload, CR LF.
     pub content: Content<'a>,
+    /// Digits of the sizes as published.
+    pub widths: Widths,
     /// Who gets it.
     pub targets: &'a [Target],
     /// The queue group whose member the one target is.
@@ -179,6 +182,7 @@ impl Batch {
                 reply: publish.reply,
                 header_len: publish.header_len,
                 content: Content::of(&publish.payload),
+                widths: publish.widths,
                 targets: &[],
                 queue: None,
                 requester,
@@ -229,6 +233,7 @@ impl Batch {
             queue_end,
             content_end: self.bytes.len() as u32,
             header_len: message.header_len.map(|len| len as u32),
+            widths: message.widths,
             targets,
             is_shared,
             account: message.account,
@@ -291,6 +296,7 @@ impl Batch {
                         reply: (!reply.is_empty()).then_some(reply),
                         header_len: record.header_len.map(|len| len as usize),
                         content,
+                        widths: record.widths,
                         targets,
                         queue: (!queue.is_empty()).then_some(queue),
                         requester: record.requester,
@@ -318,6 +324,7 @@ mod tests {
             reply: Some(b"r"),
             header_len: None,
             payload: Payload::Borrowed(b"hi\r\n"),
+            widths: Widths::default(),
         };
         let large = Publish {
             args: b"",
@@ -325,6 +332,7 @@ mod tests {
             reply: None,
             header_len: Some(12),
             payload: Payload::Shared(Bytes::from_static(b"big\r\n")),
+            widths: Widths::default(),
         };
         let long = TargetList::Long((0..100).map(target).collect());
         batch.push_message(0, &small, To::One(target(1)), Some((7, 8)));

@@ -17,7 +17,6 @@ use crate::base::timer_wheel::TimerWheel;
 use crate::subject::fanout::{FanOutCache, Memo};
 use crate::subject::interest::{InterestAccess, Target, WorkerId};
 use crate::subject::name::Pattern;
-use crate::wire::connect::Connect;
 use crate::wire::error_text::ErrorText;
 use crate::wire::info::Info;
 use crate::wire::{Command, DecodeError, Decoder, Limits, frame};
@@ -338,7 +337,9 @@ impl<A: InterestAccess> Broker<A> {
 
     fn handle_connect(&mut self, conn: u32, json: &[u8]) {
         let session = &mut self.local.sessions[conn as usize];
-        let mut connect = session.connect.take().unwrap_or_default();
+        let earlier = session.connect.take();
+        let first = earlier.is_none();
+        let mut connect = earlier.unwrap_or_default();
         if let Err(error) = connect.merge(json) {
             self.log_session(conn, Level::Error, &format!("processConnect: {error}"));
             return self.close(conn, CloseReason::ProtocolViolation);
@@ -355,7 +356,6 @@ impl<A: InterestAccess> Broker<A> {
             return self.refuse_unauthorized(conn);
         }
         let session = &mut self.local.sessions[conn as usize];
-        let first = session.connect.is_none() && !session.flags.first_pong_sent;
         let headers = connect.headers && self.settings.headers;
         session.flags.verbose = connect.verbose;
         session.flags.pedantic = connect.pedantic;
@@ -377,6 +377,9 @@ impl<A: InterestAccess> Broker<A> {
         }
         if first {
             self.set_first_ping_timer(conn);
+        } else {
+            // The connection may belong to another account now; its subscriptions stay behind, as in the reference.
+            self.remove_all_subscriptions(conn);
         }
         self.local.write_ok_if_verbose(conn);
     }
@@ -390,9 +393,8 @@ impl<A: InterestAccess> Broker<A> {
     fn handle_ping(&mut self, conn: u32) {
         self.local.write_line(conn, frame::PONG);
         let session = &mut self.local.sessions[conn as usize];
-        let first = !std::mem::replace(&mut session.flags.first_pong_sent, true);
-        let wants_info = session.connect.as_ref().is_some_and(|connect: &Box<Connect>| connect.protocol >= 1);
-        if first && wants_info {
+        let wants_info = session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
+        if wants_info && !std::mem::replace(&mut session.flags.first_pong_sent, true) {
             let line = self.info_for(conn, true);
             self.local.write_line(conn, &line);
         }
@@ -444,6 +446,13 @@ impl<A: InterestAccess> Broker<A> {
             }
         }
         self.local.write_ok_if_verbose(conn);
+    }
+
+    fn remove_all_subscriptions(&mut self, conn: u32) {
+        let subs: Vec<u32> = self.local.sessions[conn as usize].sids.iter().copied().collect();
+        for sub in subs {
+            self.remove_subscription(sub);
+        }
     }
 
     /// Takes a subscription out of its session and the index.

@@ -33,6 +33,7 @@ impl<A: InterestAccess> Broker<A> {
             reply: message.reply,
             header_len: message.header_len,
             content: message.content,
+            widths: message.widths,
         };
         let mut delivered = false;
         for &target in message.targets {

@@ -16,7 +16,7 @@ use crate::subject::interest::{InterestAccess, Matches, Target};
 use crate::subject::name::is_valid_literal_subject;
 use crate::wire::error_text::{ErrorText, quote};
 use crate::wire::frame::Delivery;
-use crate::wire::{Publish, header};
+use crate::wire::{Publish, Widths, header};
 
 /// Bytes that one turn may queue for this worker's connections before the rest of the input waits for the next, so
 /// that a message to thousands, thousands of times, is sent in between.
@@ -37,6 +37,7 @@ pub(super) struct Outbound<'a> {
     pub reply: Option<&'a [u8]>,
     pub header_len: Option<usize>,
     pub content: Content<'a>,
+    pub widths: Widths,
 }
 
 /// What became of one delivery.
@@ -95,6 +96,7 @@ impl<A: InterestAccess> Broker<A> {
             reply: publish.reply,
             header_len: publish.header_len,
             content: Content::of(&publish.payload),
+            widths: publish.widths,
         };
         // A lone receiver at another worker may be gone when the message gets there; then the request must fail
         // after all.
@@ -219,6 +221,7 @@ impl<A: InterestAccess> Broker<A> {
             reply: None,
             header_len: Some(block.len()),
             size: block.len(),
+            widths: Widths::default(),
         }
         .write_head(&mut line);
         line.extend_from_slice(&block);
@@ -280,9 +283,9 @@ impl Local {
         }
         let content = message.content.with_crlf();
         // Clients without headers get the payload alone.
-        let (header_len, skipped) = match message.header_len {
-            Some(len) if !session.flags.headers => (None, len),
-            header_len => (header_len, 0),
+        let (header_len, skipped, widths) = match message.header_len {
+            Some(len) if !session.flags.headers => (None, len, Widths::default()),
+            header_len => (header_len, 0, message.widths),
         };
         let size = content.len() - 2 - skipped;
         let delivery = Delivery {
@@ -291,6 +294,7 @@ impl Local {
             reply: message.reply,
             header_len,
             size,
+            widths,
         };
         let head_len_max = delivery.head_len_max();
         let written = match message.content {

@@ -210,6 +210,7 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
     let addr = listener::local_addr(&socket).map_err(|error| StartError::System("listener", error))?;
     let (host, port) = advertised(options, addr.port());
     let mut info = Info::new(server_id, server_name, host, port);
+    info.xkey = nkeys::XKey::new().public_key();
     info.headers = options.settings.headers;
     info.auth_required = options.settings.credentials.required();
     info.max_payload = options.settings.payload_max as i64;

@@ -97,6 +97,18 @@ pub struct Publish<'a> {
     pub header_len: Option<usize>,
     /// Header block, payload and the closing CR LF.
     pub payload: Payload<'a>,
+    /// Digits of the sizes as sent.
+    pub widths: Widths,
+}
+
+/// How many digits the sizes of a `PUB` or `HPUB` had. The reference repeats them as they came, leading zeroes
+/// included, so a delivery needs to know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Widths {
+    /// Of the header size.
+    pub header: u8,
+    /// Of the total size.
+    pub size: u8,
 }
 
 /// Content of a message, always with the closing CR LF behind it, so that a delivery is one copy.
@@ -190,6 +202,7 @@ struct PublishHead {
     header_len: Option<u32>,
     /// Header block and payload, without CR LF.
     size: u32,
+    widths: Widths,
     /// Length of the control line with its line end.
     line_len: u32,
 }
@@ -201,6 +214,10 @@ struct Span {
 }
 
 impl Span {
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
     fn of(self, line: &[u8]) -> &[u8] {
         &line[self.start as usize..self.end as usize]
     }
@@ -223,6 +240,7 @@ impl PublishHead {
             reply: (!reply.is_empty()).then_some(reply),
             header_len: self.header_len.map(|len| len as usize),
             payload,
+            widths: self.widths,
         }))
     }
 }
@@ -423,7 +441,8 @@ impl Verb {
         match (verb, bytes.get(name.len())) {
             // These three swallow everything up to the line end.
             (Verb::Ping | Verb::Pong | Verb::Ok, _) => Ok(Some(verb)),
-            (_, Some(b' ' | b'\t')) => Ok(Some(verb)),
+            // So do these two, only that for them it is an argument.
+            (Verb::Connect | Verb::Info, Some(_)) | (_, Some(b' ' | b'\t')) => Ok(Some(verb)),
             (_, None) => Ok(None),
             (_, Some(_)) => Err(unknown_operation(bytes)),
         }
@@ -552,10 +571,14 @@ fn parse_publish(verb: Verb, args: &[u8], line: &[u8], limits: &Limits) -> Resul
         (Verb::Hpub, 4) => (tokens[1], Some(tokens[2]), tokens[3]),
         _ => return Err(wrong_arguments(verb, args)),
     };
+    // At most nine digits each, or the parse below fails.
+    let widths = Widths { header: header.map_or(0, |header| header.len() as u8), size: size.len() as u8 };
     let size = parse_size(size.of(line)).ok_or_else(|| wrong_arguments(verb, args))?;
     let header_len = match header {
         None => None,
         Some(header) => match parse_size(header.of(line)) {
+            // A block of no length is no header: the reference delivers such a message with MSG.
+            Some(0) => None,
             Some(len) if len <= size => Some(len),
             _ => return Err(wrong_arguments(verb, args)),
         },
@@ -569,6 +592,7 @@ fn parse_publish(verb: Verb, args: &[u8], line: &[u8], limits: &Limits) -> Resul
         reply,
         header_len,
         size,
+        widths,
         line_len: line.len() as u32,
     })
 }

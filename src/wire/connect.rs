@@ -75,7 +75,7 @@ impl Connect {
         // Go replaces invalid UTF-8 inside strings where serde_json refuses it.
         let text = String::from_utf8_lossy(json);
         let mut deserializer = serde_json::Deserializer::from_str(&text);
-        (&mut deserializer).deserialize_map(MergeVisitor(self))?;
+        (&mut deserializer).deserialize_any(MergeVisitor(self))?;
         deserializer.end()
     }
 }
@@ -87,6 +87,11 @@ impl<'de> Visitor<'de> for MergeVisitor<'_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object with connect options")
+    }
+
+    /// `null` changes nothing, as for every field.
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

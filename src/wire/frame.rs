@@ -4,6 +4,8 @@
 //! content with its CR LF. The content is never looked at; it comes with its CR LF from the decoder, so that a
 //! delivery is a handful of copies behind each other.
 
+use super::Widths;
+
 /// Answer to a command of a verbose client.
 pub const OK: &[u8] = b"+OK\r\n";
 /// The server's and the client's question.
@@ -27,6 +29,8 @@ pub struct Delivery<'a> {
     pub header_len: Option<usize>,
     /// Header block and payload, without CR LF.
     pub size: usize,
+    /// Least digits of the sizes.
+    pub widths: Widths,
 }
 
 impl Delivery<'_> {
@@ -49,18 +53,18 @@ impl Delivery<'_> {
             out.push(b' ');
         }
         if let Some(len) = self.header_len {
-            write_size(out, len);
+            write_size(out, len, self.widths.header);
             out.push(b' ');
         }
-        write_size(out, self.size);
+        write_size(out, self.size, self.widths.size);
         out.extend_from_slice(b"\r\n");
     }
 }
 
-/// Appends `value` in decimal.
+/// Appends `value` in decimal, with leading zeroes up to `width` digits, at most twenty.
 #[inline]
-pub fn write_size(out: &mut Vec<u8>, value: usize) {
-    let mut digits = [0u8; 20];
+pub fn write_size(out: &mut Vec<u8>, value: usize, width: u8) {
+    let mut digits = [b'0'; 20];
     let mut at = digits.len();
     let mut rest = value;
     loop {
@@ -71,6 +75,7 @@ pub fn write_size(out: &mut Vec<u8>, value: usize) {
             break;
         }
     }
+    let at = at.min(digits.len() - usize::from(width).min(digits.len()));
     out.extend_from_slice(&digits[at..]);
 }
 
@@ -87,7 +92,7 @@ mod tests {
 
     #[test]
     fn heads_have_the_documented_form() {
-        let plain = Delivery { subject: b"foo", sid: b"1", reply: None, header_len: None, size: 5 };
+        let plain = Delivery { subject: b"foo", sid: b"1", reply: None, header_len: None, size: 5, widths: Widths::default() };
         assert_eq!(head(plain), "MSG foo 1 5\r\n");
         assert_eq!(head(Delivery { reply: Some(b"bar"), ..plain }), "MSG foo 1 bar 5\r\n");
         let with_header = Delivery { header_len: Some(12), size: 999_999_999, ..plain };
@@ -102,8 +107,11 @@ mod tests {
     fn sizes_are_written_in_decimal() {
         for value in [0, 7, 10, 99, 100, 128, 65_536, 1_048_576] {
             let mut out = Vec::new();
-            write_size(&mut out, value);
+            write_size(&mut out, value, 0);
             assert_eq!(out, value.to_string().into_bytes());
+            out.clear();
+            write_size(&mut out, value, 9);
+            assert_eq!(out, format!("{value:09}").into_bytes());
         }
     }
 }

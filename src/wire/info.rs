@@ -53,6 +53,8 @@ pub struct Info {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_account: String,
     api_lvl: u32,
+    /// The server's curve public key, by which others could encrypt for it.
+    pub xkey: String,
     ringmain: &'static str,
 }
 
@@ -77,6 +79,7 @@ impl Info {
             connect_info: false,
             remote_account: String::new(),
             api_lvl: API_LEVEL,
+            xkey: String::new(),
             ringmain: RINGMAIN_VERSION,
         }
     }
@@ -130,6 +133,7 @@ mod tests {
                 "client_id",
                 "client_ip",
                 "api_lvl",
+                "xkey",
                 "ringmain"
             ]
         );

@@ -17,4 +17,4 @@ pub mod frame;
 pub mod header;
 pub mod info;
 
-pub use command::{Command, DecodeError, Decoder, Limits, Payload, Publish};
+pub use command::{Command, DecodeError, Decoder, Limits, Payload, Publish, Widths};
