@@ -12,9 +12,9 @@
 //! The reference is the lexer and parser of nats-server 2.15; `docs/configuration.md` lists where this one accepts
 //! more, or refuses what the reference reads as something nobody meant.
 //!
-//! * [`lexer`](self): characters, positions, and the scanning of one scalar;
+//! * `lexer`: characters, positions, and the scanning of one scalar;
 //! * `parser`: maps, arrays, variables, includes;
-//! * [`value`](self): the tree;
+//! * `value`: the tree;
 //! * `digest`: the fingerprint that `-t` and the start-up log print.
 
 mod digest;
