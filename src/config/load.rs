@@ -159,10 +159,10 @@ fn read_file(
 ) -> Result<(Options, Vec<Warning>), ConfigError> {
     let text = files.read(file)?;
     let map = lang::parse(file, &text, files, environment)?;
+    let decode::Decoded { mut options, problems, mut warnings } = decode(&map);
     if map.is_empty() {
-        return Err(ConfigError::Empty { file: file.to_owned() });
+        warnings.push(Warning::Empty { file: file.to_owned() });
     }
-    let decode::Decoded { mut options, problems, warnings } = decode(&map);
     if !problems.is_empty() {
         return Err(ConfigError::Options { problems, warnings });
     }
@@ -481,6 +481,9 @@ mod tests {
                 "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance",
             ]
         );
+        let Ok(Startup::Run(_, warnings)) = start("-c c", "# nothing") else { panic!("a start") };
+        assert_eq!(warnings, [Warning::Empty { file: "c".into() }]);
+        let Ok(Startup::PrintAndExit { code: 1, .. }) = start("-t -c c", "") else { panic!("exit status 1") };
         let Ok(Startup::PrintAndExit { code: 1, .. }) = start("-t -c c", file) else {
             panic!("exit status 1")
         };
