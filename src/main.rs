@@ -1,1 +1,41 @@
-fn main() {}
+//! The `ringmain` server: arguments and configuration in, a running server out.
+
+use std::process::ExitCode;
+
+use ringmain::config::{self, ConfigError, Startup};
+use ringmain::server::run::{self, ServerOptions};
+use ringmain::server::signal;
+
+fn main() -> ExitCode {
+    match config::load(std::env::args_os().skip(1)) {
+        Ok(Startup::Run(options, warnings)) => {
+            let warnings = warnings.iter().map(ToString::to_string).chain(options.not_supported_warning());
+            match ServerOptions::new(&options, warnings.collect()).and_then(run::run) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    // The log has it already if there is one.
+                    if !error.is_logged() {
+                        eprintln!("ringmain: {error}");
+                    }
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Ok(Startup::PrintAndExit { stdout, stderr, code }) => {
+            eprint!("{stderr}");
+            print!("{stdout}");
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        Ok(Startup::Signal(signal, target)) => match signal::send(signal, &target) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("ringmain: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            eprintln!("nats-server: {error}");
+            ExitCode::from(u8::try_from(ConfigError::EXIT_CODE).unwrap_or(1))
+        }
+    }
+}

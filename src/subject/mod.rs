@@ -1,1 +1,15 @@
-//! Subjects and patterns.
+//! Subjects and patterns: what a name may be, and which subscriptions a published subject reaches.
+//!
+//! - [`name`]: the rules for names, the [`Pattern`] and [`Subject`] types that can only hold valid ones,
+//!   and the plain matcher that everything faster is tested against.
+//! - [`tree`]: the index of all patterns of an account, a compressed radix tree.
+//!
+//! Sans-IO like every core: bytes in, decisions out. No clock, no locks, no `unsafe`.
+
+pub mod fanout;
+pub mod interest;
+pub mod name;
+pub mod tree;
+
+pub use name::{Pattern, Subject, SubjectError};
+pub use tree::Tree;

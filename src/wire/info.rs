@@ -53,9 +53,6 @@ pub struct Info {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_account: String,
     api_lvl: u32,
-    /// The server's curve public key.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub xkey: String,
     ringmain: &'static str,
 }
 
@@ -80,7 +77,6 @@ impl Info {
             connect_info: false,
             remote_account: String::new(),
             api_lvl: API_LEVEL,
-            xkey: String::new(),
             ringmain: RINGMAIN_VERSION,
         }
     }

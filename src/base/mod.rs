@@ -1,0 +1,11 @@
+//! The base room: knows nothing of NATS.
+//!
+//! * [`buffer_slab`]: the read buffers that the kernel writes into, and the leases on them.
+//! * [`output`]: one connection's bytes on their way out, in chunks from a shared pool.
+//! * [`handover`]: bounded queues of batches between workers, one wake-up per batch.
+//! * [`timer_wheel`]: deadlines in constant time.
+
+pub mod buffer_slab;
+pub mod handover;
+pub mod output;
+pub mod timer_wheel;

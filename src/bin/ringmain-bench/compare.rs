@@ -1,0 +1,200 @@
+//! `compare`: two servers, the same work, in turn, in one run. Medians over the rounds go to a page.
+//!
+//! Every measurement gets a freshly started server, so that no row inherits another's memory, and the order
+//! of the two changes with every round. A measurement that fails does not end the run: the page says so.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::args::Options;
+use crate::churn::median;
+use crate::error::BenchError;
+use crate::page;
+use crate::report::{self, Outcome};
+use crate::rows::{ROWS, Row, Scale};
+use crate::spawned::{self, Server};
+
+/// Which of the two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    Reference,
+    Candidate,
+}
+
+/// One measurement of one row.
+#[derive(Debug, Serialize)]
+pub struct Sample {
+    pub row: &'static str,
+    pub round: usize,
+    pub side: Side,
+    #[serde(flatten)]
+    pub result: SampleResult,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SampleResult {
+    Outcome(Box<Outcome>),
+    Error(String),
+}
+
+/// All measurements of a run and what they were made with.
+pub struct Comparison {
+    pub versions: HashMap<Side, String>,
+    pub rounds: usize,
+    pub scale: Scale,
+    pub rows: Vec<&'static Row>,
+    pub samples: Vec<Sample>,
+}
+
+impl Comparison {
+    /// The values of one figure, one per round that succeeded.
+    pub fn values(&self, row: &Row, side: Side, value: fn(&Outcome) -> Option<f64>) -> Vec<f64> {
+        self.of(row, side)
+            .filter_map(|sample| match &sample.result {
+                SampleResult::Outcome(outcome) => value(outcome),
+                SampleResult::Error(_) => None,
+            })
+            .collect()
+    }
+
+    pub fn median(&self, row: &Row, side: Side, value: fn(&Outcome) -> Option<f64>) -> Option<f64> {
+        let values = self.values(row, side, value);
+        (!values.is_empty()).then(|| median(values))
+    }
+
+    /// The first error of a row, if it had any.
+    pub fn error(&self, row: &Row, side: Side) -> Option<&str> {
+        self.of(row, side).find_map(|sample| match &sample.result {
+            SampleResult::Error(text) => Some(text.as_str()),
+            SampleResult::Outcome(_) => None,
+        })
+    }
+
+    fn of(&self, row: &Row, side: Side) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(move |sample| sample.row == row.key && sample.side == side)
+    }
+}
+
+pub fn run(options: &Options) -> Result<(), BenchError> {
+    let path_of = |path: &Option<PathBuf>| path.clone().expect("checked with the command line");
+    let (reference, candidate) = (path_of(&options.reference), path_of(&options.candidate));
+    let scale = if options.quick { Scale::Quick } else { Scale::Full };
+    let rounds = if options.quick { 1 } else { options.rounds };
+    let rows = chosen(&options.only)?;
+    let versions = HashMap::from([
+        (Side::Reference, spawned::version_of(&reference)?),
+        (Side::Candidate, spawned::version_of(&candidate)?),
+    ]);
+
+    let mut comparison = Comparison { versions, rounds, scale, rows: rows.clone(), samples: Vec::new() };
+    for round in 0..rounds {
+        for row in &rows {
+            let mut sides = [(Side::Reference, &reference), (Side::Candidate, &candidate)];
+            if round % 2 == 1 {
+                sides.reverse();
+            }
+            for (side, program) in sides {
+                let result = match measure(row, program, scale) {
+                    Ok(outcome) => SampleResult::Outcome(Box::new(outcome)),
+                    Err(error) => SampleResult::Error(error.to_string()),
+                };
+                if !options.quiet {
+                    eprintln!(
+                        "{}/{rounds} {:<12} {:<9} {}",
+                        round + 1,
+                        row.key,
+                        name(side),
+                        brief(row, &result)
+                    );
+                }
+                comparison.samples.push(Sample { row: row.key, round, side, result });
+            }
+        }
+    }
+
+    if let Some(path) = &options.json_out {
+        let text = serde_json::to_string_pretty(&comparison.samples).expect("samples are plain data");
+        write(path, &text)?;
+    }
+    let text = page::markdown(&comparison);
+    match &options.out {
+        Some(path) => write(path, &text)?,
+        None => print!("{text}"),
+    }
+    let failed =
+        comparison.samples.iter().filter(|sample| matches!(sample.result, SampleResult::Error(_))).count();
+    if failed > 0 { Err(BenchError::Rows(failed)) } else { Ok(()) }
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Row>, BenchError> {
+    if let Some(unknown) = only.iter().find(|key| !ROWS.iter().any(|row| row.key == key.as_str())) {
+        let known = crate::rows::keys().join(", ");
+        return Err(BenchError::Unsupported(format!("--only: there is no row '{unknown}', only {known}")));
+    }
+    Ok(ROWS.iter().filter(|row| only.is_empty() || only.iter().any(|key| key == row.key)).collect())
+}
+
+fn measure(row: &Row, program: &Path, scale: Scale) -> Result<Outcome, BenchError> {
+    let mut server = Server::start(program)?;
+    let options = Options {
+        server: server.address.clone(),
+        server_pid: Some(server.pid()),
+        quiet: true,
+        ..row.options(scale)
+    };
+    crate::run(&options).map_err(|error| match server.ended() {
+        Some(status) => {
+            BenchError::Spawn(format!("the server ended ({status}) during the measurement: {error}"))
+        }
+        None => error,
+    })
+}
+
+fn name(side: Side) -> &'static str {
+    match side {
+        Side::Reference => "reference",
+        Side::Candidate => "candidate",
+    }
+}
+
+fn brief(row: &Row, result: &SampleResult) -> String {
+    match result {
+        SampleResult::Error(text) => format!("FAILED: {text}"),
+        SampleResult::Outcome(outcome) => {
+            let figures: Vec<String> = row
+                .metrics
+                .iter()
+                .filter_map(|metric| {
+                    Some(format!("{} {}", metric.name, page::shown(metric.show, (metric.value)(outcome)?)))
+                })
+                .collect();
+            format!("{}; tool CPU {}", figures.join(", "), report::time(outcome.client_cpu_ns_per_msg))
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), BenchError> {
+    let failed = || BenchError::io(format!("writing {}", path.display()));
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).map_err(failed())?;
+    }
+    fs::write(path, text).map_err(failed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_rows_are_named_with_the_known_ones() {
+        let error = chosen(&["publish".to_owned(), "fly".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("'fly'") && error.contains("request-50"), "{error}");
+        assert_eq!(chosen(&["churn".to_owned()]).unwrap().len(), 1);
+        assert_eq!(chosen(&[]).unwrap().len(), ROWS.len());
+    }
+}

@@ -1,0 +1,109 @@
+//! A server that `compare` starts for one measurement and kills afterwards.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::args::Options;
+use crate::client::{Connection, Target};
+use crate::error::BenchError;
+
+/// How long a server may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: String,
+}
+
+impl Server {
+    /// Starts `program` on a free port of 127.0.0.1 and waits until it accepts a client.
+    pub fn start(program: &Path) -> Result<Server, BenchError> {
+        let port = free_port()?;
+        let mut log = temporary_file()?;
+        let child = Command::new(program)
+            .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.try_clone().map_err(BenchError::io("a log file"))?)
+            .spawn()
+            .map_err(BenchError::io(format!("starting {}", program.display())))?;
+        let mut server = Server { child, address: format!("127.0.0.1:{port}") };
+        let options =
+            Options { server: server.address.clone(), ..Options::for_command(crate::args::Command::Publish) };
+        let target = Target::new(&options)?;
+        let started = Instant::now();
+        loop {
+            let error = match Connection::open(&target) {
+                Ok(_) => return Ok(server),
+                Err(error) => error,
+            };
+            let ended = server.child.try_wait().map_err(BenchError::io("waiting for the server"))?;
+            if ended.is_some() || started.elapsed() > START_TIMEOUT {
+                let reason = ended.map_or(error.to_string(), |status| status.to_string());
+                let said = last_lines(&mut log);
+                return Err(BenchError::Spawn(format!(
+                    "{} did not start ({reason}){said}",
+                    program.display()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the server ended, if it has: a crash explains a failed measurement better than a closed connection.
+    pub fn ended(&mut self) -> Option<String> {
+        self.child.try_wait().ok().flatten().map(|status| status.to_string())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `program --version` prints, without its own name.
+pub fn version_of(program: &Path) -> Result<String, BenchError> {
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .map_err(BenchError::io(format!("asking {} for its version", program.display())))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().unwrap_or("").trim();
+    Ok(line.rsplit(' ').next().unwrap_or(line).to_owned())
+}
+
+fn free_port() -> Result<u16, BenchError> {
+    let failed = || BenchError::io("looking for a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed())?;
+    Ok(listener.local_addr().map_err(failed())?.port())
+}
+
+/// A file without a name: gone when closed, also if this process is killed.
+fn temporary_file() -> Result<File, BenchError> {
+    let path =
+        std::env::temp_dir().join(format!("ringmain-bench-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    let failed = || BenchError::io("a log file");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed())?;
+    std::fs::remove_file(&path).map_err(failed())?;
+    Ok(file)
+}
+
+fn last_lines(log: &mut File) -> String {
+    let mut text = String::new();
+    if log.rewind().is_err() || log.read_to_string(&mut text).is_err() || text.trim().is_empty() {
+        return String::new();
+    }
+    let lines: Vec<&str> = text.trim().lines().rev().take(5).collect();
+    format!(": {}", lines.into_iter().rev().collect::<Vec<_>>().join(" / "))
+}

@@ -1,0 +1,361 @@
+//! Messages on their way to another worker: everything that one turn has for it, in a few flat buffers that are
+//! reused from turn to turn.
+//!
+//! A record refers to its batch's buffers by position, so a message costs one copy of its small parts, no allocation,
+//! and none of it is touched again until the receiving worker walks the records in order.
+
+use bytes::Bytes;
+
+use crate::subject::fanout::TargetList;
+use crate::subject::interest::Target;
+use crate::wire::{Payload, Publish};
+
+/// A batch is sent early when its buffers reach this many bytes.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// What one worker has for another.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    targets: Vec<Target>,
+    records: Vec<Record>,
+    shared: Vec<Bytes>,
+    lists: Vec<TargetList>,
+    shared_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Record {
+    Message(MessageRecord),
+    Congestion { conn: u32, congested: bool },
+    Undelivered { conn: u32, cid: u64, subject_end: u32, reply_end: u32, account: u16 },
+}
+
+#[derive(Debug)]
+struct MessageRecord {
+    /// `bytes` up to here is subject, then reply, then queue name, then content; each record starts where the one
+    /// before ended.
+    subject_end: u32,
+    reply_end: u32,
+    queue_end: u32,
+    content_end: u32,
+    header_len: Option<u32>,
+    targets: TargetsAt,
+    /// The content is in `shared`.
+    is_shared: bool,
+    account: u16,
+    /// The publisher, who wants to know if nobody is there: slot and cid.
+    requester: Option<(u32, u64)>,
+}
+
+#[derive(Debug)]
+enum TargetsAt {
+    End(u32),
+    List,
+}
+
+/// Which subscriptions a message is for.
+#[derive(Debug, Clone, Copy)]
+pub enum To<'a> {
+    /// All of these.
+    Plain(&'a TargetList),
+    /// One of these plain targets, without a list.
+    One(Target),
+    /// This member of a queue group; if it is gone, another one.
+    Member(&'a [u8], Target),
+}
+
+/// A message from another worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// Slot of the account.
+    pub account: u16,
+    /// The subject as published.
+    pub subject: &'a [u8],
+    /// The reply subject.
+    pub reply: Option<&'a [u8]>,
+    /// Length of the header block.
+    pub header_len: Option<usize>,
+    /// Header block, payload, CR LF.
+    pub content: Content<'a>,
+    /// Who gets it.
+    pub targets: &'a [Target],
+    /// The queue group whose member the one target is.
+    pub queue: Option<&'a [u8]>,
+    /// The publisher, if it wants to know that nobody was there: slot and cid.
+    pub requester: Option<(u32, u64)>,
+}
+
+/// Where a message's content lies.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// To be copied.
+    Borrowed(&'a [u8]),
+    /// To be shared.
+    Shared(&'a Bytes),
+}
+
+impl<'a> Content<'a> {
+    /// The content of a publish.
+    pub fn of(payload: &'a Payload<'_>) -> Content<'a> {
+        match payload {
+            Payload::Borrowed(bytes) => Content::Borrowed(bytes),
+            Payload::Shared(bytes) => Content::Shared(bytes),
+        }
+    }
+
+    /// Header block, payload, CR LF.
+    pub fn with_crlf(&self) -> &'a [u8] {
+        match self {
+            Content::Borrowed(bytes) => bytes,
+            Content::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// One entry of a batch as its receiver sees it.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    /// A message to deliver.
+    Message(Message<'a>),
+    /// A consumer of the sending worker fell behind, or caught up.
+    Congestion {
+        /// Its slot there.
+        conn: u32,
+        /// Which of the two.
+        congested: bool,
+    },
+    /// A request that was handed over found nobody after all.
+    Undelivered {
+        /// The requester's slot.
+        conn: u32,
+        /// The requester's cid.
+        cid: u64,
+        /// Slot of the account.
+        account: u16,
+        /// The request's subject.
+        subject: &'a [u8],
+        /// Its reply subject.
+        reply: &'a [u8],
+    },
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Whether it should be sent before more is added.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() + self.targets.len() * size_of::<Target>() + self.shared_bytes >= BATCH_BYTES_MAX
+    }
+
+    /// Empties it, keeping its memory unless that has grown beyond reason.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.targets.clear();
+        self.records.clear();
+        self.shared.clear();
+        self.lists.clear();
+        self.shared_bytes = 0;
+        self.bytes.shrink_to(2 * BATCH_BYTES_MAX);
+    }
+
+    /// Adds a message.
+    #[inline]
+    pub fn push_message(&mut self, account: u16, publish: &Publish<'_>, to: To<'_>, requester: Option<(u32, u64)>) {
+        self.push(
+            Message {
+                account,
+                subject: publish.subject,
+                reply: publish.reply,
+                header_len: publish.header_len,
+                content: Content::of(&publish.payload),
+                targets: &[],
+                queue: None,
+                requester,
+            },
+            to,
+        );
+    }
+
+    /// Adds a message; `to` is who gets it.
+    #[inline]
+    pub fn push(&mut self, message: Message<'_>, to: To<'_>) {
+        let targets = match to {
+            To::Plain(TargetList::Long(list)) => {
+                self.lists.push(TargetList::Long(list.clone()));
+                TargetsAt::List
+            }
+            To::Plain(TargetList::Short(targets)) => {
+                self.targets.extend_from_slice(targets);
+                TargetsAt::End(self.targets.len() as u32)
+            }
+            To::One(target) | To::Member(_, target) => {
+                self.targets.push(target);
+                TargetsAt::End(self.targets.len() as u32)
+            }
+        };
+        self.bytes.extend_from_slice(message.subject);
+        let subject_end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(message.reply.unwrap_or_default());
+        let reply_end = self.bytes.len() as u32;
+        if let To::Member(name, _) = to {
+            self.bytes.extend_from_slice(name);
+        }
+        let queue_end = self.bytes.len() as u32;
+        let is_shared = match message.content {
+            Content::Borrowed(content) => {
+                self.bytes.extend_from_slice(content);
+                false
+            }
+            Content::Shared(content) => {
+                self.shared_bytes += content.len();
+                self.shared.push(content.clone());
+                true
+            }
+        };
+        self.records.push(Record::Message(MessageRecord {
+            subject_end,
+            reply_end,
+            queue_end,
+            content_end: self.bytes.len() as u32,
+            header_len: message.header_len.map(|len| len as u32),
+            targets,
+            is_shared,
+            account: message.account,
+            requester: message.requester,
+        }));
+    }
+
+    /// Adds a note about one of the sender's consumers.
+    pub fn push_congestion(&mut self, conn: u32, congested: bool) {
+        self.records.push(Record::Congestion { conn, congested });
+    }
+
+    /// Sends a request's failure back to the requester's worker.
+    pub fn push_undelivered(&mut self, conn: u32, cid: u64, account: u16, subject: &[u8], reply: &[u8]) {
+        self.bytes.extend_from_slice(subject);
+        let subject_end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(reply);
+        let reply_end = self.bytes.len() as u32;
+        self.records.push(Record::Undelivered { conn, cid, subject_end, reply_end, account });
+    }
+
+    /// Walks the entries in the order in which they were added.
+    pub fn for_each<'a>(&'a self, mut each: impl FnMut(Entry<'a>)) {
+        let mut at = 0usize;
+        let mut target_at = 0usize;
+        let mut shared = self.shared.iter();
+        let mut lists = self.lists.iter();
+        for record in &self.records {
+            match record {
+                Record::Congestion { conn, congested } => {
+                    each(Entry::Congestion { conn: *conn, congested: *congested });
+                }
+                Record::Undelivered { conn, cid, subject_end, reply_end, account } => {
+                    let subject = &self.bytes[at..*subject_end as usize];
+                    let reply = &self.bytes[*subject_end as usize..*reply_end as usize];
+                    at = *reply_end as usize;
+                    each(Entry::Undelivered { conn: *conn, cid: *cid, account: *account, subject, reply });
+                }
+                Record::Message(record) => {
+                    let subject = &self.bytes[at..record.subject_end as usize];
+                    let reply = &self.bytes[record.subject_end as usize..record.reply_end as usize];
+                    let queue = &self.bytes[record.reply_end as usize..record.queue_end as usize];
+                    let content = if record.is_shared {
+                        Content::Shared(shared.next().expect("one for every shared record"))
+                    } else {
+                        Content::Borrowed(&self.bytes[record.queue_end as usize..record.content_end as usize])
+                    };
+                    at = record.content_end as usize;
+                    let targets = match record.targets {
+                        TargetsAt::End(end) => {
+                            let targets = &self.targets[target_at..end as usize];
+                            target_at = end as usize;
+                            targets
+                        }
+                        TargetsAt::List => lists.next().expect("one for every listed record").as_slice(),
+                    };
+                    each(Entry::Message(Message {
+                        account: record.account,
+                        subject,
+                        reply: (!reply.is_empty()).then_some(reply),
+                        header_len: record.header_len.map(|len| len as usize),
+                        content,
+                        targets,
+                        queue: (!queue.is_empty()).then_some(queue),
+                        requester: record.requester,
+                    }));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(sub: u32) -> Target {
+        Target { worker: 1, conn: 2, sub, generation: 3 }
+    }
+
+    #[test]
+    fn entries_come_out_as_they_went_in() {
+        let mut batch = Batch::default();
+        let small = Publish {
+            args: b"",
+            subject: b"a.b",
+            reply: Some(b"r"),
+            header_len: None,
+            payload: Payload::Borrowed(b"hi\r\n"),
+        };
+        let large = Publish {
+            args: b"",
+            subject: b"c",
+            reply: None,
+            header_len: Some(12),
+            payload: Payload::Shared(Bytes::from_static(b"big\r\n")),
+        };
+        let long = TargetList::Long((0..100).map(target).collect());
+        batch.push_message(0, &small, To::One(target(1)), Some((7, 8)));
+        batch.push_congestion(5, true);
+        batch.push_message(0, &large, To::Plain(&long), None);
+        batch.push_undelivered(1, 2, 0, b"s", b"t");
+        batch.push_message(0, &small, To::Member(b"q", target(2)), None);
+        let mut seen = Vec::new();
+        batch.for_each(|entry| {
+            seen.push(match entry {
+                Entry::Message(message) => format!(
+                    "{:?} {:?} {:?} {:?} {} {:?} {:?}",
+                    std::str::from_utf8(message.subject).unwrap(),
+                    message.reply.map(<[u8]>::len),
+                    message.header_len,
+                    message.content.with_crlf().len(),
+                    message.targets.len(),
+                    message.queue.map(<[u8]>::len),
+                    message.requester
+                ),
+                Entry::Congestion { conn, congested } => format!("{conn} {congested}"),
+                Entry::Undelivered { conn, cid, subject, reply, .. } => {
+                    format!("{conn} {cid} {} {}", subject.len(), reply.len())
+                }
+            });
+        });
+        assert_eq!(
+            seen,
+            [
+                "\"a.b\" Some(1) None 4 1 None Some((7, 8))",
+                "5 true",
+                "\"c\" None Some(12) 5 100 None None",
+                "1 2 1 1",
+                "\"a.b\" Some(1) None 4 1 Some(1) None"
+            ]
+        );
+        batch.clear();
+        assert!(batch.is_empty());
+    }
+}

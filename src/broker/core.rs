@@ -1,0 +1,672 @@
+//! The broker's parts, and every command but publishing.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hashbrown::hash_table;
+use slab::Slab;
+
+use super::batch::Batch;
+use super::publish::Flow;
+use super::session::{CloseReason, Counters, Flags, Session};
+use super::settings::Settings;
+use super::subscription::{Sid, Subscription};
+use crate::base::output::{ChunkPool, Output};
+use crate::base::timer_wheel::TimerWheel;
+use crate::subject::fanout::{FanOutCache, Memo};
+use crate::subject::interest::{InterestAccess, Target, WorkerId};
+use crate::subject::name::Pattern;
+use crate::wire::connect::Connect;
+use crate::wire::error_text::ErrorText;
+use crate::wire::info::Info;
+use crate::wire::{Command, DecodeError, Decoder, Limits, frame};
+
+/// Name of the account that everyone belongs to without configured accounts.
+pub const GLOBAL_ACCOUNT: &str = "$G";
+
+/// The core of one worker. `A` is how it reaches the index of an account.
+pub struct Broker<A> {
+    pub(super) worker: WorkerId,
+    pub(super) settings: Arc<Settings>,
+    info: Info,
+    pub(super) accounts: Vec<Account<A>>,
+    pub(super) local: Local,
+    pub(super) outgoing: Vec<Outgoing>,
+    /// Consumers of other workers that fell behind.
+    pub(super) congested_peers: HashSet<(WorkerId, u32)>,
+    pub(super) wheel: TimerWheel<TimerKey>,
+    /// Closing sessions whose subscriptions are still in the index.
+    pub(super) teardown: VecDeque<u32>,
+    pub(super) random: fastrand::Rng,
+    next_generation: u32,
+}
+
+/// Names the session that a deadline belongs to: slot, and cid against reuse of the slot.
+pub(super) type TimerKey = (u32, u64);
+
+/// One account at one worker.
+pub(super) struct Account<A> {
+    pub interest: A,
+    pub cache: FanOutCache,
+}
+
+/// What a worker has for another one.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub current: Batch,
+    pub full: VecDeque<Batch>,
+}
+
+/// The sessions of this worker and what deliveries to them touch. Apart from the rest so that a delivery can borrow
+/// it while the fan-out list is borrowed from its cache.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub worker: WorkerId,
+    pub sessions: Slab<Session>,
+    pub subscriptions: Slab<Subscription>,
+    pub pool: ChunkPool,
+    /// Sessions with unsent output, each once.
+    pub dirty: Vec<u32>,
+    /// Sessions that began to close.
+    pub closing: Vec<u32>,
+    /// Subscriptions that have got all they asked for.
+    pub exhausted: Vec<u32>,
+    /// Sessions with `congested` set.
+    pub congested: Vec<u32>,
+    /// Changes of `congested` that the other workers have not been told.
+    pub congestion_changes: Vec<(u32, bool)>,
+    pub log: Vec<LogLine>,
+    pub stats: Stats,
+    pub now_ms: u64,
+    /// Bytes queued for this worker's sessions since the turn began.
+    pub turn_bytes: usize,
+    pub pending_max: usize,
+    pub no_fast_producer_stall: bool,
+    pub trace: bool,
+}
+
+/// What a worker has done since it started; the server publishes it once per turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages from clients and their bytes.
+    pub messages: Counts,
+    /// Messages to clients and their bytes.
+    pub deliveries: Counts,
+    /// Connections cut off because they did not read.
+    pub slow_consumers: u64,
+    /// Times that a publisher was held back.
+    pub holds: u64,
+    /// Live subscriptions.
+    pub subscriptions: u64,
+}
+
+/// Messages and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages.
+    pub count: u64,
+    /// Their headers and payloads.
+    pub bytes: u64,
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Level {
+    Error,
+    Warning,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Something for the log.
+#[derive(Debug)]
+pub struct LogLine {
+    /// How much it matters.
+    pub level: Level,
+    /// The text behind the level.
+    pub text: String,
+}
+
+/// What became of a read's bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Input {
+    /// All taken.
+    Taken,
+    /// So many were taken; call again with the rest in the next turn, unless the connection is held.
+    Yielded(usize),
+    /// The connection is closing; the bytes are of no interest.
+    Closed,
+}
+
+impl<A: InterestAccess> Broker<A> {
+    /// A broker without connections. `accounts` holds the index of each account; the first is the global one.
+    /// `info` is what all its `INFO` lines share; `workers` the number of brokers that exchange batches.
+    pub fn new(
+        worker: WorkerId,
+        workers: usize,
+        settings: Arc<Settings>,
+        info: Info,
+        accounts: Vec<A>,
+        seed: u64,
+    ) -> Broker<A> {
+        let local = Local {
+            worker,
+            sessions: Slab::new(),
+            subscriptions: Slab::new(),
+            pool: ChunkPool::default(),
+            dirty: Vec::new(),
+            closing: Vec::new(),
+            exhausted: Vec::new(),
+            congested: Vec::new(),
+            congestion_changes: Vec::new(),
+            log: Vec::new(),
+            stats: Stats::default(),
+            now_ms: 0,
+            turn_bytes: 0,
+            pending_max: settings.pending_max,
+            no_fast_producer_stall: settings.no_fast_producer_stall,
+            trace: settings.trace,
+        };
+        Broker {
+            worker,
+            settings,
+            info,
+            accounts: accounts
+                .into_iter()
+                .map(|interest| Account { interest, cache: FanOutCache::new(worker, seed) })
+                .collect(),
+            local,
+            outgoing: (0..workers).map(|_| Outgoing::default()).collect(),
+            congested_peers: HashSet::new(),
+            wheel: TimerWheel::new(0),
+            teardown: VecDeque::new(),
+            random: fastrand::Rng::with_seed(seed),
+            next_generation: 0,
+        }
+    }
+
+    /// Takes a new connection and greets it. Returns its slot, which stays its name until [`Broker::remove`].
+    pub fn open(&mut self, cid: u64, addr: SocketAddr) -> u32 {
+        let now_ms = self.local.now_ms;
+        let must_connect = self.settings.credentials.required();
+        let session = Session {
+            cid,
+            addr,
+            account: 0,
+            decoder: Decoder::default(),
+            limits: Limits {
+                control_line_max: self.settings.control_line_max,
+                payload_max: self.settings.payload_max,
+                headers: false,
+            },
+            memo: Memo::default(),
+            output: Output::default(),
+            sids: hash_table::HashTable::new(),
+            flags: Flags {
+                verbose: true,
+                pedantic: true,
+                echo: true,
+                headers: false,
+                no_responders: false,
+                connected: !must_connect,
+                first_pong_sent: false,
+                dirty: false,
+                congested: false,
+                hold_spent: false,
+                torn_down: false,
+            },
+            connect: None,
+            closing: None,
+            hold: None,
+            counters: Counters::default(),
+            pings_out: 0,
+            timer_at_ms: 0,
+            last_input_ms: now_ms,
+            progress_ms: now_ms,
+            ping_sent_ms: 0,
+            rtt_ms: None,
+        };
+        let conn = self.local.sessions.insert(session) as u32;
+        let first_timer_ms =
+            if must_connect { self.settings.auth_timeout_ms } else { self.settings.ping_interval_ms };
+        self.set_timer(conn, first_timer_ms);
+        if self.settings.debug {
+            self.log_session(conn, Level::Debug, "Client connection created");
+        }
+        let line = self.info_for(conn, false);
+        self.local.write_line(conn, &line);
+        conn
+    }
+
+    /// The `INFO` line for one connection.
+    pub(super) fn info_for(&self, conn: u32, answers_ping: bool) -> Vec<u8> {
+        let session = &self.local.sessions[conn as usize];
+        let mut info = self.info.clone();
+        info.client_id = session.cid;
+        info.client_ip = session.addr.ip().to_canonical().to_string();
+        if answers_ping {
+            info.connect_info = true;
+            info.remote_account = GLOBAL_ACCOUNT.to_owned();
+        }
+        info.line()
+    }
+
+    /// Handles what one read of `conn` brought. See [`Input`].
+    pub fn handle_bytes(&mut self, conn: u32, bytes: &[u8]) -> Input {
+        let Some(session) = self.local.sessions.get_mut(conn as usize) else { return Input::Closed };
+        if session.closing.is_some() {
+            return Input::Closed;
+        }
+        session.last_input_ms = self.local.now_ms;
+        // The decoder is taken out while its commands, which borrow it, are handled.
+        let mut decoder = std::mem::take(&mut session.decoder);
+        let mut limits = session.limits;
+        let mut input = bytes;
+        let outcome = loop {
+            match decoder.next(&mut input, &limits) {
+                Ok(Some(Command::Publish(publish))) => match self.publish(conn, &publish) {
+                    Flow::Continue => {}
+                    Flow::Yield => break Input::Yielded(bytes.len() - input.len()),
+                    Flow::Closed => break Input::Closed,
+                },
+                Ok(Some(command)) => {
+                    self.handle_command(conn, &command);
+                    let session = &self.local.sessions[conn as usize];
+                    if session.closing.is_some() {
+                        break Input::Closed;
+                    }
+                    limits = session.limits;
+                    if self.local.turn_bytes > super::publish::TURN_BYTES_MAX {
+                        break Input::Yielded(bytes.len() - input.len());
+                    }
+                }
+                Ok(None) => break Input::Taken,
+                Err(error) => {
+                    self.handle_decode_error(conn, &error);
+                    break Input::Closed;
+                }
+            }
+        };
+        if outcome == Input::Closed {
+            return Input::Closed;
+        }
+        decoder.release_spent();
+        let session = &mut self.local.sessions[conn as usize];
+        session.decoder = decoder;
+        if outcome == Input::Taken {
+            session.flags.hold_spent = false;
+        }
+        outcome
+    }
+
+    fn handle_command(&mut self, conn: u32, command: &Command<'_>) {
+        if self.local.trace {
+            self.trace_command(conn, command);
+        }
+        let session = &self.local.sessions[conn as usize];
+        if !session.flags.connected && !matches!(command, Command::Connect(_)) {
+            return self.refuse_unauthorized(conn);
+        }
+        match command {
+            Command::Connect(json) => self.handle_connect(conn, json),
+            Command::Subscribe { subject, queue, sid } => self.handle_subscribe(conn, subject, *queue, sid),
+            Command::Unsubscribe { sid, max } => self.handle_unsubscribe(conn, sid, *max),
+            Command::Ping => self.handle_ping(conn),
+            Command::Pong => {
+                let now_ms = self.local.now_ms;
+                let session = &mut self.local.sessions[conn as usize];
+                session.pings_out = 0;
+                session.rtt_ms = Some(now_ms.saturating_sub(session.ping_sent_ms));
+            }
+            Command::Info(json) => {
+                if serde_json::from_slice::<serde_json::Map<_, _>>(json).is_err() {
+                    self.close(conn, CloseReason::ProtocolViolation);
+                }
+            }
+            Command::Ok => {}
+            Command::Err(text) => {
+                let text = format!("Client Error {}", String::from_utf8_lossy(text));
+                self.log_session(conn, Level::Error, &text);
+                self.close(conn, CloseReason::ParseError);
+            }
+            Command::Publish(_) => unreachable!("publishing has its own way"),
+        }
+    }
+
+    fn handle_connect(&mut self, conn: u32, json: &[u8]) {
+        let session = &mut self.local.sessions[conn as usize];
+        let mut connect = session.connect.take().unwrap_or_default();
+        if let Err(error) = connect.merge(json) {
+            self.log_session(conn, Level::Error, &format!("processConnect: {error}"));
+            return self.close(conn, CloseReason::ProtocolViolation);
+        }
+        let credentials = &self.settings.credentials;
+        let accepted = credentials.accept(&connect.user, &connect.pass, &connect.auth_token)
+            && connect.account.is_empty()
+            && !connect.new_account;
+        // Secrets are not kept.
+        connect.pass = String::new();
+        connect.auth_token = String::new();
+        if !accepted {
+            session.connect = Some(connect);
+            return self.refuse_unauthorized(conn);
+        }
+        let session = &mut self.local.sessions[conn as usize];
+        let first = session.connect.is_none() && !session.flags.first_pong_sent;
+        let headers = connect.headers && self.settings.headers;
+        session.flags.verbose = connect.verbose;
+        session.flags.pedantic = connect.pedantic;
+        session.flags.echo = connect.echo;
+        session.flags.headers = headers;
+        session.flags.no_responders = headers && connect.no_responders;
+        session.flags.connected = true;
+        session.limits.headers = headers;
+        let wrong_protocol = !matches!(connect.protocol, 0 | 1);
+        let no_responders_alone = connect.no_responders && !headers;
+        session.connect = Some(connect);
+        if wrong_protocol {
+            self.local.write_error(conn, &ErrorText::InvalidClientProtocol);
+            return self.close(conn, CloseReason::BadClientProtocolVersion);
+        }
+        if no_responders_alone {
+            self.local.write_error(conn, &ErrorText::NoRespondersRequiresHeaders);
+            return self.close(conn, CloseReason::NoRespondersRequiresHeaders);
+        }
+        if first {
+            self.set_first_ping_timer(conn);
+        }
+        self.local.write_ok_if_verbose(conn);
+    }
+
+    pub(super) fn refuse_unauthorized(&mut self, conn: u32) {
+        self.log_session(conn, Level::Error, "authentication error");
+        self.local.write_error(conn, &ErrorText::AuthorizationViolation);
+        self.close(conn, CloseReason::AuthenticationFailure);
+    }
+
+    fn handle_ping(&mut self, conn: u32) {
+        self.local.write_line(conn, frame::PONG);
+        let session = &mut self.local.sessions[conn as usize];
+        let first = !std::mem::replace(&mut session.flags.first_pong_sent, true);
+        let wants_info = session.connect.as_ref().is_some_and(|connect: &Box<Connect>| connect.protocol >= 1);
+        if first && wants_info {
+            let line = self.info_for(conn, true);
+            self.local.write_line(conn, &line);
+        }
+    }
+
+    fn handle_subscribe(&mut self, conn: u32, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
+        let settings = &self.settings;
+        let tokens_max = settings.subscription_tokens_max;
+        if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
+            return self.local.write_error(conn, &ErrorText::TooManyTokens(subject.into()));
+        }
+        let session = &self.local.sessions[conn as usize];
+        if settings.subscriptions_max > 0 && session.sids.len() >= settings.subscriptions_max {
+            return self.local.write_error(conn, &ErrorText::MaximumSubscriptions);
+        }
+        // A second SUB with a live sid is ignored; the first stays.
+        if self.local.find_sid(conn, sid).is_none() {
+            let Ok(pattern) = Pattern::parse(subject) else {
+                return self.local.write_error(conn, &ErrorText::InvalidSubject);
+            };
+            self.next_generation = self.next_generation.wrapping_add(1);
+            let subscription = Subscription {
+                conn,
+                generation: self.next_generation,
+                sid: Sid::new(sid),
+                subject: subject.into(),
+                queue: queue.map(Into::into),
+                delivered: 0,
+                delivered_max: 0,
+            };
+            let sub = self.local.insert_subscription(subscription);
+            let target =
+                Target { worker: self.worker, conn, sub, generation: self.next_generation };
+            let account = self.local.sessions[conn as usize].account;
+            let interest = &self.accounts[usize::from(account)].interest;
+            interest.write(|interest| interest.subscribe(pattern, queue, target));
+        }
+        self.local.write_ok_if_verbose(conn);
+    }
+
+    fn handle_unsubscribe(&mut self, conn: u32, sid: &[u8], max: Option<u64>) {
+        if let Some(sub) = self.local.find_sid(conn, sid) {
+            let subscription = &mut self.local.subscriptions[sub as usize];
+            subscription.delivered_max = match max {
+                Some(max) if max > subscription.delivered => max,
+                _ => 0,
+            };
+            if subscription.delivered_max == 0 {
+                self.remove_subscription(sub);
+            }
+        }
+        self.local.write_ok_if_verbose(conn);
+    }
+
+    /// Takes a subscription out of its session and the index.
+    pub(super) fn remove_subscription(&mut self, sub: u32) {
+        let subscription = self.local.take_subscription(sub);
+        let account = self.local.sessions[subscription.conn as usize].account;
+        self.forget_interest(account, sub, &subscription);
+    }
+
+    pub(super) fn forget_interest(&mut self, account: u16, sub: u32, subscription: &Subscription) {
+        let target = Target {
+            worker: self.worker,
+            conn: subscription.conn,
+            sub,
+            generation: subscription.generation,
+        };
+        let pattern = Pattern::parse(&subscription.subject).expect("was valid when it was subscribed");
+        let interest = &self.accounts[usize::from(account)].interest;
+        let found =
+            interest.write(|interest| interest.unsubscribe(pattern, subscription.queue.as_deref(), target));
+        assert!(found, "the index has every live subscription");
+    }
+
+    fn handle_decode_error(&mut self, conn: u32, error: &DecodeError) {
+        self.log_session(conn, Level::Error, &error.to_string());
+        // With credentials demanded, nothing is said about the protocol to someone who has shown none.
+        if !self.local.sessions[conn as usize].flags.connected {
+            self.local.write_error(conn, &ErrorText::AuthorizationViolation);
+            return self.close(conn, CloseReason::AuthenticationFailure);
+        }
+        let (text, reason) = match error {
+            DecodeError::UnknownOperation(_) => {
+                (Some(ErrorText::UnknownProtocolOperation), CloseReason::ProtocolViolation)
+            }
+            DecodeError::Arguments { .. } => (None, CloseReason::ProtocolViolation),
+            DecodeError::ControlLine { .. } => {
+                (Some(ErrorText::MaximumControlLine), CloseReason::MaxControlLineExceeded)
+            }
+            DecodeError::Payload { .. } => (Some(ErrorText::MaximumPayload), CloseReason::MaxPayloadExceeded),
+        };
+        if let Some(text) = text {
+            self.local.write_error(conn, &text);
+        }
+        self.close(conn, reason);
+    }
+
+    /// Whether this turn has produced so much that it should end before more input is handled.
+    pub fn wants_turn_to_end(&self) -> bool {
+        self.local.turn_bytes > super::publish::TURN_BYTES_MAX
+            || self.outgoing.iter().any(|outgoing| !outgoing.full.is_empty())
+    }
+
+    /// Log lines since the last call.
+    pub fn poll_log(&mut self) -> std::vec::Drain<'_, LogLine> {
+        self.local.log.drain(..)
+    }
+
+    /// Whether there are log lines.
+    pub fn has_log(&self) -> bool {
+        !self.local.log.is_empty()
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.local.stats
+    }
+
+    /// Number of connections, closing ones included.
+    pub fn connection_count(&self) -> usize {
+        self.local.sessions.len()
+    }
+
+    /// A connection by its slot.
+    pub fn session(&self, conn: u32) -> Option<&Session> {
+        self.local.sessions.get(conn as usize)
+    }
+
+    /// Tells the clients that understand it that this server is about to stop.
+    pub fn announce_lame_duck(&mut self) {
+        self.info.ldm = true;
+        for conn in self.open_connections() {
+            let session = &self.local.sessions[conn as usize];
+            let told = session.flags.first_pong_sent
+                && session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
+            if told {
+                let line = self.info_for(conn, false);
+                self.local.write_line(conn, &line);
+            }
+        }
+    }
+
+    /// Slots of the connections that are not closing.
+    pub fn open_connections(&self) -> Vec<u32> {
+        let open = self.local.sessions.iter().filter(|(_, session)| session.closing.is_none());
+        open.map(|(conn, _)| conn as u32).collect()
+    }
+
+    /// Slots of all connections.
+    pub fn connections(&self) -> Vec<u32> {
+        self.local.sessions.iter().map(|(conn, _)| conn as u32).collect()
+    }
+
+    pub(super) fn log_session(&mut self, conn: u32, level: Level, text: &str) {
+        let label = self.local.sessions[conn as usize].label();
+        self.local.log.push(LogLine { level, text: format!("{label} - {text}") });
+    }
+
+    fn trace_command(&mut self, conn: u32, command: &Command<'_>) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let line = match command {
+            Command::Connect(json) => format!("CONNECT {}", redacted(json)),
+            Command::Info(json) => format!("INFO {}", text(json)),
+            Command::Subscribe { subject, queue: None, sid } => format!("SUB {} {}", text(subject), text(sid)),
+            Command::Subscribe { subject, queue: Some(queue), sid } => {
+                format!("SUB {} {} {}", text(subject), text(queue), text(sid))
+            }
+            Command::Unsubscribe { sid, max: None } => format!("UNSUB {}", text(sid)),
+            Command::Unsubscribe { sid, max: Some(max) } => format!("UNSUB {} {max}", text(sid)),
+            Command::Ping => "PING".to_owned(),
+            Command::Pong => "PONG".to_owned(),
+            Command::Ok => "+OK".to_owned(),
+            Command::Err(error) => format!("-ERR {}", text(error)),
+            Command::Publish(_) => return,
+        };
+        self.log_session(conn, Level::Trace, &format!("<<- [{line}]"));
+    }
+}
+
+impl Local {
+    /// Queues a line of the protocol for `conn`.
+    pub fn write_line(&mut self, conn: u32, line: &[u8]) {
+        let session = &mut self.sessions[conn as usize];
+        if session.closing.is_some() {
+            return;
+        }
+        session.output.extend(line, &mut self.pool);
+        self.turn_bytes += line.len();
+        if self.trace {
+            let end = line.len() - line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let text = format!("{} - ->> [{}]", session.label(), String::from_utf8_lossy(&line[..end]));
+            self.log.push(LogLine { level: Level::Trace, text });
+        }
+        self.mark_dirty(conn);
+        self.check_pending(conn);
+    }
+
+    /// Queues an `-ERR`, and says it to the log too.
+    pub fn write_error(&mut self, conn: u32, error: &ErrorText) {
+        let label = self.sessions[conn as usize].label();
+        self.log.push(LogLine { level: Level::Error, text: format!("{label} - {}", error.text()) });
+        self.write_line(conn, &error.line());
+    }
+
+    pub fn write_ok_if_verbose(&mut self, conn: u32) {
+        if self.sessions[conn as usize].flags.verbose {
+            self.write_line(conn, frame::OK);
+        }
+    }
+
+    #[inline]
+    pub fn mark_dirty(&mut self, conn: u32) {
+        let session = &mut self.sessions[conn as usize];
+        if !session.flags.dirty {
+            session.flags.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    fn find_sid(&self, conn: u32, sid: &[u8]) -> Option<u32> {
+        let subscriptions = &self.subscriptions;
+        self.sessions[conn as usize]
+            .sids
+            .find(hash_sid(sid), |sub| subscriptions[*sub as usize].sid.as_bytes() == sid)
+            .copied()
+    }
+
+    fn insert_subscription(&mut self, subscription: Subscription) -> u32 {
+        let conn = subscription.conn;
+        let hash = hash_sid(subscription.sid.as_bytes());
+        let sub = self.subscriptions.insert(subscription) as u32;
+        let subscriptions = &self.subscriptions;
+        self.sessions[conn as usize]
+            .sids
+            .insert_unique(hash, sub, |sub| hash_sid(subscriptions[*sub as usize].sid.as_bytes()));
+        self.stats.subscriptions += 1;
+        sub
+    }
+
+    pub fn take_subscription(&mut self, sub: u32) -> Subscription {
+        let subscription = self.subscriptions.remove(sub as usize);
+        let hash = hash_sid(subscription.sid.as_bytes());
+        let sids = &mut self.sessions[subscription.conn as usize].sids;
+        match sids.find_entry(hash, |other| *other == sub) {
+            Ok(found) => drop(found.remove()),
+            Err(_) => unreachable!("a session knows its subscriptions"),
+        }
+        self.stats.subscriptions -= 1;
+        subscription
+    }
+}
+
+/// Sids are mostly small numbers in decimal; a client that makes its own collide slows down only itself.
+fn hash_sid(sid: &[u8]) -> u64 {
+    use std::hash::Hasher as _;
+    let mut hasher = rustc_hash::FxHasher::default();
+    hasher.write(sid);
+    hasher.finish()
+}
+
+/// `CONNECT`'s JSON with everything secret replaced.
+fn redacted(json: &[u8]) -> String {
+    const SECRETS: [&str; 7] = ["pass", "password", "auth_token", "jwt", "sig", "proxy_sig", "nkey"];
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json) {
+        Ok(mut map) => {
+            for (key, value) in &mut map {
+                if SECRETS.contains(&key.to_ascii_lowercase().as_str()) {
+                    *value = "[REDACTED]".into();
+                }
+            }
+            serde_json::to_string(&map).expect("a map of JSON values always serialises")
+        }
+        // What cannot be read cannot be redacted.
+        Err(_) => "[REDACTED]".to_owned(),
+    }
+}

@@ -1,0 +1,236 @@
+//! Time and the end of connections: pings, time-outs, sent output, closing.
+//!
+//! A connection ends in three steps. [`Broker::close`] marks it: from then on nothing is delivered to it and its input
+//! is ignored. Its subscriptions are taken out of the index a slice per turn, so that a connection with a million of
+//! them does not stall its worker. The server meanwhile sends what is queued, if the reason allows, and ends the
+//! socket; when the kernel holds nothing of it any more and the subscriptions are gone, [`Broker::remove`] frees it.
+
+use super::core::{Broker, Level};
+use super::session::CloseReason;
+use crate::subject::interest::InterestAccess;
+use crate::wire::error_text::ErrorText;
+use crate::wire::frame;
+
+/// The first ping goes out so soon after `CONNECT`, to learn the round-trip time.
+const FIRST_PING_MS: u64 = 2_000;
+
+/// The round-trip time is measured anew when it is older than this.
+const RTT_MAX_AGE_MS: u64 = 3_600_000;
+
+/// Subscriptions of closing connections removed per turn.
+const TEARDOWN_PER_TURN_MAX: usize = 2_000;
+
+impl<A: InterestAccess> Broker<A> {
+    /// Starts a turn: sets the time and does what is due.
+    pub fn begin_turn(&mut self, now_ms: u64) {
+        self.local.now_ms = now_ms;
+        self.local.turn_bytes = 0;
+        if !self.wheel.is_empty() {
+            let mut due = Vec::new();
+            self.wheel.advance(now_ms, |key| due.push(key));
+            for (conn, cid) in due {
+                let session = self.local.sessions.get(conn as usize);
+                if session.is_some_and(|session| session.cid == cid && session.timer_at_ms <= now_ms) {
+                    self.handle_timer(conn);
+                }
+            }
+        }
+        if !self.local.congested.is_empty() {
+            self.local.review_congested();
+        }
+        if !self.teardown.is_empty() {
+            self.tear_down();
+        }
+    }
+
+    /// When the next turn is due even if nothing happens, or `None`.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        if !self.teardown.is_empty() {
+            return Some(self.local.now_ms);
+        }
+        let soon = (!self.local.congested.is_empty()).then_some(self.local.now_ms + 10);
+        [self.wheel.next_ms(), soon].into_iter().flatten().min()
+    }
+
+    pub(super) fn set_timer(&mut self, conn: u32, after_ms: u64) {
+        let at_ms = self.local.now_ms + after_ms;
+        let session = &mut self.local.sessions[conn as usize];
+        session.timer_at_ms = at_ms;
+        self.wheel.set(at_ms, (conn, session.cid));
+    }
+
+    pub(super) fn set_first_ping_timer(&mut self, conn: u32) {
+        let first_ms = self.settings.ping_interval_ms.min(FIRST_PING_MS);
+        let jitter_ms = self.random.u64(0..=first_ms / 5);
+        self.set_timer(conn, first_ms + jitter_ms);
+    }
+
+    fn handle_timer(&mut self, conn: u32) {
+        let now_ms = self.local.now_ms;
+        let interval_ms = self.settings.ping_interval_ms;
+        let pings_out_max = self.settings.pings_out_max;
+        let session = &mut self.local.sessions[conn as usize];
+        if session.closing.is_some() {
+            return;
+        }
+        if !session.flags.connected {
+            self.log_session(conn, Level::Error, "authentication timeout");
+            self.local.write_error(conn, &ErrorText::AuthenticationTimeout);
+            return self.close(conn, CloseReason::AuthenticationTimeout);
+        }
+        let rtt_is_old = session.rtt_ms.is_none() || now_ms - session.ping_sent_ms > RTT_MAX_AGE_MS;
+        let heard_lately = now_ms - session.last_input_ms < interval_ms;
+        if rtt_is_old || !heard_lately {
+            if session.pings_out + 1 > pings_out_max {
+                self.log_session(conn, Level::Debug, "Stale Client Connection - Closing");
+                self.local.write_error(conn, &ErrorText::StaleConnection);
+                return self.close(conn, CloseReason::StaleConnection);
+            }
+            session.pings_out += 1;
+            session.ping_sent_ms = now_ms;
+            self.local.write_line(conn, frame::PING);
+        }
+        if self.local.sessions[conn as usize].closing.is_none() {
+            self.set_timer(conn, interval_ms);
+        }
+    }
+
+    /// Begins to close a connection. Nothing happens if it is closing already.
+    pub fn close(&mut self, conn: u32, reason: CloseReason) {
+        let session = &mut self.local.sessions[conn as usize];
+        if session.closing.is_some() {
+            return;
+        }
+        session.closing = Some(reason);
+        self.local.closing.push(conn);
+    }
+
+    /// Begins to close a connection because the server refuses it, and tells it why.
+    pub fn refuse(&mut self, conn: u32) {
+        self.local.write_error(conn, &ErrorText::MaximumConnections);
+        self.close(conn, CloseReason::MaxConnectionsExceeded);
+    }
+
+    /// The next connection that began to close since the last call, with the reason.
+    pub fn poll_closing(&mut self) -> Option<(u32, CloseReason)> {
+        let conn = self.local.closing.pop()?;
+        let session = &mut self.local.sessions[conn as usize];
+        let reason = session.closing.expect("listed as closing");
+        session.decoder = Default::default();
+        self.teardown.push_back(conn);
+        if self.settings.debug {
+            self.log_session(conn, Level::Debug, &format!("Client connection closed: {reason}"));
+        }
+        Some((conn, reason))
+    }
+
+    fn tear_down(&mut self) {
+        let mut budget = TEARDOWN_PER_TURN_MAX;
+        while let Some(&conn) = self.teardown.front() {
+            while budget > 0 {
+                let session = &self.local.sessions[conn as usize];
+                let account = session.account;
+                let Some(&sub) = session.sids.iter().next() else { break };
+                let subscription = self.local.take_subscription(sub);
+                self.forget_interest(account, sub, &subscription);
+                budget -= 1;
+            }
+            let session = &mut self.local.sessions[conn as usize];
+            if !session.sids.is_empty() {
+                return;
+            }
+            session.flags.torn_down = true;
+            self.teardown.pop_front();
+        }
+    }
+
+    /// Whether a closing connection can be removed as far as the broker is concerned.
+    pub fn is_torn_down(&self, conn: u32) -> bool {
+        self.local.sessions[conn as usize].flags.torn_down
+    }
+
+    /// Forgets a connection. Its slot may be reused at once, so nothing may be in the kernel's hands.
+    ///
+    /// # Panics
+    ///
+    /// If it is not torn down.
+    pub fn remove(&mut self, conn: u32) {
+        assert!(self.is_torn_down(conn));
+        if self.local.sessions[conn as usize].flags.congested {
+            self.local.congested.retain(|other| *other != conn);
+            self.local.congestion_changes.push((conn, false));
+        }
+        let mut session = self.local.sessions.remove(conn as usize);
+        session.output.clear(&mut self.local.pool);
+        if session.flags.dirty {
+            self.local.dirty.retain(|other| *other != conn);
+        }
+    }
+
+    /// The next connection with unsent output since the last call.
+    #[inline]
+    pub fn poll_dirty(&mut self) -> Option<u32> {
+        let conn = self.local.dirty.pop()?;
+        self.local.sessions[conn as usize].flags.dirty = false;
+        Some(conn)
+    }
+
+    /// Reports that a send of unsent output begins; there is at most one at a time.
+    #[inline]
+    pub fn handle_send_started(&mut self, conn: u32) {
+        self.local.sessions[conn as usize].progress_ms = self.local.now_ms;
+    }
+
+    /// The unsent output of a connection, in place until [`Broker::handle_sent`], at most `max` slices.
+    pub fn unsent(&self, conn: u32, max: usize) -> impl Iterator<Item = &[u8]> {
+        self.local.sessions[conn as usize].output.slices(max)
+    }
+
+    /// Bytes queued for a connection.
+    pub fn pending_bytes(&self, conn: u32) -> usize {
+        self.local.sessions[conn as usize].output.pending_bytes()
+    }
+
+    /// Reports that the first `len` unsent bytes are gone.
+    #[inline]
+    pub fn handle_sent(&mut self, conn: u32, len: usize) {
+        let session = &mut self.local.sessions[conn as usize];
+        session.output.sent(len, &mut self.local.pool);
+        session.progress_ms = self.local.now_ms;
+    }
+
+    /// Cuts off a connection whose send took too long. `chunks` is how many pieces wait.
+    pub fn handle_write_deadline(&mut self, conn: u32) {
+        let session = &self.local.sessions[conn as usize];
+        let text = format!(
+            "Slow Consumer Detected: WriteDeadline of {} exceeded with {} chunks of {} total bytes.",
+            go_duration(self.settings.write_deadline_ms),
+            session.output.segment_count(),
+            session.output.pending_bytes(),
+        );
+        self.local.cut_off(conn, CloseReason::SlowConsumerWriteDeadline, &text);
+    }
+}
+
+/// A duration as the reference prints it: `10s`, `1m30s`, `250ms`.
+fn go_duration(ms: u64) -> String {
+    let (minutes, seconds, millis) = (ms / 60_000, ms % 60_000 / 1000, ms % 1000);
+    match (minutes, seconds, millis) {
+        (0, 0, millis) => format!("{millis}ms"),
+        (0, seconds, 0) => format!("{seconds}s"),
+        (0, seconds, millis) => format!("{}s", format!("{seconds}.{millis:03}").trim_end_matches('0')),
+        (minutes, seconds, _) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_in_the_references_log() {
+        for (ms, text) in [(10_000, "10s"), (250, "250ms"), (1500, "1.5s"), (90_000, "1m30s"), (120_000, "2m0s")] {
+            assert_eq!(go_duration(ms), text);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Core NATS as a state machine: one [`Broker`] per worker, without sockets, clocks or threads.
+//!
+//! Bytes of a connection come in with [`Broker::handle_bytes`], batches of other workers with
+//! [`Broker::handle_batch`], time with [`Broker::begin_turn`]. What must go out is fetched with `poll_*`: connections
+//! with unsent output, batches for other workers, connections to be closed, log lines.
+//!
+//! * [`settings`]: the limits that a broker enforces.
+//! * [`session`]: one client connection: what it negotiated, its output, its counters.
+//! * [`subscription`]: one `SUB`.
+//! * [`core`]: the broker's parts and the commands other than publishing.
+//! * [`publish`]: one message's way from its publisher to its receivers.
+//! * [`batch`]: messages on their way to another worker.
+//! * [`peers`]: what arrives from other workers.
+//! * [`pace`]: slow consumers and fast producers.
+//! * [`lifetime`]: pings, time-outs, closing.
+//!
+//! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
+//! now there is one, `$G`.
+
+pub mod batch;
+pub mod core;
+pub mod lifetime;
+pub mod pace;
+pub mod peers;
+pub mod publish;
+pub mod session;
+pub mod settings;
+pub mod subscription;
+
+pub use batch::Batch;
+pub use core::{Broker, Input};
+pub use session::CloseReason;
+pub use settings::Settings;

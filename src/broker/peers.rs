@@ -1,0 +1,106 @@
+//! What arrives from other workers: messages for this worker's connections, and notes.
+
+use super::batch::{Batch, Entry, Message, To};
+use super::core::Broker;
+use super::publish::{Delivered, Outbound};
+use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
+
+impl<A: InterestAccess> Broker<A> {
+    /// Handles everything in a batch from worker `from`.
+    pub fn handle_batch(&mut self, from: WorkerId, batch: &Batch) {
+        batch.for_each(|entry| match entry {
+            Entry::Message(message) => self.handle_message(from, &message),
+            Entry::Congestion { conn, congested: true } => {
+                self.congested_peers.insert((from, conn));
+            }
+            Entry::Congestion { conn, congested: false } => {
+                self.congested_peers.remove(&(from, conn));
+            }
+            Entry::Undelivered { conn, cid, subject, reply, .. } => {
+                if self.local.sessions.get(conn as usize).is_some_and(|session| session.cid == cid) {
+                    self.answer_no_responders(conn, subject, reply);
+                }
+            }
+        });
+        if !self.local.exhausted.is_empty() {
+            self.remove_exhausted();
+        }
+    }
+
+    fn handle_message(&mut self, from: WorkerId, message: &Message<'_>) {
+        let outbound = Outbound {
+            subject: message.subject,
+            reply: message.reply,
+            header_len: message.header_len,
+            content: message.content,
+        };
+        let mut delivered = false;
+        for &target in message.targets {
+            delivered |= self.local.deliver(target, &outbound) != Delivered::Gone;
+        }
+        if delivered {
+            return;
+        }
+        // The subscription ended while the message was on its way. A queue group's message goes to another member;
+        // a request without one fails.
+        if let Some(queue) = message.queue
+            && self.deliver_to_another_member(queue, message, &outbound)
+        {
+            return;
+        }
+        if let Some((conn, cid)) = message.requester {
+            let outgoing = &mut self.outgoing[usize::from(from)];
+            let reply = message.reply.unwrap_or_default();
+            outgoing.current.push_undelivered(conn, cid, message.account, message.subject, reply);
+        }
+    }
+
+    #[cold]
+    fn deliver_to_another_member(&mut self, queue: &[u8], message: &Message<'_>, outbound: &Outbound<'_>) -> bool {
+        let mut matches = Matches::default();
+        let interest = &self.accounts[usize::from(message.account)].interest;
+        interest.read(|interest| interest.collect(message.subject, &mut matches));
+        let Some(group) = matches.groups.iter_mut().find(|group| *group.name == *queue) else { return false };
+        self.random.shuffle(&mut group.members);
+        // Members of this worker first: whether they are there is known for certain.
+        group.members.sort_by_key(|member| member.worker != self.worker);
+        for &member in &group.members {
+            if member.worker != self.worker {
+                return self.forward(queue, message, member);
+            }
+            if self.local.deliver(member, outbound) != Delivered::Gone {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forward(&mut self, queue: &[u8], message: &Message<'_>, member: Target) -> bool {
+        let outgoing = &mut self.outgoing[usize::from(member.worker)];
+        // The requester belongs to the worker that sent the message, which the next one would not know: a request
+        // that loses two members in a row while it is on its way times out instead of failing at once.
+        outgoing.current.push(Message { requester: None, ..*message }, To::Member(queue, member));
+        outgoing.rotate();
+        true
+    }
+
+    /// A batch for worker `to`, if there is something for it. `spare` is an empty one to go on with.
+    pub fn poll_batch(&mut self, to: WorkerId, spare: impl FnOnce() -> Batch) -> Option<Batch> {
+        self.announce_congestion();
+        let outgoing = &mut self.outgoing[usize::from(to)];
+        if let Some(batch) = outgoing.full.pop_front() {
+            return Some(batch);
+        }
+        if outgoing.current.is_empty() {
+            return None;
+        }
+        Some(std::mem::replace(&mut outgoing.current, spare()))
+    }
+
+    /// Whether something waits for worker `to`.
+    pub fn has_batch_for(&self, to: WorkerId) -> bool {
+        let outgoing = &self.outgoing[usize::from(to)];
+        !outgoing.full.is_empty() || !outgoing.current.is_empty() || !self.local.congestion_changes.is_empty()
+    }
+}
+

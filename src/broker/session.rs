@@ -1,0 +1,172 @@
+//! One client connection: what it negotiated, its output, its subscriptions by sid, its counters.
+
+use std::net::SocketAddr;
+
+use hashbrown::HashTable;
+
+use crate::base::output::Output;
+use crate::subject::fanout::Memo;
+use crate::wire::connect::Connect;
+use crate::wire::{Decoder, Limits};
+
+/// A connection of one worker.
+#[derive(Debug)]
+pub struct Session {
+    /// Number of the connection, unique in this run of the server.
+    pub cid: u64,
+    /// The client's address.
+    pub addr: SocketAddr,
+    /// Slot of its account.
+    pub account: u16,
+    pub(super) decoder: Decoder,
+    pub(super) limits: Limits,
+    pub(super) memo: Memo,
+    /// What goes out.
+    pub(super) output: Output,
+    /// Slots of its subscriptions, found by the sid.
+    pub(super) sids: HashTable<u32>,
+    pub(super) flags: Flags,
+    /// What the client said of itself, once it has.
+    pub(super) connect: Option<Box<Connect>>,
+    /// Why it is being closed.
+    pub(super) closing: Option<CloseReason>,
+    /// Set while its publishing is held back.
+    pub(super) hold: Option<Hold>,
+    /// Messages and bytes from and to the client.
+    pub counters: Counters,
+    pub(super) pings_out: u32,
+    pub(super) timer_at_ms: u64,
+    pub(super) last_input_ms: u64,
+    /// When output last went out, or started to wait.
+    pub(super) progress_ms: u64,
+    pub(super) ping_sent_ms: u64,
+    pub(super) rtt_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flags {
+    pub verbose: bool,
+    pub pedantic: bool,
+    pub echo: bool,
+    pub headers: bool,
+    pub no_responders: bool,
+    /// `CONNECT` has been accepted.
+    pub connected: bool,
+    /// The first `PING` has been answered.
+    pub first_pong_sent: bool,
+    /// Listed as having unsent output.
+    pub dirty: bool,
+    /// Producers are told to hold back for it.
+    pub congested: bool,
+    /// Has been held once for the bytes at hand; not again before the next read.
+    pub hold_spent: bool,
+    /// Its subscriptions are gone from the index.
+    pub torn_down: bool,
+}
+
+/// Why a publisher is held back, and until when at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    /// The consumer that has to catch up: its worker and slot there.
+    pub on: (u16, u32),
+    pub until_ms: u64,
+}
+
+/// Messages and bytes of one connection, in the sense of `/connz`: `in` is from the client.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    /// Messages from the client.
+    pub in_msgs: u64,
+    /// Their headers and payloads.
+    pub in_bytes: u64,
+    /// Messages to the client.
+    pub out_msgs: u64,
+    /// Their headers and payloads.
+    pub out_bytes: u64,
+}
+
+/// Why a connection ended. The texts are the reference's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's text says it")]
+pub enum CloseReason {
+    #[error("Client Closed")]
+    ClientClosed,
+    #[error("Authentication Timeout")]
+    AuthenticationTimeout,
+    #[error("Authentication Failure")]
+    AuthenticationFailure,
+    #[error("Slow Consumer (Pending Bytes)")]
+    SlowConsumerPendingBytes,
+    #[error("Slow Consumer (Write Deadline)")]
+    SlowConsumerWriteDeadline,
+    #[error("Write Error")]
+    WriteError,
+    #[error("Read Error")]
+    ReadError,
+    #[error("Parse Error")]
+    ParseError,
+    #[error("Stale Connection")]
+    StaleConnection,
+    #[error("Protocol Violation")]
+    ProtocolViolation,
+    #[error("Bad Client Protocol Version")]
+    BadClientProtocolVersion,
+    #[error("Maximum Connections Exceeded")]
+    MaxConnectionsExceeded,
+    #[error("Maximum Message Payload Exceeded")]
+    MaxPayloadExceeded,
+    #[error("Maximum Control Line Exceeded")]
+    MaxControlLineExceeded,
+    #[error("No Responders Requires Headers")]
+    NoRespondersRequiresHeaders,
+    #[error("Server Shutdown")]
+    ServerShutdown,
+}
+
+impl CloseReason {
+    /// Whether the client gets what is queued for it (an error text, messages) before the socket is closed.
+    pub fn flushes(self) -> bool {
+        !matches!(
+            self,
+            CloseReason::ClientClosed
+                | CloseReason::SlowConsumerPendingBytes
+                | CloseReason::SlowConsumerWriteDeadline
+                | CloseReason::WriteError
+                | CloseReason::ReadError
+        )
+    }
+}
+
+impl Session {
+    /// How log lines name the connection.
+    pub fn label(&self) -> String {
+        let addr = self.addr;
+        match self.connect.as_deref() {
+            Some(connect)
+                if !(connect.name.is_empty() && connect.lang.is_empty() && connect.version.is_empty()) =>
+            {
+                let mut description = Vec::new();
+                if !connect.version.is_empty() {
+                    description.push(format!("v{}", connect.version));
+                }
+                for part in [&connect.lang, &connect.name] {
+                    if !part.is_empty() {
+                        description.push(part.clone());
+                    }
+                }
+                format!("{addr} - cid:{} - {:?}", self.cid, description.join(":"))
+            }
+            _ => format!("{addr} - cid:{}", self.cid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_stays_within_the_memory_budget_of_an_idle_connection() {
+        assert!(size_of::<Session>() <= 512, "{}", size_of::<Session>());
+    }
+}

@@ -1,0 +1,11 @@
+//! The io room: the only one with system calls. It knows of bytes and sockets, not of NATS.
+//!
+//! * [`socket_ring`]: the io_uring that carries all sockets of a worker.
+//! * [`wake`]: how a worker sleeps, and how others wake it.
+//! * [`listener`]: the listening socket.
+//! * [`process`]: limits of the process: open files, memory given back.
+
+pub mod listener;
+pub mod process;
+pub mod socket_ring;
+pub mod wake;

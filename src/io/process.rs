@@ -1,0 +1,101 @@
+//! What the server asks of the system for the whole process, once at start.
+
+use std::io;
+
+/// Blocks of this many bytes and more are mapped on their own, so that freeing one gives its memory back to the
+/// system at once. Left to itself the allocator raises this bound after the first such block.
+const MAPPED_MIN: libc::c_int = 128 * 1024;
+
+/// Raises the limit on open files to the hard limit. Returns the limit in force.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn raise_open_files_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live structure of the right type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: as above.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Makes the allocator give large blocks back when they are freed, and keeps it from spreading small ones over many
+/// arenas.
+pub fn configure_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: plain calls that set parameters; made before other threads exist.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_MIN);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_MIN);
+    }
+}
+
+/// The processors that this process may use.
+pub fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Sends a signal to another process.
+///
+/// # Errors
+///
+/// No such process, or no right to.
+pub fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: a plain call.
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The ids of all processes.
+pub fn ids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The name of a process, empty if there is none.
+pub fn name_of(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The addresses of this machine's interfaces that are up.
+pub fn interface_addresses() -> Vec<std::net::IpAddr> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call fills in the pointer; the list is freed below.
+    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
+        return Vec::new();
+    }
+    let mut addresses = Vec::new();
+    let mut next = list;
+    while !next.is_null() {
+        // SAFETY: the list's nodes are valid until it is freed.
+        let entry = unsafe { &*next };
+        next = entry.ifa_next;
+        if entry.ifa_addr.is_null() || entry.ifa_flags & libc::IFF_UP as u32 == 0 {
+            continue;
+        }
+        // SAFETY: not null; every address starts with its family.
+        match i32::from(unsafe { (*entry.ifa_addr).sa_family }) {
+            libc::AF_INET => {
+                // SAFETY: the family says that it is this structure.
+                let addr = unsafe { &*entry.ifa_addr.cast::<libc::sockaddr_in>() };
+                addresses.push(std::net::IpAddr::from(addr.sin_addr.s_addr.to_ne_bytes()));
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let addr = unsafe { &*entry.ifa_addr.cast::<libc::sockaddr_in6>() };
+                addresses.push(std::net::IpAddr::from(addr.sin6_addr.s6_addr));
+            }
+            _ => {}
+        }
+    }
+    // SAFETY: allocated by `getifaddrs`, freed once.
+    unsafe { libc::freeifaddrs(list) };
+    addresses
+}

@@ -1,0 +1,483 @@
+//! Start, signals, shutdown: what the control thread does. Everything slow happens here, never in a worker.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::log::{Log, LogSettings};
+use super::shared::{Door, Shared, SharedInterest};
+use super::worker::{self, WorkerParts};
+use crate::base::handover;
+use crate::broker::settings::Credentials;
+use crate::broker::{Broker, Settings};
+use crate::config::{self, Options, Password};
+use crate::io::socket_ring::RingError;
+use crate::io::wake::Waker;
+use crate::io::{listener, process};
+use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
+
+/// Payload limits above this are warned about, as in the reference.
+const PAYLOAD_WARNING_BYTES: usize = 8 * 1024 * 1024;
+
+/// Everything that the server needs to know to start.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Host to listen on.
+    pub host: String,
+    /// Port to listen on; 0 picks a free one.
+    pub port: u16,
+    /// What clients are told instead of these two: `host` or `host:port`.
+    pub client_advertise: Option<String>,
+    /// The server's name; its id if empty.
+    pub server_name: String,
+    /// Worker threads; 0 for one per core.
+    pub workers: usize,
+    /// Connections allowed.
+    pub connections_max: i64,
+    /// Written with the process's number, and nothing else.
+    pub pid_file: Option<PathBuf>,
+    /// Where to write the ports file.
+    pub ports_file_dir: Option<PathBuf>,
+    /// What the brokers enforce.
+    pub settings: Settings,
+    /// Time that lame duck mode takes to close all connections, and how long it waits before.
+    pub lame_duck: LameDuck,
+    /// The log.
+    pub log: LogSettings,
+    /// Said as warnings once the log is open.
+    pub warnings: Vec<String>,
+}
+
+/// The times of lame duck mode.
+#[derive(Debug, Clone, Copy)]
+pub struct LameDuck {
+    /// From the signal to the last connection.
+    pub duration: Duration,
+    /// Before the first.
+    pub grace_period: Duration,
+}
+
+impl ServerOptions {
+    /// The part of the configuration that the server acts on.
+    ///
+    /// # Errors
+    ///
+    /// It asks for something that would be less secure if it were left out.
+    pub fn new(options: &Options, warnings: Vec<String>) -> Result<ServerOptions, StartError> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Ok(ServerOptions {
+            host: options.host.clone(),
+            port: options.port.to_bind(),
+            client_advertise: options.client_advertise.clone(),
+            server_name: options.server_name.clone().unwrap_or_default(),
+            workers: options.workers.map_or(0, |workers| workers.get() as usize),
+            connections_max: i64::from(options.max_connections),
+            pid_file: options.pid_file.clone(),
+            ports_file_dir: options.ports_file_dir.clone(),
+            settings: Settings {
+                control_line_max: options.max_control_line as usize,
+                payload_max: options.max_payload as usize,
+                pending_max: usize::try_from(options.max_pending).unwrap_or(usize::MAX),
+                subscriptions_max: options.max_subscriptions.map_or(0, |max| max.get() as usize),
+                subscription_tokens_max: options.max_subscription_tokens.map_or(0, |max| usize::from(max.get())),
+                ping_interval_ms: millis(options.ping_interval),
+                pings_out_max: options.ping_max,
+                write_deadline_ms: millis(options.write_deadline),
+                auth_timeout_ms: millis(options.authorization.timeout),
+                headers: !options.no_header_support,
+                no_fast_producer_stall: options.no_fast_producer_stall,
+                credentials: credentials(&options.authorization.credentials)?,
+                trace: options.trace,
+                debug: options.debug,
+                traced_len_max: options.max_traced_msg_len.map_or(0, |max| max.get() as usize),
+            },
+            lame_duck: LameDuck {
+                duration: options.lame_duck_duration,
+                grace_period: options.lame_duck_grace_period,
+            },
+            log: LogSettings {
+                file: options.log_file.clone(),
+                debug: options.debug,
+                trace: options.trace,
+                without_time: !options.logtime,
+                utc: options.logtime_utc,
+            },
+            warnings,
+        })
+    }
+}
+
+fn credentials(configured: &config::Credentials) -> Result<Credentials, StartError> {
+    let plain = |password: &Password| match password {
+        Password::Plain(text) => Ok(text.clone()),
+        Password::Bcrypt(_) => Err(StartError::NotSupported("bcrypt passwords and tokens")),
+    };
+    Ok(match configured {
+        config::Credentials::None => Credentials::None,
+        config::Credentials::Token(token) => Credentials::Token(plain(token)?),
+        config::Credentials::UserPassword { user, password } => {
+            Credentials::Users(vec![(user.clone(), plain(password)?)])
+        }
+        config::Credentials::Users(users) => Credentials::Users(
+            users
+                .iter()
+                .map(|user| Ok((user.user.clone(), plain(&user.password)?)))
+                .collect::<Result<_, StartError>>()?,
+        ),
+    })
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("Error listening on port: {addr}, \"listen tcp {addr}: {cause}\"")]
+    Listen {
+        /// The address as configured.
+        addr: String,
+        /// Why.
+        cause: String,
+    },
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The log file.
+    #[error("cannot open the log file {0:?}: {1}")]
+    LogFile(PathBuf, io::Error),
+    /// Something that must not be left out silently.
+    #[error("not supported yet: {0}")]
+    NotSupported(&'static str),
+    /// Anything else that the system refuses.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+impl StartError {
+    /// Whether the log was open, so that the error stands there.
+    pub fn is_logged(&self) -> bool {
+        !matches!(self, StartError::LogFile(..) | StartError::NotSupported(_))
+    }
+}
+
+/// Runs the server until it is told to stop. An error, if there is a log, is its last line.
+///
+/// # Errors
+///
+/// Why it did not start.
+pub fn run(options: ServerOptions) -> Result<(), StartError> {
+    process::configure_allocator();
+    let (log, log_thread) = Log::start(options.log.clone())
+        .map_err(|error| StartError::LogFile(options.log.file.clone().unwrap_or_default(), error))?;
+    let result = run_logged(&options, &log);
+    if let Err(error) = &result {
+        log.fatal(error.to_string());
+    }
+    log_thread.stop();
+    result
+}
+
+fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
+    let server_id = nkeys::KeyPair::new_server().public_key();
+    let server_name =
+        if options.server_name.is_empty() { server_id.clone() } else { options.server_name.clone() };
+    log.info("Starting ringmain");
+    log.info(format!("  Version:  {REFERENCE_VERSION} (ringmain {RINGMAIN_VERSION})"));
+    log.info(format!("  Name:     {server_name}"));
+    log.info(format!("  ID:       {server_id}"));
+    for warning in &options.warnings {
+        log.warning(warning.clone());
+    }
+    if options.settings.payload_max > PAYLOAD_WARNING_BYTES {
+        log.warning(format!(
+            "Maximum payloads over {PAYLOAD_WARNING_BYTES} bytes are generally discouraged and could lead to poor \
+             performance"
+        ));
+    }
+    if let Err(error) = process::raise_open_files_limit() {
+        log.warning(format!("the limit on open files cannot be raised: {error}"));
+    }
+    let socket = listen(options)?;
+    let addr = listener::local_addr(&socket).map_err(|error| StartError::System("listener", error))?;
+    let (host, port) = advertised(options, addr.port());
+    let mut info = Info::new(server_id, server_name, host, port);
+    info.headers = options.settings.headers;
+    info.auth_required = options.settings.credentials.required();
+    info.max_payload = options.settings.payload_max as i64;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::System("control runtime", error))?;
+    runtime.block_on(async {
+        // Before the workers, so that a signal meant for us never ends the process.
+        let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
+        let workers = Workers::start(options, &info, &socket, log)?;
+        log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
+        log.info("Server is ready");
+        let files = Files::write(options, addr.port(), log);
+        loop {
+            match signals.next().await {
+                Signal::Stop(name) => {
+                    log.info(format!("Trapped {name:?} signal"));
+                    break;
+                }
+                Signal::Reopen => log.reopen(),
+                Signal::LameDuck => {
+                    workers.drain(options.lame_duck, log, &mut signals).await;
+                    break;
+                }
+                Signal::Reload => log.warning("not supported yet: configuration reload (SIGHUP)"),
+            }
+        }
+        log.info("Initiating Shutdown...");
+        workers.stop();
+        files.remove();
+        log.info("Server Exiting..");
+        Ok(())
+    })
+}
+
+fn listen(options: &ServerOptions) -> Result<Socket, StartError> {
+    listener::listen(&options.host, options.port).map_err(|error| {
+        let cause = match error.kind() {
+            io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
+            io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
+            _ => error.to_string(),
+        };
+        StartError::Listen { addr: host_port(&options.host, options.port), cause }
+    })
+}
+
+/// Host and port that clients are told.
+fn advertised(options: &ServerOptions, port: u16) -> (String, u16) {
+    match &options.client_advertise {
+        None => (options.host.clone(), port),
+        Some(text) => match text.rsplit_once(':') {
+            Some((host, digits)) if !host.ends_with(':') && digits.parse::<u16>().is_ok() => {
+                (host.to_owned(), digits.parse().unwrap_or(port))
+            }
+            _ => (text.clone(), port),
+        },
+    }
+}
+
+/// The files that tell others about the running server.
+struct Files {
+    ports: Option<PathBuf>,
+}
+
+impl Files {
+    fn write(options: &ServerOptions, port: u16, log: &Log) -> Files {
+        if let Some(path) = &options.pid_file
+            && let Err(error) = std::fs::write(path, std::process::id().to_string())
+        {
+            log.error(format!("Could not write pidfile {path:?}: {error}"));
+        }
+        let ports = options.ports_file_dir.as_ref().map(|directory| {
+            // Named after what the server was started as, which may be a link or a wrapper's `exec -a`.
+            let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+            let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            directory.join(format!("{name}_{}.ports", std::process::id()))
+        });
+        if let Some(path) = &ports {
+            let urls: Vec<String> =
+                endpoints(&options.host).map(|host| format!("nats://{}", host_port(&host, port))).collect();
+            let text = serde_json::json!({ "nats": urls }).to_string();
+            // Written beside and renamed, so that whoever waits for it never sees half of it.
+            let beside = path.with_extension("ports.new");
+            let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+            if let Err(error) = written {
+                log.error(format!("Error writing ports file to {path:?}: {error}"));
+            }
+        }
+        Files { ports }
+    }
+
+    /// The reference leaves the pid file behind, and so do we.
+    fn remove(self) {
+        if let Some(path) = self.ports {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The hosts by which clients can reach `host`: itself, or every address of this machine.
+fn endpoints(host: &str) -> impl Iterator<Item = String> {
+    let hosts = if matches!(host, "0.0.0.0" | "::" | "[::]" | "") {
+        process::interface_addresses().iter().map(ToString::to_string).collect()
+    } else {
+        vec![host.to_owned()]
+    };
+    hosts.into_iter()
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The running workers.
+struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    fn start(options: &ServerOptions, info: &Info, socket: &Socket, log: &Log) -> Result<Workers, StartError> {
+        let count = match options.workers {
+            0 => process::available_cores(),
+            count => count,
+        };
+        let doors = (0..count)
+            .map(|_| Waker::new().map(Door::new))
+            .collect::<io::Result<Vec<Door>>>()
+            .map_err(|error| StartError::System("eventfd", error))?;
+        let shared = Arc::new(Shared {
+            doors,
+            next_cid: AtomicU64::new(FIRST_CID),
+            connections_max: options.connections_max,
+            stopping: AtomicBool::new(false),
+            lame_duck: OnceLock::new(),
+        });
+        let settings = Arc::new(options.settings.clone());
+        let interest = SharedInterest::default();
+        let mut outboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+        let mut inboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+        for (from, outboxes) in outboxes.iter_mut().enumerate() {
+            for (to, outbox) in outboxes.iter_mut().enumerate().filter(|(to, _)| *to != from) {
+                let (sender, receiver) = handover::queue();
+                *outbox = Some(sender);
+                inboxes[to][from] = Some(receiver);
+            }
+        }
+        let (ready_in, ready_out) = mpsc::channel();
+        let mut threads = Vec::with_capacity(count);
+        for (worker, (outboxes, inboxes)) in outboxes.into_iter().zip(inboxes).enumerate() {
+            let broker = Broker::new(
+                worker as u16,
+                count,
+                settings.clone(),
+                info.clone(),
+                vec![interest.clone()],
+                fastrand::u64(..),
+            );
+            let parts = WorkerParts {
+                worker,
+                broker,
+                outboxes,
+                inboxes,
+                shared: shared.clone(),
+                listener: (worker == 0).then(|| socket.as_raw_fd()),
+                write_deadline_ms: options.settings.write_deadline_ms,
+                log: log.clone(),
+            };
+            let ready = ready_in.clone();
+            let thread = std::thread::Builder::new()
+                .name(worker::thread_name(worker))
+                .spawn(move || {
+                    worker::run(parts, |result| {
+                        let _ = ready.send(result);
+                    });
+                })
+                .map_err(|error| StartError::System("worker thread", error))?;
+            threads.push(thread);
+        }
+        let workers = Workers { shared, threads };
+        for _ in 0..count {
+            match ready_out.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    workers.stop();
+                    return Err(error.into());
+                }
+                Err(mpsc::RecvError) => {
+                    return Err(StartError::System("worker thread", io::Error::other("it died at start")));
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Lame duck mode: no new connections, clients are told, and after the grace period closed one after the other
+    /// over the rest of the duration. A signal to stop ends it early.
+    async fn drain(&self, times: LameDuck, log: &Log, signals: &mut Signals) {
+        log.info("Entering lame duck mode, stop accepting new clients");
+        let close_from = Instant::now() + times.grace_period;
+        let close_until = Instant::now() + times.duration;
+        self.shared.enter_lame_duck(close_from, close_until);
+        while self.shared.connections() > 0 {
+            let tick = tokio::time::sleep(LAME_DUCK_TICK);
+            tokio::select! {
+                () = tick => {}
+                signal = signals.next() => match signal {
+                    Signal::Stop(name) => {
+                        log.info(format!("Trapped {name:?} signal"));
+                        return;
+                    }
+                    Signal::Reopen => log.reopen(),
+                    Signal::LameDuck | Signal::Reload => {}
+                },
+            }
+        }
+    }
+
+    /// Closes all connections and waits for the workers to end.
+    fn stop(self) {
+        self.shared.stop();
+        for thread in self.threads {
+            // A worker that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How often lame duck mode looks whether all connections are gone.
+const LAME_DUCK_TICK: Duration = Duration::from_millis(50);
+
+/// Numbers below are the reference's internal clients.
+const FIRST_CID: u64 = 5;
+
+enum Signal {
+    Stop(&'static str),
+    Reopen,
+    LameDuck,
+    Reload,
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    user1: tokio::signal::unix::Signal,
+    user2: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Stop("interrupt"),
+            _ = self.terminate.recv() => Signal::Stop("terminated"),
+            _ = self.user1.recv() => Signal::Reopen,
+            _ = self.user2.recv() => Signal::LameDuck,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What the threads of the server share: the index of each account behind its lock, and each worker's door.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::base::handover::Sleeper;
+use crate::broker::core::Stats;
+use crate::io::wake::Waker;
+use crate::subject::interest::{Generations, Interest, InterestAccess};
+
+/// An account's index behind a lock. It is taken for changes and for subjects that no cache holds, never for a message
+/// whose fan-out list is cached.
+#[derive(Clone)]
+pub struct SharedInterest {
+    interest: Arc<RwLock<Interest>>,
+    generations: Arc<Generations>,
+}
+
+impl Default for SharedInterest {
+    fn default() -> SharedInterest {
+        let interest = Interest::default();
+        let generations = interest.generations().clone();
+        SharedInterest { interest: Arc::new(RwLock::new(interest)), generations }
+    }
+}
+
+impl InterestAccess for SharedInterest {
+    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
+        look(&self.interest.read())
+    }
+
+    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
+        change(&mut self.interest.write())
+    }
+
+    fn generations(&self) -> &Generations {
+        &self.generations
+    }
+}
+
+/// A connection on its way from the accepting worker to its own.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its number.
+    pub cid: u64,
+    /// Its socket.
+    pub fd: OwnedFd,
+    /// Its remote address.
+    pub addr: SocketAddr,
+    /// It is one too many.
+    pub refused: bool,
+}
+
+/// How others reach one worker.
+#[derive(Debug)]
+pub struct Door {
+    /// Wakes it.
+    pub waker: Waker,
+    /// Whether it needs to be woken.
+    pub sleeper: Sleeper,
+    /// Connections it is to take.
+    pub accepted: Mutex<Vec<Accepted>>,
+    /// Whether `accepted` has something, readable without its lock.
+    pub has_accepted: AtomicBool,
+    /// Connections it has or is to take.
+    pub connections: AtomicUsize,
+    /// What it has done, published once per turn.
+    pub stats: Mutex<Stats>,
+}
+
+impl Door {
+    /// A door that `waker` opens.
+    pub fn new(waker: Waker) -> Door {
+        Door {
+            waker,
+            sleeper: Sleeper::default(),
+            accepted: Mutex::new(Vec::new()),
+            has_accepted: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            stats: Mutex::new(Stats::default()),
+        }
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub fn knock(&self) {
+        if self.sleeper.must_wake() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The state of the whole server.
+#[derive(Debug)]
+pub struct Shared {
+    /// One door per worker.
+    pub doors: Vec<Door>,
+    /// The next connection's number.
+    pub next_cid: AtomicU64,
+    /// Connections allowed; 0 or less refuses everybody.
+    pub connections_max: i64,
+    /// Set when the server is to stop.
+    pub stopping: AtomicBool,
+    /// Set when the server is in lame duck mode: when connections are closed, from and until.
+    pub lame_duck: OnceLock<(Instant, Instant)>,
+}
+
+impl Shared {
+    /// Connections of all workers.
+    pub fn connections(&self) -> usize {
+        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The worker with the fewest connections; of several the first.
+    pub fn least_loaded(&self) -> usize {
+        let loads = self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed));
+        loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker)
+    }
+
+    /// Tells all workers to take no more connections, and when to close the ones they have.
+    pub fn enter_lame_duck(&self, close_from: Instant, close_until: Instant) {
+        let _ = self.lame_duck.set((close_from, close_until));
+        for door in &self.doors {
+            door.waker.wake();
+        }
+    }
+
+    /// Tells all workers to stop.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for door in &self.doors {
+            door.waker.wake();
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! One worker's loop: a task in a tokio-uring runtime that drives the worker's socket ring and its broker.
+//!
+//! A turn:
+//!
+//! 1. submit what the last turn queued and reap what has completed;
+//! 2. take connections and batches that others have put at the door;
+//! 3. hand the bytes that arrived to the broker;
+//! 4. hand batches to other workers, one wake-up each;
+//! 5. queue one send for every connection with output.
+//!
+//! The order of 1, 2 and 3 keeps a promise that clients rely on. A `PONG` tells a publisher that what it published
+//! before has been routed: whatever another client does after it has heard of that must come after those messages. Its
+//! publisher's worker has put them at the other worker's door (4) before the `PONG` went out (5, submitted in the next
+//! 1). The other client's bytes can thus only be reaped (1) when the messages are at the door already, and they are
+//! taken (2) before the bytes are handled (3). For the same reason nothing is read while a door is too full to take
+//! what the reading may produce.
+//!
+//! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
+
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::log::Log;
+use super::shared::{Accepted, Shared, SharedInterest};
+use crate::base::buffer_slab::Lease;
+use crate::base::handover::{Receiver, Sender};
+use crate::broker::core::LogLine;
+use crate::broker::{Batch, Broker, CloseReason, Input};
+use crate::io::socket_ring::{Completion, RingError, SEND_SLICES_MAX, SocketRing};
+
+/// Room that every door must have before input is handled. A turn fills at most two batches for each.
+const ROOM_MIN: usize = 4;
+
+/// Reads of one connection that may wait before no more are asked for.
+const WAITING_READS_MAX: usize = 2;
+
+/// How often sends are checked against the write deadline, at least.
+const SEND_CHECK_MS: u64 = 100;
+
+/// How long a closing connection may take to send what is queued for it.
+const LINGER_MS: u64 = 2_000;
+
+/// Pause after accepting failed, mostly for lack of descriptors.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Longest pause between two connections closed in lame duck mode.
+const LAME_DUCK_PAUSE_MS_MAX: u64 = 1_000;
+
+/// Turns without a pause after which the runtime gets a chance to run its other tasks.
+const TURNS_PER_YIELD: u32 = 32;
+
+/// What a worker is made of.
+pub struct WorkerParts {
+    /// Its number.
+    pub worker: usize,
+    /// Its core.
+    pub broker: Broker<SharedInterest>,
+    /// Queues to the other workers; `None` at its own place.
+    pub outboxes: Vec<Option<Sender<Batch>>>,
+    /// Queues from the other workers.
+    pub inboxes: Vec<Option<Receiver<Batch>>>,
+    /// The doors of all.
+    pub shared: Arc<Shared>,
+    /// The listener, at the worker that accepts.
+    pub listener: Option<RawFd>,
+    /// Time that one send may take.
+    pub write_deadline_ms: u64,
+    /// The log.
+    pub log: Log,
+}
+
+/// Bytes that arrived and have not been handled to the end.
+struct Read {
+    conn: u32,
+    lease: Lease,
+    taken: usize,
+}
+
+/// A connection on its way out.
+struct Closing {
+    conn: u32,
+    /// What is queued for it is to be sent until then.
+    flush_until_ms: Option<u64>,
+}
+
+struct Worker {
+    parts: WorkerParts,
+    ring: SocketRing,
+    started: Instant,
+    now_ms: u64,
+    completions: Vec<Completion>,
+    reads: VecDeque<Read>,
+    /// Connections that do not receive although they should, for lack of buffers or because input waits.
+    unarmed: Vec<u32>,
+    closing: Vec<Closing>,
+    sends_checked_ms: u64,
+    accept_at_ms: Option<u64>,
+    stopping: bool,
+    /// Lame duck mode has begun: when the next connection is closed.
+    lame_duck_next_ms: Option<u64>,
+}
+
+/// Runs a worker to its end. `ready` is told whether its ring could be set up.
+pub fn run(parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
+    tokio_uring::start(async move {
+        let ring = match SocketRing::new(parts.shared.doors[parts.worker].waker.as_raw_fd()) {
+            Ok(ring) => ring,
+            Err(error) => return ready(Err(error)),
+        };
+        ready(Ok(()));
+        let mut worker = Worker {
+            parts,
+            ring,
+            started: Instant::now(),
+            now_ms: 0,
+            completions: Vec::new(),
+            reads: VecDeque::new(),
+            unarmed: Vec::new(),
+            closing: Vec::new(),
+            sends_checked_ms: 0,
+            accept_at_ms: Some(0),
+            stopping: false,
+            lame_duck_next_ms: None,
+        };
+        worker.run().await;
+    });
+}
+
+impl Worker {
+    async fn run(&mut self) {
+        let door = &self.parts.shared.doors[self.parts.worker];
+        let sleep = match door.waker.sleeper() {
+            Ok(sleep) => sleep,
+            Err(error) => panic!("the runtime cannot watch an eventfd: {error}"),
+        };
+        let mut turns = 0u32;
+        loop {
+            let busy = self.turn();
+            if self.stopping && self.parts.broker.connection_count() == 0 {
+                return;
+            }
+            if busy {
+                turns += 1;
+                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
+            if self.may_sleep() {
+                let deadline_ms = self.next_deadline_ms();
+                match deadline_ms {
+                    Some(at_ms) => {
+                        let pause = Duration::from_millis(at_ms.saturating_sub(self.elapsed_ms()).max(1));
+                        let _ = tokio::time::timeout(pause, sleep.wait()).await;
+                    }
+                    None => sleep.wait().await,
+                }
+            }
+            self.parts.shared.doors[self.parts.worker].sleeper.awake();
+            self.ring.wake_up();
+        }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// One turn; whether it is likely that the next one has something to do.
+    fn turn(&mut self) -> bool {
+        self.now_ms = self.elapsed_ms();
+        self.parts.broker.begin_turn(self.now_ms);
+        if let Err(error) = self.ring.turn(&mut self.completions) {
+            panic!("the socket ring is broken: {error}");
+        }
+        let mut busy = !self.completions.is_empty();
+        self.handle_completions();
+        busy |= self.take_accepted();
+        busy |= self.take_batches();
+        busy |= self.handle_reads();
+        self.check_sends();
+        self.check_stopping();
+        self.check_lame_duck();
+        self.resume_accepting();
+        self.send_batches();
+        self.close_connections();
+        self.start_sends();
+        self.rearm();
+        self.publish();
+        busy
+    }
+
+    fn handle_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Received { conn, lease } => {
+                    self.reads.push_back(Read { conn, lease, taken: 0 });
+                }
+                Completion::Sent { conn, result } => self.handle_sent(conn, result),
+                Completion::Ended { conn, error } => {
+                    let reason = match error {
+                        None => CloseReason::ClientClosed,
+                        Some(_) => CloseReason::ReadError,
+                    };
+                    // What arrived before the end is handled first.
+                    self.handle_reads_of(conn);
+                    self.parts.broker.close(conn, reason);
+                }
+                Completion::Stopped { conn } => self.unarmed.push(conn),
+                Completion::Accepted { fd } => self.place(fd),
+                Completion::AcceptStopped { error } => {
+                    self.parts.log.error(format!("Temporary Client Accept Error ({error}), sleeping"));
+                    self.accept_at_ms = Some(self.now_ms + ACCEPT_PAUSE_MS);
+                }
+            }
+        }
+        self.completions = completions;
+    }
+
+    fn handle_sent(&mut self, conn: u32, result: std::io::Result<usize>) {
+        match result {
+            Ok(len) if len > 0 => {
+                self.parts.broker.handle_sent(conn, len);
+                if self.parts.broker.pending_bytes(conn) > 0 {
+                    self.start_send(conn);
+                }
+            }
+            _ => self.parts.broker.close(conn, CloseReason::WriteError),
+        }
+    }
+
+    /// Gives a new connection to the worker that has the fewest.
+    fn place(&mut self, fd: std::os::fd::OwnedFd) {
+        let shared = &self.parts.shared;
+        let socket = socket2::SockRef::from(&fd);
+        // A connection that is gone already has no address.
+        let Some(addr) = socket.peer_addr().ok().and_then(|addr| addr.as_socket()) else { return };
+        let addr = std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let refused = shared.connections() as i64 >= shared.connections_max;
+        let worker = shared.least_loaded();
+        let door = &shared.doors[worker];
+        door.connections.fetch_add(1, Ordering::Relaxed);
+        let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
+        door.accepted.lock().push(Accepted { cid, fd, addr, refused });
+        door.has_accepted.store(true, Ordering::Release);
+        if worker != self.parts.worker {
+            door.knock();
+        }
+    }
+
+    fn take_accepted(&mut self) -> bool {
+        let door = &self.parts.shared.doors[self.parts.worker];
+        if !door.has_accepted.load(Ordering::Acquire) {
+            return false;
+        }
+        let accepted = {
+            let mut waiting = door.accepted.lock();
+            door.has_accepted.store(false, Ordering::Release);
+            std::mem::take(&mut *waiting)
+        };
+        for Accepted { cid, fd, addr, refused } in accepted {
+            let conn = self.parts.broker.open(cid, addr);
+            self.ring.add(conn, fd);
+            if refused {
+                self.parts.broker.refuse(conn);
+            } else if self.stopping {
+                self.parts.broker.close(conn, CloseReason::ServerShutdown);
+            }
+        }
+        true
+    }
+
+    fn take_batches(&mut self) -> bool {
+        let mut any = false;
+        for (from, inbox) in self.parts.inboxes.iter_mut().enumerate() {
+            let Some(inbox) = inbox else { continue };
+            // What is there now, not what is added meanwhile: a turn has an end.
+            let mut waiting = inbox.waiting();
+            while waiting > 0 && let Some(mut batch) = inbox.receive() {
+                waiting -= 1;
+                any = true;
+                self.parts.broker.handle_batch(from as u16, &batch);
+                batch.clear();
+                inbox.give_back(batch);
+            }
+        }
+        any
+    }
+
+    /// Handles the reads that wait. Those of a connection stay in order.
+    fn handle_reads(&mut self) -> bool {
+        if self.reads.is_empty() {
+            return false;
+        }
+        if self.parts.outboxes.iter().flatten().any(|outbox| outbox.room() < ROOM_MIN) {
+            // The other worker is behind; it works, so this ends.
+            return true;
+        }
+        let mut busy = false;
+        let mut left = VecDeque::new();
+        let mut stuck: HashSet<u32> = HashSet::new();
+        while let Some(mut read) = self.reads.pop_front() {
+            if (!stuck.is_empty() && stuck.contains(&read.conn)) || self.parts.broker.is_held(read.conn) {
+                stuck.insert(read.conn);
+                left.push_back(read);
+                continue;
+            }
+            let bytes = &self.ring.bytes(&read.lease)[read.taken..];
+            match self.parts.broker.handle_bytes(read.conn, bytes) {
+                Input::Taken | Input::Closed => {
+                    self.ring.recycle(read.lease);
+                    busy = true;
+                }
+                Input::Yielded(taken) => {
+                    read.taken += taken;
+                    stuck.insert(read.conn);
+                    // A hold ends by an event or its deadline; anything else goes on in the next turn.
+                    busy |= !self.parts.broker.is_held(read.conn);
+                    left.push_back(read);
+                    if self.parts.broker.wants_turn_to_end() {
+                        break;
+                    }
+                }
+            }
+        }
+        left.append(&mut self.reads);
+        self.reads = left;
+        if !stuck.is_empty() {
+            for conn in stuck {
+                let waiting = self.reads.iter().filter(|read| read.conn == conn).count();
+                if waiting >= WAITING_READS_MAX {
+                    self.ring.stop(conn);
+                }
+            }
+        }
+        busy
+    }
+
+    /// Handles the reads of a connection that has come to its end, held or not.
+    fn handle_reads_of(&mut self, conn: u32) {
+        let mut at = 0;
+        while at < self.reads.len() {
+            if self.reads[at].conn != conn {
+                at += 1;
+                continue;
+            }
+            let read = self.reads.remove(at).expect("in range");
+            let mut taken = read.taken;
+            while let Input::Yielded(more) =
+                self.parts.broker.handle_bytes(conn, &self.ring.bytes(&read.lease)[taken..])
+            {
+                taken += more;
+            }
+            self.ring.recycle(read.lease);
+        }
+    }
+
+    fn check_sends(&mut self) {
+        if self.ring.sends_in_flight() == 0 || self.now_ms < self.sends_checked_ms + SEND_CHECK_MS {
+            return;
+        }
+        self.sends_checked_ms = self.now_ms;
+        let Some(before_ms) = self.now_ms.checked_sub(self.parts.write_deadline_ms) else { return };
+        for conn in self.ring.sending_since_before(before_ms) {
+            self.parts.broker.handle_write_deadline(conn);
+        }
+    }
+
+    fn check_stopping(&mut self) {
+        if self.stopping || !self.parts.shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        self.stopping = true;
+        self.ring.stop_accepting();
+        for conn in self.parts.broker.connections() {
+            self.parts.broker.close(conn, CloseReason::ServerShutdown);
+        }
+    }
+
+    /// Lame duck mode: clients are told once, and after the grace period closed one by one.
+    fn check_lame_duck(&mut self) {
+        let Some(&(close_from, close_until)) = self.parts.shared.lame_duck.get() else { return };
+        if self.stopping {
+            return;
+        }
+        let millis = |at: Instant| at.saturating_duration_since(self.started).as_millis() as u64;
+        let (from_ms, until_ms) = (millis(close_from), millis(close_until));
+        let Some(next_ms) = self.lame_duck_next_ms else {
+            self.ring.stop_accepting();
+            self.parts.broker.announce_lame_duck();
+            self.lame_duck_next_ms = Some(from_ms);
+            return;
+        };
+        if self.now_ms < next_ms {
+            return;
+        }
+        let open = self.parts.broker.open_connections();
+        if let Some(&conn) = open.first() {
+            self.parts.broker.close(conn, CloseReason::ServerShutdown);
+        }
+        // The rest of the time is shared out evenly, with at most a second between two.
+        let pause_ms = until_ms.saturating_sub(self.now_ms) / (open.len() as u64).max(1);
+        self.lame_duck_next_ms = Some(self.now_ms + pause_ms.min(LAME_DUCK_PAUSE_MS_MAX));
+    }
+
+    fn resume_accepting(&mut self) {
+        if let (Some(at_ms), Some(listener)) = (self.accept_at_ms, self.parts.listener)
+            && self.now_ms >= at_ms
+            && !self.stopping
+            && self.lame_duck_next_ms.is_none()
+        {
+            self.accept_at_ms = None;
+            self.ring.accept_on(listener);
+        }
+    }
+
+    fn send_batches(&mut self) {
+        for (to, outbox) in self.parts.outboxes.iter_mut().enumerate() {
+            let Some(outbox) = outbox else { continue };
+            let mut sent = false;
+            while outbox.room() > 0 {
+                let Some(batch) = self.parts.broker.poll_batch(to as u16, || outbox.spare()) else { break };
+                if outbox.send(batch).is_err() {
+                    unreachable!("there was room, and nobody else sends");
+                }
+                sent = true;
+            }
+            if sent {
+                self.parts.shared.doors[to].knock();
+            }
+        }
+    }
+
+    fn close_connections(&mut self) {
+        while let Some((conn, reason)) = self.parts.broker.poll_closing() {
+            let flush_until_ms = reason.flushes().then_some(self.now_ms + LINGER_MS);
+            self.closing.push(Closing { conn, flush_until_ms });
+        }
+        let mut at = 0;
+        while at < self.closing.len() {
+            if self.close_one(at) {
+                self.closing.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Moves one closing connection on; whether it is gone.
+    fn close_one(&mut self, at: usize) -> bool {
+        let Closing { conn, flush_until_ms } = self.closing[at];
+        if let Some(until_ms) = flush_until_ms
+            && self.now_ms < until_ms
+            && self.parts.broker.pending_bytes(conn) > 0
+            && !self.ring.is_ended(conn)
+        {
+            return false;
+        }
+        self.ring.shut_down(conn);
+        if !self.ring.is_quiet(conn) || !self.parts.broker.is_torn_down(conn) {
+            return false;
+        }
+        // Reads that still wait are of no interest any more.
+        self.handle_reads_of(conn);
+        self.unarmed.retain(|other| *other != conn);
+        self.ring.remove(conn);
+        self.parts.broker.remove(conn);
+        self.parts.shared.doors[self.parts.worker].connections.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    fn start_sends(&mut self) {
+        while let Some(conn) = self.parts.broker.poll_dirty() {
+            if !self.ring.is_sending(conn) && self.parts.broker.pending_bytes(conn) > 0 {
+                self.start_send(conn);
+            }
+        }
+    }
+
+    fn start_send(&mut self, conn: u32) {
+        if self.ring.is_shut(conn) {
+            return;
+        }
+        self.parts.broker.handle_send_started(conn);
+        self.ring.send(conn, self.parts.broker.unsent(conn, SEND_SLICES_MAX), self.now_ms);
+    }
+
+    /// Asks for more bytes where that had stopped and nothing stands against it any more.
+    fn rearm(&mut self) {
+        if self.unarmed.is_empty() || self.ring.leased_count() == self.ring.buffer_count() {
+            return;
+        }
+        let mut at = 0;
+        while at < self.unarmed.len() {
+            let conn = self.unarmed[at];
+            if self.reads.iter().any(|read| read.conn == conn) {
+                at += 1;
+                continue;
+            }
+            self.unarmed.swap_remove(at);
+            self.ring.arm(conn);
+        }
+    }
+
+    fn publish(&mut self) {
+        if self.parts.broker.has_log() {
+            for LogLine { level, text } in self.parts.broker.poll_log() {
+                self.parts.log.write(level, text);
+            }
+        }
+        // A reader that happens to look just now gets the next turn's numbers.
+        if let Some(mut stats) = self.parts.shared.doors[self.parts.worker].stats.try_lock() {
+            *stats = self.parts.broker.stats();
+        }
+    }
+
+    /// The last look before sleeping: whether really nothing is there.
+    fn may_sleep(&mut self) -> bool {
+        let door = &self.parts.shared.doors[self.parts.worker];
+        door.sleeper.about_to_sleep();
+        let inboxes_empty = !self.parts.inboxes.iter().flatten().any(Receiver::has_batch);
+        inboxes_empty
+            && !door.has_accepted.load(Ordering::Acquire)
+            && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
+            && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())
+            && self.ring.prepare_to_sleep()
+    }
+
+    fn next_deadline_ms(&self) -> Option<u64> {
+        let soon = |condition: bool, after_ms: u64| condition.then_some(self.now_ms + after_ms);
+        [
+            self.parts.broker.next_deadline_ms(),
+            soon(self.ring.sends_in_flight() > 0, SEND_CHECK_MS),
+            soon(!self.reads.is_empty(), 1),
+            soon(!self.closing.is_empty(), 10),
+            self.accept_at_ms.filter(|_| self.parts.listener.is_some()),
+            self.lame_duck_next_ms,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+/// Names a worker's thread.
+pub fn thread_name(worker: usize) -> String {
+    format!("worker-{worker}")
+}

@@ -1,0 +1,387 @@
+//! Who wants what in one account: the radix tree with the subscriptions of all workers at its leaves.
+//!
+//! One index per account is shared by all workers. Changes go through one writer; readers match against it only when
+//! their cached fan-out list ([`super::fanout`]) does not hold any more. Whether it holds is told by
+//! [`Generations`], which are read without entering the index at all.
+//!
+//! The generations are sharded by the start of the subject space, so that a client that subscribes and unsubscribes
+//! an inbox per request does not void the cached lists of unrelated subjects. `benches/fanout.rs` holds that to
+//! numbers.
+
+use std::hash::Hasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHasher;
+
+use super::name::Pattern;
+use super::tree::Tree;
+
+/// Number of a worker.
+pub type WorkerId = u16;
+
+/// One subscription as the index knows it: where its owner finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The worker that owns the connection.
+    pub worker: WorkerId,
+    /// The connection's slot at that worker.
+    pub conn: u32,
+    /// The subscription's slot at that worker.
+    pub sub: u32,
+    /// Tells the subscription from earlier ones in the same slot.
+    pub generation: u32,
+}
+
+/// Members of one queue group that match one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The queue group's name.
+    pub name: Box<[u8]>,
+    /// Its members, over all patterns that match.
+    pub members: Vec<Target>,
+}
+
+/// What hangs at one pattern. Most patterns have one plain subscriber, so that case is kept small.
+#[derive(Debug, Default)]
+enum Leaf {
+    #[default]
+    Empty,
+    One(Target),
+    Many(Box<Members>),
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    plain: Vec<Target>,
+    groups: Vec<Group>,
+}
+
+impl Leaf {
+    fn members(&mut self) -> &mut Members {
+        if !matches!(self, Leaf::Many(_)) {
+            let mut members = Box::<Members>::default();
+            if let Leaf::One(target) = self {
+                members.plain.push(*target);
+            }
+            *self = Leaf::Many(members);
+        }
+        match self {
+            Leaf::Many(members) => members,
+            Leaf::Empty | Leaf::One(_) => unreachable!("just made so"),
+        }
+    }
+
+    fn add(&mut self, queue: Option<&[u8]>, target: Target) {
+        match (queue, &mut *self) {
+            (None, Leaf::Empty) => *self = Leaf::One(target),
+            (None, _) => self.members().plain.push(target),
+            (Some(name), _) => {
+                let groups = &mut self.members().groups;
+                match groups.iter_mut().find(|group| *group.name == *name) {
+                    Some(group) => group.members.push(target),
+                    None => groups.push(Group { name: name.into(), members: vec![target] }),
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, queue: Option<&[u8]>, target: Target) -> bool {
+        match (queue, &mut *self) {
+            (_, Leaf::Empty) | (Some(_), Leaf::One(_)) => false,
+            (None, Leaf::One(only)) => {
+                let found = *only == target;
+                if found {
+                    *self = Leaf::Empty;
+                }
+                found
+            }
+            (None, Leaf::Many(members)) => swap_remove(&mut members.plain, target),
+            (Some(name), Leaf::Many(members)) => {
+                let Some(at) = members.groups.iter().position(|group| *group.name == *name) else {
+                    return false;
+                };
+                let found = swap_remove(&mut members.groups[at].members, target);
+                if members.groups[at].members.is_empty() {
+                    members.groups.swap_remove(at);
+                }
+                found
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Leaf::Empty => true,
+            Leaf::One(_) => false,
+            Leaf::Many(members) => members.plain.is_empty() && members.groups.is_empty(),
+        }
+    }
+}
+
+fn swap_remove(targets: &mut Vec<Target>, target: Target) -> bool {
+    // Newest first: what comes and goes often is near the end.
+    match targets.iter().rposition(|other| *other == target) {
+        Some(at) => {
+            targets.swap_remove(at);
+            if targets.capacity() > 64 && targets.len() < targets.capacity() / 4 {
+                targets.shrink_to(targets.len() * 2);
+            }
+            true
+        }
+        None => false,
+    }
+}
+
+/// Everything that matches one subject.
+#[derive(Debug, Default)]
+pub struct Matches {
+    /// Subscriptions that all get the message.
+    pub plain: Vec<Target>,
+    /// Queue groups, of each of which one member gets it.
+    pub groups: Vec<Group>,
+}
+
+/// The index of one account.
+#[derive(Default)]
+pub struct Interest {
+    tree: Tree<Leaf>,
+    generations: Arc<Generations>,
+    subscriptions: usize,
+}
+
+impl Interest {
+    /// Number of subscriptions.
+    pub fn len(&self) -> usize {
+        self.subscriptions
+    }
+
+    /// Whether nobody subscribes to anything.
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions == 0
+    }
+
+    /// The counters by which caches know whether they still hold.
+    pub fn generations(&self) -> &Arc<Generations> {
+        &self.generations
+    }
+
+    /// Adds a subscription. The caller adds each target once.
+    pub fn subscribe(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, target: Target) {
+        self.tree.entry(pattern).add(queue, target);
+        self.subscriptions += 1;
+        self.generations.touch(pattern);
+    }
+
+    /// Removes a subscription; `false` when it was not there.
+    pub fn unsubscribe(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, target: Target) -> bool {
+        let Some(leaf) = self.tree.get_mut(pattern) else { return false };
+        let found = leaf.remove(queue, target);
+        if leaf.is_empty() {
+            self.tree.remove(pattern);
+        }
+        if found {
+            self.subscriptions -= 1;
+            self.generations.touch(pattern);
+        }
+        found
+    }
+
+    /// Collects everything that `subject` reaches into `matches`, which is emptied first.
+    pub fn collect(&self, subject: &[u8], matches: &mut Matches) {
+        matches.plain.clear();
+        matches.groups.clear();
+        self.tree.for_each_match(subject, |leaf| match leaf {
+            Leaf::Empty => {}
+            Leaf::One(target) => matches.plain.push(*target),
+            Leaf::Many(members) => {
+                matches.plain.extend_from_slice(&members.plain);
+                for group in &members.groups {
+                    match matches.groups.iter_mut().find(|found| found.name == group.name) {
+                        Some(found) => found.members.extend_from_slice(&group.members),
+                        None => matches.groups.push(group.clone()),
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// How the cores reach an account's index. The server puts it behind a lock; tests and simulations need none.
+pub trait InterestAccess {
+    /// Looks into the index.
+    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R;
+    /// Changes the index.
+    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R;
+    /// The counters, without entering the index.
+    fn generations(&self) -> &Generations;
+}
+
+const FIRST_SHARDS: usize = 256;
+const SECOND_SHARDS: usize = 2048;
+
+/// Change counters of an index, by the start of the subject space.
+///
+/// A pattern whose first two tokens are literal (or whose only token is) counts in a shard chosen by both; one with a
+/// literal first token only, in a shard chosen by that; any other in `root`. A subject can be reached only by patterns
+/// that count in its three counters, and as counters only grow, their sum tells whether any of them has.
+#[derive(Debug)]
+pub struct Generations {
+    root: AtomicU64,
+    first: Box<[AtomicU64]>,
+    second: Box<[AtomicU64]>,
+}
+
+impl Default for Generations {
+    fn default() -> Generations {
+        let counters = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Generations { root: AtomicU64::new(0), first: counters(FIRST_SHARDS), second: counters(SECOND_SHARDS) }
+    }
+}
+
+/// The shards of one subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shards {
+    first: u16,
+    second: u16,
+}
+
+impl Shards {
+    /// Where changes that matter to `subject` are counted.
+    pub fn of(subject: &[u8]) -> Shards {
+        let first = first_token(subject);
+        Shards { first: first_shard(first), second: second_shard(first, second_token(subject)) }
+    }
+}
+
+impl Generations {
+    /// The sum of the counters of `shards`. Equal sums mean that nothing changed in between.
+    #[inline]
+    pub fn sum(&self, shards: Shards) -> u64 {
+        self.root.load(Ordering::Acquire)
+            + self.first[shards.first as usize].load(Ordering::Acquire)
+            + self.second[shards.second as usize].load(Ordering::Acquire)
+    }
+
+    fn touch(&self, pattern: Pattern<'_>) {
+        let bytes = pattern.as_bytes();
+        let first = first_token(bytes);
+        let second = second_token(bytes);
+        let counter = if matches!(first, b"*" | b">") {
+            &self.root
+        } else if matches!(second, Some(b"*" | b">")) {
+            &self.first[first_shard(first) as usize]
+        } else {
+            &self.second[second_shard(first, second) as usize]
+        };
+        counter.fetch_add(1, Ordering::Release);
+    }
+}
+
+fn first_token(subject: &[u8]) -> &[u8] {
+    subject.split(|byte| *byte == b'.').next().unwrap_or_default()
+}
+
+fn second_token(subject: &[u8]) -> Option<&[u8]> {
+    subject.split(|byte| *byte == b'.').nth(1)
+}
+
+fn first_shard(token: &[u8]) -> u16 {
+    let mut hasher = FxHasher::default();
+    hasher.write(token);
+    (hasher.finish() % FIRST_SHARDS as u64) as u16
+}
+
+fn second_shard(first: &[u8], second: Option<&[u8]>) -> u16 {
+    let mut hasher = FxHasher::default();
+    hasher.write(first);
+    hasher.write_u8(b'.');
+    hasher.write(second.unwrap_or_default());
+    (hasher.finish() % SECOND_SHARDS as u64) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(sub: u32) -> Target {
+        Target { worker: 0, conn: sub, sub, generation: 1 }
+    }
+
+    fn pattern(text: &str) -> Pattern<'_> {
+        Pattern::parse(text.as_bytes()).expect(text)
+    }
+
+    fn plain(interest: &Interest, subject: &str) -> Vec<u32> {
+        let mut matches = Matches::default();
+        interest.collect(subject.as_bytes(), &mut matches);
+        let mut subs: Vec<u32> = matches.plain.iter().map(|target| target.sub).collect();
+        subs.sort_unstable();
+        subs
+    }
+
+    #[test]
+    fn overlapping_subscriptions_each_match() {
+        let mut interest = Interest::default();
+        for (i, text) in ["a.b", "a.*", "a.>", ">", "a.c"].into_iter().enumerate() {
+            interest.subscribe(pattern(text), None, target(i as u32));
+        }
+        interest.subscribe(pattern("a.b"), None, target(9));
+        assert_eq!(plain(&interest, "a.b"), [0, 1, 2, 3, 9]);
+        assert!(interest.unsubscribe(pattern("a.b"), None, target(0)));
+        assert!(!interest.unsubscribe(pattern("a.b"), None, target(0)));
+        assert_eq!(plain(&interest, "a.b"), [1, 2, 3, 9]);
+        assert_eq!(interest.len(), 5);
+    }
+
+    #[test]
+    fn members_of_a_group_are_gathered_over_all_patterns() {
+        let mut interest = Interest::default();
+        interest.subscribe(pattern("a.b"), Some(b"q"), target(1));
+        interest.subscribe(pattern("a.*"), Some(b"q"), target(2));
+        interest.subscribe(pattern("a.*"), Some(b"r"), target(3));
+        let mut matches = Matches::default();
+        interest.collect(b"a.b", &mut matches);
+        let mut groups: Vec<(String, usize)> = matches
+            .groups
+            .iter()
+            .map(|group| (String::from_utf8_lossy(&group.name).into_owned(), group.members.len()))
+            .collect();
+        groups.sort();
+        assert_eq!(groups, [("q".to_owned(), 2), ("r".to_owned(), 1)]);
+        assert!(interest.unsubscribe(pattern("a.*"), Some(b"r"), target(3)));
+        interest.collect(b"a.b", &mut matches);
+        assert_eq!(matches.groups.len(), 1);
+    }
+
+    #[test]
+    fn a_change_shows_in_the_sum_of_every_subject_that_it_can_reach() {
+        let patterns = ["a", "a.b", "a.b.c", "a.*", "a.>", "*", ">", "*.b", "b.c.*", "a.b.>"];
+        let subjects = ["a", "a.b", "a.b.c", "b", "b.c", "b.c.d", "a.c", "x.b"];
+        for text in patterns {
+            for subject in subjects {
+                let mut interest = Interest::default();
+                let shards = Shards::of(subject.as_bytes());
+                let before = interest.generations().sum(shards);
+                interest.subscribe(pattern(text), None, target(1));
+                let reached = !plain(&interest, subject).is_empty();
+                let changed = interest.generations().sum(shards) != before;
+                assert!(changed || !reached, "{text} reaches {subject} without a trace");
+            }
+        }
+    }
+
+    #[test]
+    fn churn_of_inboxes_leaves_other_subjects_alone() {
+        let mut interest = Interest::default();
+        let shards = Shards::of(b"orders.eu.created");
+        let before = interest.generations().sum(shards);
+        for i in 0..1000 {
+            let text = format!("_INBOX.{i:022}");
+            interest.subscribe(pattern(&text), None, target(i));
+            interest.unsubscribe(pattern(&text), None, target(i));
+        }
+        // Two counts each in 2,048 shards: a few may fall into ours, most must not.
+        assert!(interest.generations().sum(shards) - before < 40);
+    }
+}

@@ -1,0 +1,242 @@
+// What users of the NATS client for Node do, against the server binary named by SERVER_BIN.
+// Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { createServer, connect as dial } from "node:net";
+import { spawn } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { connect, errors, headers as newHeaders } from "@nats-io/transport-node";
+
+const WAIT_MS = 20_000;
+const text = (msg) => msg.string();
+
+class Server {
+  async start() {
+    if (!this.port) {
+      const probe = createServer().listen(0, "127.0.0.1");
+      await once(probe, "listening");
+      this.port = probe.address().port;
+      probe.close();
+      await once(probe, "close");
+    }
+    this.process = spawn(process.env.SERVER_BIN, ["-a", "127.0.0.1", "-p", `${this.port}`], { stdio: "ignore" });
+    for (let i = 0; i < 2000; i++) {
+      const listens = await new Promise((resolve) => {
+        const socket = dial(this.port, "127.0.0.1", () => { socket.destroy(); resolve(true); });
+        socket.on("error", () => resolve(false));
+      });
+      if (listens) return;
+      await sleep(10);
+    }
+    throw new Error("the server does not listen");
+  }
+
+  async stop() {
+    const exit = once(this.process, "exit");
+    this.process.kill("SIGKILL");
+    await exit;
+  }
+
+  connect(options = {}) {
+    return connect({ servers: `127.0.0.1:${this.port}`, ...options });
+  }
+}
+
+async function take(sub, count) {
+  const got = [];
+  for await (const msg of sub) {
+    got.push(msg);
+    if (got.length === count) break;
+  }
+  return got;
+}
+
+const scenarios = {
+  async publish_subscribe(server) {
+    const nc = await server.connect();
+    const sub = nc.subscribe("greet", { max: 1000 });
+    for (let i = 0; i < 1000; i++) nc.publish("greet", `${i}`);
+    assert.deepEqual((await take(sub, 1000)).map(text), [...Array(1000).keys()].map(String));
+    await nc.close();
+  },
+
+  async wildcards(server) {
+    const nc = await server.connect();
+    const star = nc.subscribe("a.*.c");
+    const rest = nc.subscribe("a.>");
+    for (const subject of ["a.b.c", "a.b.d", "a.c", "b.b.c", "a.x.c", "a.b.c.d", "a"]) nc.publish(subject);
+    await nc.flush();
+    assert.equal(star.getReceived(), 2);
+    assert.equal(rest.getReceived(), 5);
+    assert.deepEqual((await take(star, 2)).map((m) => m.subject), ["a.b.c", "a.x.c"]);
+    assert.deepEqual((await take(rest, 5)).map((m) => m.subject), ["a.b.c", "a.b.d", "a.c", "a.x.c", "a.b.c.d"]);
+    await nc.close();
+  },
+
+  async queue_groups(server) {
+    const got = [[], [], []];
+    let done;
+    const all = new Promise((resolve) => (done = resolve));
+    const workers = await Promise.all(got.map(() => server.connect()));
+    for (const [i, worker] of workers.entries()) {
+      worker.subscribe("jobs", {
+        queue: "workers",
+        callback: (_, msg) => {
+          got[i].push(Number(msg.string()));
+          if (got.flat().length >= 600) done();
+        },
+      });
+      await worker.flush();
+    }
+    const nc = await server.connect();
+    for (let i = 0; i < 600; i++) nc.publish("jobs", `${i}`);
+    await all;
+    assert.deepEqual(got.flat().sort((a, b) => a - b), [...Array(600).keys()]);
+    assert.ok(got.every((mine) => mine.length > 0), "a member got nothing");
+    for (const connection of [...workers, nc]) await connection.close();
+  },
+
+  async request_reply(server) {
+    const service = await server.connect();
+    const nc = await server.connect();
+    service.subscribe("double", { callback: (_, msg) => msg.respond(msg.string().repeat(2)) });
+    await service.flush();
+    const asked = [...Array(200).keys()].map(String);
+    const answers = await Promise.all(asked.map((i) => nc.request("double", i, { timeout: WAIT_MS })));
+    assert.deepEqual(answers.map(text), asked.map((i) => i + i));
+    await nc.close();
+    await service.close();
+  },
+
+  async no_responders(server) {
+    const nc = await server.connect();
+    await assert.rejects(nc.request("nobody.home", "?", { timeout: WAIT_MS }), (error) => {
+      const cause = error instanceof errors.NoRespondersError ? error : error.cause;
+      assert.ok(cause instanceof errors.NoRespondersError, String(error));
+      return true;
+    });
+    await nc.close();
+  },
+
+  async headers(server) {
+    const nc = await server.connect();
+    const sub = nc.subscribe("h");
+    const sent = newHeaders();
+    sent.append("Trace", "abc-123");
+    sent.append("Trace", "second value");
+    sent.append("Content-Type", "text/plain; charset=utf-8");
+    sent.append("Long", "x".repeat(3000));
+    nc.publish("h", "body", { headers: sent });
+    nc.publish("h", "", { headers: sent });
+    const [first, second] = await take(sub, 2);
+    assert.equal(first.string(), "body");
+    assert.equal(second.string(), "");
+    for (const msg of [first, second]) {
+      assert.deepEqual(msg.headers.values("Trace"), ["abc-123", "second value"]);
+      assert.equal(msg.headers.get("Content-Type"), "text/plain; charset=utf-8");
+      assert.equal(msg.headers.get("Long").length, 3000);
+    }
+    await nc.close();
+  },
+
+  async large_payload(server) {
+    const nc = await server.connect();
+    const other = await server.connect();
+    const sub = other.subscribe("large");
+    await other.flush();
+    assert.equal(nc.info.max_payload, 1024 * 1024);
+    const payload = randomBytes(nc.info.max_payload);
+    for (let i = 0; i < 4; i++) nc.publish("large", payload);
+    for (const msg of await take(sub, 4)) assert.ok(payload.equals(msg.data), "payload changed on its way");
+    await nc.close();
+    await other.close();
+  },
+
+  async drain(server) {
+    const publisher = await server.connect();
+    const nc = await server.connect();
+    const sub = nc.subscribe("d");
+    await nc.flush();
+    let got = 0;
+    const reading = (async () => {
+      for await (const _ of sub) {
+        await sleep(1);
+        got++;
+      }
+    })();
+    for (let i = 0; i < 100; i++) publisher.publish("d", `${i}`);
+    await publisher.flush();
+    await nc.flush();
+    await nc.drain();
+    await reading;
+    assert.equal(got, 100);
+    assert.ok(nc.isClosed());
+    await publisher.close();
+  },
+
+  async flush(server) {
+    const nc = await server.connect();
+    for (let i = 0; i < 50; i++) {
+      nc.publish("nobody", "x".repeat(1000));
+      await nc.flush();
+    }
+    assert.equal(nc.stats().outMsgs, 50);
+    await nc.close();
+  },
+
+  async many_subjects(server) {
+    const nc = await server.connect();
+    const subs = [...Array(2000).keys()].map((i) => nc.subscribe(`many.${i}.subject`, { max: 1 }));
+    for (let i = 0; i < 2000; i++) nc.publish(`many.${i}.subject`, `${i}`);
+    for (const [i, sub] of subs.entries()) assert.equal((await take(sub, 1))[0].string(), `${i}`);
+    await nc.close();
+  },
+
+  async unsubscribe_after(server) {
+    const nc = await server.connect();
+    const sub = nc.subscribe("limited");
+    sub.unsubscribe(5);
+    for (let i = 0; i < 20; i++) nc.publish("limited", `${i}`);
+    const got = [];
+    for await (const msg of sub) got.push(msg.string());
+    assert.deepEqual(got, ["0", "1", "2", "3", "4"]);
+    await nc.flush();
+    assert.equal(nc.stats().inMsgs, 5);
+    await nc.close();
+  },
+
+  async reconnect(server) {
+    const nc = await server.connect({ reconnectTimeWait: 50, maxReconnectAttempts: -1 });
+    const back = (async () => {
+      for await (const status of nc.status()) if (status.type === "reconnect") return;
+    })();
+    const messages = nc.subscribe("again")[Symbol.asyncIterator]();
+    nc.publish("again", "before");
+    assert.equal((await messages.next()).value.string(), "before");
+    await server.stop();
+    await server.start();
+    await back;
+    await nc.flush();
+    nc.publish("again", "after");
+    assert.equal((await messages.next()).value.string(), "after");
+    await nc.close();
+  },
+};
+
+const server = new Server();
+await server.start();
+let failed = 0;
+for (const [name, scenario] of Object.entries(scenarios)) {
+  const limit = sleep(60_000, "late", { ref: false });
+  try {
+    if ((await Promise.race([scenario(server), limit])) === "late") throw new Error("not done within a minute");
+    console.log(`ok ${name}`);
+  } catch (error) {
+    failed++;
+    console.log(`FAIL ${name} ${String(error.message ?? error).replaceAll("\n", " ")}`);
+  }
+}
+await server.stop();
+process.exit(failed ? 1 : 0);

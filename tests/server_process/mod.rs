@@ -1,0 +1,151 @@
+//! A server under test: a child process on a free port, killed and its files removed on drop.
+//!
+//! Knows nothing of the protocol beyond the log lines that every tool around nats-server scrapes
+//! (`Listening for client connections on HOST:PORT`, `Server is ready`). Used by several test binaries,
+//! each of which needs a part of it.
+#![allow(dead_code)]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A debug build on a loaded machine may need a while; a healthy server needs a few milliseconds.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const POLL_EVERY: Duration = Duration::from_millis(2);
+
+/// The server that the tests judge: `RINGMAIN_BIN`, or the `ringmain` that cargo has just built.
+pub fn candidate() -> PathBuf {
+    match std::env::var_os("RINGMAIN_BIN") {
+        Some(path) => path.into(),
+        None => env!("CARGO_BIN_EXE_ringmain").into(),
+    }
+}
+
+/// The real nats-server: `NATS_SERVER`, or the one that the test environment installs; `None` when absent.
+pub fn reference() -> Option<PathBuf> {
+    let path = match std::env::var_os("NATS_SERVER") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/py/bin/nats-server"),
+    };
+    path.is_file().then_some(path)
+}
+
+/// Prints past the test harness's capture: what was skipped must show in a passing run too.
+pub fn announce(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// A running server.
+pub struct ServerProcess {
+    child: Child,
+    dir: tempfile::TempDir,
+    /// Where clients connect.
+    pub address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts `binary` on a free port of 127.0.0.1 with `config` as its configuration file (none if empty).
+    pub fn start(binary: &Path, config: &str) -> Result<Self, String> {
+        Self::start_with(binary, config, &["-a", "127.0.0.1", "-p", "-1"])
+    }
+
+    /// As [`Self::start`], with all other arguments chosen by the caller. They must make it listen on a port.
+    pub fn start_with(binary: &Path, config: &str, arguments: &[&str]) -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
+        let log_path = dir.path().join("log");
+        let log = File::create(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
+        let mut command = Command::new(binary);
+        command.args(arguments).current_dir(dir.path());
+        if !config.is_empty() {
+            let path = dir.path().join("server.conf");
+            fs::write(&path, config).map_err(|e| format!("{}: {e}", path.display()))?;
+            command.arg("-c").arg(path);
+        }
+        let stdout = log.try_clone().map_err(|e| format!("log: {e}"))?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(log);
+        let child = command.spawn().map_err(|e| format!("{}: {e}", binary.display()))?;
+        let unset = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { child, dir, address: unset };
+
+        let give_up = Instant::now() + READY_WITHIN;
+        loop {
+            let log = server.log();
+            if let (Some(address), true) = (listening_address(&log), log.contains("Server is ready")) {
+                server.address = address;
+                return Ok(server);
+            }
+            if let Ok(Some(status)) = server.child.try_wait() {
+                return Err(format!(
+                    "{} ended ({status}) before it was ready:\n{}",
+                    binary.display(),
+                    server.log()
+                ));
+            }
+            if Instant::now() > give_up {
+                return Err(format!("{} was not ready within {READY_WITHIN:?}:\n{log}", binary.display()));
+            }
+            std::thread::sleep(POLL_EVERY);
+        }
+    }
+
+    /// Everything that the server has written to stdout and stderr so far.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A path inside the server's own temporary directory, which is also its working directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("own child")
+    }
+
+    /// Sends a signal to the server.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid fits");
+        // SAFETY: kill takes no pointers, and the pid is that of a child not yet waited for.
+        let result = unsafe { libc::kill(pid, signal) };
+        assert_eq!(result, 0, "kill: {}", io::Error::last_os_error());
+    }
+
+    /// The entries of `/proc/PID/fd`.
+    pub fn open_files(&self) -> usize {
+        let listing = fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        listing.expect("/proc of a live child").count()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Calls `condition` until it holds; panics with `what` when it does not within `limit`.
+#[track_caller]
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < give_up, "not within {limit:?}: {what}");
+        std::thread::sleep(POLL_EVERY);
+    }
+}
+
+fn listening_address(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once("Listening for client connections on ")?;
+    let (address, _) = rest.split_once('\n')?;
+    address.trim().replace("0.0.0.0", "127.0.0.1").parse().ok()
+}
