@@ -181,6 +181,12 @@ pub fn parse_args(words: &[String]) -> Result<Args, ArgsError> {
     Ok(args)
 }
 
+/// For the test that the help is complete.
+#[cfg(test)]
+pub(super) fn flag_names() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().flat_map(|(names, _)| names.iter().copied())
+}
+
 fn boolean(name: &str, value: &str) -> Result<bool, ArgsError> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -211,7 +217,7 @@ mod tests {
 
     #[test]
     fn names_stand_once() {
-        let names: Vec<&str> = FLAGS.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+        let names: Vec<&str> = flag_names().collect();
         for (index, name) in names.iter().enumerate() {
             assert!(!names[index + 1..].contains(name), "{name} stands twice");
         }

@@ -26,12 +26,6 @@ pub enum ConfigError {
     /// The file of `-c` cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The file has no option at all.
-    #[error("{file}: config has no values or is empty")]
-    Empty {
-        /// Its path.
-        file: String,
-    },
     /// The file is not in the configuration language.
     #[error(transparent)]
     Lang(#[from] LangError),
@@ -134,6 +128,12 @@ pub enum Problem {
 /// Something to tell the operator that does not prevent a start.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum Warning {
+    /// The file has no option at all: print it like the next one; `-t` fails on it.
+    #[error("{file}: config has no values or is empty")]
+    Empty {
+        /// Its path.
+        file: String,
+    },
     /// Print on standard error before the log starts, as the reference does; `-t` fails on it.
     #[error("{at}: invalid use of field {field:?}: {field} should be converted to a duration")]
     NotADuration {
@@ -150,6 +150,6 @@ pub enum Warning {
 impl Warning {
     /// Whether `-t` reports the file as wrong because of it.
     pub fn fails_test(&self) -> bool {
-        matches!(self, Warning::NotADuration { .. })
+        matches!(self, Warning::NotADuration { .. } | Warning::Empty { .. })
     }
 }

@@ -159,10 +159,10 @@ fn read_file(
 ) -> Result<(Options, Vec<Warning>), ConfigError> {
     let text = files.read(file)?;
     let map = lang::parse(file, &text, files, environment)?;
+    let decode::Decoded { mut options, problems, mut warnings } = decode(&map);
     if map.is_empty() {
-        return Err(ConfigError::Empty { file: file.to_owned() });
+        warnings.push(Warning::Empty { file: file.to_owned() });
     }
-    let decode::Decoded { mut options, problems, warnings } = decode(&map);
     if !problems.is_empty() {
         return Err(ConfigError::Options { problems, warnings });
     }
@@ -267,4 +267,286 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
         warnings.push(Warning::LargePayload);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU8, NonZeroU32};
+    use std::time::Duration;
+
+    use super::super::options::{KeyAt, User};
+    use super::*;
+    use crate::config::lang::ReadError;
+
+    /// One file, `c`, and no environment.
+    struct OneFile<'a>(&'a str);
+
+    impl Files for OneFile<'_> {
+        fn read(&self, path: &str) -> Result<String, ReadError> {
+            assert_eq!(path, "c");
+            Ok(self.0.to_owned())
+        }
+    }
+
+    impl Environment for OneFile<'_> {
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+
+    fn start(line: &str, file: &str) -> Result<Startup, ConfigError> {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        load_from(words, &OneFile(file), &OneFile(file))
+    }
+
+    fn options(line: &str, file: &str) -> Options {
+        match start(line, file) {
+            Ok(Startup::Run(options, _)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn error(line: &str, file: &str) -> String {
+        start(line, file).expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn without_file_and_flags_there_are_the_defaults() {
+        assert_eq!(options("", ""), Options::default());
+    }
+
+    #[test]
+    fn every_core_option_reaches_its_field() {
+        let file = "
+            listen: \"[::1]:4333\", client_advertise: \"example.org:1\", server_name: s, workers: 3
+            debug: true, trace_verbose: true, trace_headers: true, max_traced_msg_len: 10
+            logtime: false, logtime_utc: true, log_file: /l, pid_file: /p, ports_file_dir: /d
+            max_connections: 10K, max_subscriptions: 7, max_subscription_tokens: 8
+            max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
+            ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
+            no_header_support: true, no_fast_producer_stall: true
+            lame_duck_duration: 31s, lame_duck_grace_period: 1s
+            authorization { user: a, pass: b, timeout: 0.5 }
+        ";
+        let expected = Options {
+            config_file: Some("c".into()),
+            config_digest: options("-c c", file).config_digest,
+            host: "::1".into(),
+            port: Port::Fixed(4333),
+            client_advertise: Some("example.org:1".into()),
+            server_name: Some("s".into()),
+            workers: NonZeroU32::new(3),
+            debug: true,
+            trace: true,
+            trace_verbose: true,
+            trace_headers: true,
+            max_traced_msg_len: NonZeroU32::new(10),
+            logtime: false,
+            logtime_utc: true,
+            log_file: Some("/l".into()),
+            pid_file: Some("/p".into()),
+            ports_file_dir: Some("/d".into()),
+            max_connections: 10_000,
+            max_subscriptions: NonZeroU32::new(7),
+            max_subscription_tokens: NonZeroU8::new(8),
+            max_control_line: 1024,
+            max_payload: 2 << 20,
+            max_pending: 3 << 20,
+            ping_interval: Duration::from_millis(1500),
+            ping_max: 4,
+            write_deadline: Duration::from_secs(5),
+            no_header_support: true,
+            no_fast_producer_stall: true,
+            lame_duck_duration: Duration::from_secs(31),
+            lame_duck_grace_period: Duration::from_secs(1),
+            authorization: super::super::options::Authorization {
+                credentials: Credentials::UserPassword {
+                    user: "a".into(),
+                    password: Password::Plain("b".into()),
+                },
+                timeout: Duration::from_millis(500),
+            },
+            not_supported: Vec::new(),
+        };
+        assert_eq!(options("-c c", file), expected);
+    }
+
+    #[test]
+    fn every_flag_overrides_the_file() {
+        let file = "
+            listen: \"h:1\", client_advertise: x, server_name: x, workers: 1, debug: true, trace: false
+            logtime: true, log_file: x, pid_file: x, ports_file_dir: x, max_traced_msg_len: 1
+            authorization { user: a, pass: b }
+        ";
+        let line = "-c c -a ::1 -p -1 --client_advertise y -n y --workers 0 -D=false -VV -T=false -l y -P y \
+            --ports_file_dir y --max_traced_msg_len 5 --user c --logtime_utc";
+        let options = options(line, file);
+        assert_eq!((options.host.as_str(), options.port), ("::1", Port::Random));
+        assert_eq!(options.client_advertise.as_deref(), Some("y"));
+        assert_eq!(options.server_name.as_deref(), Some("y"));
+        assert_eq!(options.workers, None);
+        assert_eq!((options.debug, options.trace, options.trace_verbose), (false, true, true));
+        assert_eq!((options.logtime, options.logtime_utc), (false, true));
+        assert_eq!(options.log_file, Some("y".into()));
+        assert_eq!(options.pid_file, Some("y".into()));
+        assert_eq!(options.ports_file_dir, Some("y".into()));
+        assert_eq!(options.max_traced_msg_len, NonZeroU32::new(5));
+        let expected = Credentials::UserPassword { user: "c".into(), password: Password::Plain("b".into()) };
+        assert_eq!(options.authorization.credentials, expected);
+    }
+
+    #[test]
+    fn flags_and_file_that_contradict_each_other_are_an_error() {
+        let users = "authorization { users: [ { user: a, pass: b } ] }";
+        assert_eq!(
+            error("-c c --user x --pass y", users),
+            "Can not have a single user/pass and a users array"
+        );
+        assert_eq!(error("-c c --auth x", users), "Can not have a token and a users array");
+        assert_eq!(error("-c c --auth x", "authorization { user: a }"), "Cannot have a user/pass and token");
+        assert_eq!(error("--user a --auth x", ""), "Cannot have a user/pass and token");
+        assert_eq!(error("--pass x", ""), "a password without a user would let everybody in");
+    }
+
+    #[test]
+    fn users_keep_their_order_and_their_kind_of_password() {
+        let hash = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
+        let file = format!("authorization {{ users: [ {{user: z, pass: {hash}}}, {{username: a}} ] }}");
+        let expected = Credentials::Users(vec![
+            User { user: "z".into(), password: Password::Bcrypt(hash.into()) },
+            User { user: "a".into(), password: Password::Plain(String::new()) },
+        ]);
+        let credentials = options("-c c", &file).authorization.credentials;
+        assert_eq!(credentials, expected);
+        assert!(!format!("{credentials:?}").contains("3kIDa"), "Debug never shows a password");
+    }
+
+    #[test]
+    fn zero_and_negative_limits_mean_what_they_mean_in_the_reference() {
+        let o =
+            options("-c c", "max_connections: 0, max_subs: 0, max_traced_msg_len: -1, port: 0, ping_max: 0");
+        assert_eq!((o.max_connections, o.max_subscriptions, o.max_traced_msg_len), (0, None, None));
+        assert_eq!((o.port, o.ping_max), (Port::Fixed(4222), 2));
+        assert_eq!(options("-c c", "max_conn: -1").max_connections, 0);
+        assert_eq!(options("-c c", "max_payload: 0").max_payload, 1 << 20);
+        assert_eq!(options("-c c", "max_payload: -1, max_pending: 3MB").max_payload, 3 << 20);
+        assert_eq!(options("-c c", "write_deadline: 0s").write_deadline, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_reported_with_its_place() {
+        let options =
+            options("-c c -js -m 8222", "debug: true\n  http: 8222\njetstream: disabled\nleafnodes {}\n");
+        let at = |line, column| Some(lang::Position { file: "c".into(), line, column });
+        assert_eq!(
+            options.not_supported,
+            [
+                KeyAt { name: "http".into(), at: at(2, 3) },
+                KeyAt { name: "leafnodes".into(), at: at(4, 1) },
+                KeyAt { name: "-js".into(), at: None },
+                KeyAt { name: "-m".into(), at: None },
+            ]
+        );
+        let warning = "not supported yet: http (c:2:3), leafnodes (c:4:1), -js, -m";
+        assert_eq!(options.not_supported_warning().as_deref(), Some(warning));
+    }
+
+    #[test]
+    fn what_would_be_less_secure_than_asked_does_not_start() {
+        for (line, file, name) in [
+            ("--tls", "", "--tls"),
+            ("--tlscert=x", "", "--tlscert"),
+            ("-c c", "tls {}", "c:1:0: tls"),
+            ("-c c", "accounts {}", "c:1:0: accounts"),
+            ("-c c", "operator: x", "c:1:0: operator"),
+            ("-c c", "authorization { auth_callout {} }", "c:1:16: authorization.auth_callout"),
+        ] {
+            let expected = format!(
+                "{name} is not supported yet, and running without it would be less secure than asked"
+            );
+            assert_eq!(error(line, file), expected);
+        }
+    }
+
+    #[test]
+    fn warnings_do_not_prevent_a_start_but_fail_the_test() {
+        let file = "ping_interval: 5, max_payload: 9MB";
+        let Ok(Startup::Run(options, warnings)) = start("-c c", file) else { panic!("a start") };
+        assert_eq!(options.ping_interval, Duration::from_secs(5));
+        let texts: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "c:1:0: invalid use of field \"ping_interval\": ping_interval should be converted to a duration",
+                "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance",
+            ]
+        );
+        let Ok(Startup::Run(_, warnings)) = start("-c c", "# nothing") else { panic!("a start") };
+        assert_eq!(warnings, [Warning::Empty { file: "c".into() }]);
+        let Ok(Startup::PrintAndExit { code: 1, .. }) = start("-t -c c", "") else { panic!("exit status 1") };
+        let Ok(Startup::PrintAndExit { code: 1, .. }) = start("-t -c c", file) else {
+            panic!("exit status 1")
+        };
+        let Ok(Startup::PrintAndExit { code: 0, .. }) = start("-t -c c", "max_payload: 9MB") else {
+            panic!("exit status 0")
+        };
+    }
+
+    #[test]
+    fn flags_are_checked_like_the_file() {
+        assert_eq!(error("-p 99999", ""), "port 99999 is out of range: -1 (random) or 1 to 65535");
+        assert_eq!(error("--workers -1", ""), "workers must be 0 (one per core) to 1024");
+        assert_eq!(error("-t", ""), "must specify [-c, --config] option to check configuration file syntax");
+        assert_eq!(error("-D foo", ""), "unrecognized command: \"foo\"");
+        let words = ["-n", "a b"].map(OsString::from);
+        let result = load_from(words, &OneFile(""), &OneFile(""));
+        assert_eq!(result, Err(ConfigError::Startup(Problem::ServerNameSpaces)));
+    }
+
+    #[test]
+    fn help_and_version_win_over_the_rest() {
+        for line in ["-h", "--help", "help", "-t help", "-v -h"] {
+            let Ok(Startup::PrintAndExit { stdout, stderr, code: 0 }) = start(line, "") else {
+                panic!("{line}")
+            };
+            assert!(stdout.contains("Usage: ") && stderr.is_empty(), "{line}");
+        }
+        for line in ["-v", "--version", "version", "-c c -v"] {
+            let Ok(Startup::PrintAndExit { stdout, code: 0, .. }) = start(line, "") else { panic!("{line}") };
+            assert_eq!(stdout.lines().next(), Some("nats-server: v2.15.1"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_that_cannot_be_read_prints_the_help_and_exits_with_0_as_the_reference() {
+        let Ok(Startup::PrintAndExit { stdout, stderr, code: 0 }) = start("-x -v", "") else { panic!() };
+        assert_eq!(stderr, "flag provided but not defined: -x\n");
+        assert!(stdout.contains("Usage: "));
+    }
+
+    #[test]
+    fn the_help_names_every_flag() {
+        for name in super::super::args::flag_names() {
+            let dashes = if name.len() == 1 || ["sl", "VV", "DV", "DVV", "ms", "js", "sd"].contains(&name) {
+                "-"
+            } else {
+                "--"
+            };
+            assert!(help::HELP.contains(&format!("{dashes}{name}")), "{dashes}{name}");
+        }
+    }
+
+    #[test]
+    fn signals_have_a_name_and_a_target() {
+        for (line, expected) in [
+            ("-sl reload", (Signal::Reload, SignalTarget::OnlyProcess)),
+            ("--signal ldm=12", (Signal::LameDuck, SignalTarget::Pid(12))),
+            ("--signal=stop=/x/y.pid", (Signal::Stop, SignalTarget::PidFile("/x/y.pid".into()))),
+            ("-sl quit=-1", (Signal::Quit, SignalTarget::PidFile("-1".into()))),
+            ("-sl term=", (Signal::Term, SignalTarget::OnlyProcess)),
+        ] {
+            assert_eq!(start(line, ""), Ok(Startup::Signal(expected.0, expected.1)), "{line}");
+        }
+        assert_eq!(error("-sl foo=1", ""), "unknown signal \"foo\"");
+    }
 }

@@ -257,7 +257,12 @@ impl<'a> Lexer<'a> {
     fn size_or_string(&mut self, start: usize, at: Position) -> Result<Scalar, LangError> {
         self.next();
         self.skip_while(|c| matches!(c, 'b' | 'B' | 'i' | 'I'));
-        if ends_number(self.peek()) { self.integer(start, at) } else { self.bare_string(start) }
+        // Before a closing bracket, a number with a suffix is a string: that is how `[10ms, 5m]` keeps its minutes.
+        if ends_number(self.peek()) && self.peek() != Some(']') {
+            self.integer(start, at)
+        } else {
+            self.bare_string(start)
+        }
     }
 
     fn integer(&mut self, start: usize, at: Position) -> Result<Scalar, LangError> {

@@ -4,7 +4,7 @@
 //! `include` and the variables of the environment are asked for through [`Files`] and [`Environment`], so that this
 //! room touches neither disk nor process state.
 //!
-//! What it is not: it knows no option names. [`crate::config::options`] gives the tree its meaning.
+//! What it is not: it knows no option names. [`crate::config::Options`] gives the tree its meaning.
 //!
 //! Invariants: no input makes the parser panic; nesting is bounded by [`NESTING_MAX`] and includes by
 //! [`INCLUDES_NESTED_MAX`]; what one file can pull in altogether by [`INCLUDES_TOTAL_MAX`].
@@ -12,9 +12,9 @@
 //! The reference is the lexer and parser of nats-server 2.15; `docs/configuration.md` lists where this one accepts
 //! more, or refuses what the reference reads as something nobody meant.
 //!
-//! * [`lexer`](self): characters, positions, and the scanning of one scalar;
+//! * `lexer`: characters, positions, and the scanning of one scalar;
 //! * `parser`: maps, arrays, variables, includes;
-//! * [`value`](self): the tree;
+//! * `value`: the tree;
 //! * `digest`: the fingerprint that `-t` and the start-up log print.
 
 mod digest;

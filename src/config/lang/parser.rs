@@ -28,6 +28,9 @@ const VARIABLE_BYTES_MAX: usize = 64 << 20;
 /// How deep the values of environment variables may refer to further variables.
 const ENVIRONMENT_NESTED_MAX: usize = 16;
 
+/// Values of the environment parsed altogether: variables that name several others each would branch without end.
+const ENVIRONMENT_TOTAL_MAX: u32 = 1000;
+
 /// Where the texts of included files come from.
 pub trait Files {
     /// The text of the file at `path`, which is relative to the directory of the first file's own path.
@@ -59,8 +62,14 @@ pub fn parse(
     files: &dyn Files,
     environment: &dyn Environment,
 ) -> Result<Map, LangError> {
-    let mut session =
-        Session { files, environment, includes_total: 0, variable_bytes: 0, environment_open: Vec::new() };
+    let mut session = Session {
+        files,
+        environment,
+        includes_total: 0,
+        variable_bytes: 0,
+        environment_total: 0,
+        environment_open: Vec::new(),
+    };
     parse_file(&mut session, file, text, 0, 0)
 }
 
@@ -70,6 +79,7 @@ struct Session<'s> {
     environment: &'s dyn Environment,
     includes_total: u32,
     variable_bytes: usize,
+    environment_total: u32,
     /// The environment variables whose values are being parsed, outermost first: a name twice in it is a cycle.
     environment_open: Vec<String>,
 }
@@ -99,14 +109,23 @@ fn parse_file(
 }
 
 impl Parser<'_, '_, '_> {
-    /// The whole file. Braces around it (JSON) carry no meaning: at this level they are skipped wherever a key could
-    /// start, closed or not, as in the reference.
+    /// The whole file. Braces around all of it (JSON) or around parts carry no meaning; whether they are closed does not
+    /// matter, and one closing brace too many at the very end is ignored, all as in the reference.
     fn top(&mut self) -> Result<(), LangError> {
+        let mut braces_open: u32 = 0;
         loop {
             match self.lexer.peek() {
                 None => return Ok(()),
-                Some(c) if c.is_whitespace() || matches!(c, '{' | '}') => {
+                Some(c) if c.is_whitespace() => {
                     self.lexer.next();
+                }
+                Some('{') => {
+                    self.lexer.next();
+                    braces_open += 1;
+                }
+                Some('}') if braces_open > 0 || self.lexer.rest()[1..].trim().is_empty() => {
+                    self.lexer.next();
+                    braces_open = braces_open.saturating_sub(1);
                 }
                 Some('/') if !self.lexer.rest().starts_with("//") => {
                     return Err(self.lexer.error(SyntaxError::EndOfText));
@@ -123,22 +142,25 @@ impl Parser<'_, '_, '_> {
                     if !self.try_include(&key)? {
                         self.assignment(key)?;
                     }
-                    self.top_value_end()?;
+                    if self.top_value_end()? {
+                        braces_open = braces_open.saturating_sub(1);
+                    }
                 }
             }
         }
     }
 
-    fn top_value_end(&mut self) -> Result<(), LangError> {
+    /// True where the value ended with a closing brace.
+    fn top_value_end(&mut self) -> Result<bool, LangError> {
         self.lexer.skip_while(is_blank);
         if self.lexer.skip_comment() {
-            return Ok(());
+            return Ok(false);
         }
         match self.lexer.peek() {
-            None => Ok(()),
+            None => Ok(false),
             Some(c) if is_newline(c) || matches!(c, ';' | ',' | '}') => {
                 self.lexer.next();
-                Ok(())
+                Ok(c == '}')
             }
             Some(_) => Err(self.lexer.error_at_next(SyntaxError::TopValueEnd)),
         }
@@ -303,14 +325,18 @@ impl Parser<'_, '_, '_> {
                 return Ok(node.value.clone());
             }
         }
-        let open = &mut self.session.environment_open;
+        let open = &self.session.environment_open;
         if open.iter().any(|other| other == name) || open.len() == ENVIRONMENT_NESTED_MAX {
             return Err(LangError::VariableCycle { at: at.clone(), name: name.to_owned() });
         }
         let Some(text) = self.session.environment.variable(name) else {
             return Err(LangError::VariableNotFound { at: at.clone(), name: name.to_owned() });
         };
-        open.push(name.to_owned());
+        self.session.environment_total += 1;
+        if self.session.environment_total > ENVIRONMENT_TOTAL_MAX {
+            return Err(LangError::TooDeep { at: at.clone() });
+        }
+        self.session.environment_open.push(name.to_owned());
         let parsed = parse_file(
             self.session,
             self.lexer.file(),
@@ -399,10 +425,43 @@ impl Extent {
     }
 }
 
-/// `path` seen from the directory of `file`. A leading slash does not make it absolute: the reference joins the two.
+/// `path` seen from the directory of `file`, without `.`, `..` and doubled slashes where they can go. A leading slash
+/// does not make it absolute: the reference joins the two.
 fn join(file: &str, path: &str) -> String {
-    match file.rsplit_once('/') {
-        Some((directory, _)) => format!("{directory}/{}", path.trim_start_matches('/')),
-        None => path.trim_start_matches('/').to_owned(),
+    let directory = file.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let is_absolute = file.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in directory.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if is_absolute => {}
+            part => parts.push(part),
+        }
+    }
+    let joined = parts.join("/");
+    if is_absolute { format!("/{joined}") } else { joined }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn includes_start_in_the_directory_of_the_including_file() {
+        for (file, path, joined) in [
+            ("a.conf", "b.conf", "b.conf"),
+            ("a.conf", "./b.conf", "b.conf"),
+            ("a.conf", "../b.conf", "../b.conf"),
+            ("/etc/nats/a.conf", "b.conf", "/etc/nats/b.conf"),
+            ("/etc/nats/a.conf", "../b/c.conf", "/etc/b/c.conf"),
+            ("/a.conf", "../../b.conf", "/b.conf"),
+            ("x/a.conf", "/etc/b.conf", "x/etc/b.conf"),
+            ("../x/a.conf", "../../b.conf", "../../b.conf"),
+        ] {
+            assert_eq!(join(file, path), joined, "{file} {path}");
+        }
     }
 }

@@ -1,0 +1,346 @@
+//! Configurations and what becomes of them: `tests/config/cases.txt`, readable and extended by hand.
+//!
+//! A case has a configuration, perhaps files to include and variables of the environment, and two outcomes of `-t`:
+//! Ringmain's, and what nats-server 2.15.1 printed for the same files (`same`, or its own text). A valid outcome shows
+//! the digest, so equal digests prove equal trees.
+//!
+//! * `CONFIG_RECORD=1 NATS_SERVER=/path/to/nats-server cargo test --test config` writes both outcomes anew: look at the
+//!   difference before you commit it;
+//! * `NATS_SERVER=…` alone holds the written outcomes of nats-server against the real one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::Command;
+
+use proptest::prelude::*;
+use ringmain::config::lang::{self, Environment, Files, ReadError, Value};
+use ringmain::config::{Startup, load_from};
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/cases.txt");
+const MAIN: &str = "server.conf";
+
+#[derive(Default, Clone)]
+struct Case {
+    name: String,
+    /// By name; the configuration itself is [`MAIN`].
+    files: BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
+    ringmain: String,
+    reference: String,
+}
+
+impl Files for Case {
+    fn read(&self, path: &str) -> Result<String, ReadError> {
+        let missing = || ReadError { path: path.to_owned(), reason: "no such file or directory".to_owned() };
+        self.files.get(path).cloned().ok_or_else(missing)
+    }
+}
+
+impl Environment for Case {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.environment.get(name).cloned()
+    }
+}
+
+#[test]
+fn every_case_ends_as_written() {
+    let text = std::fs::read_to_string(CASES).expect("the cases are there");
+    let (head, cases) = read_cases(&text);
+    assert!(cases.len() > 100, "the file of cases was read");
+    let reference = std::env::var_os("NATS_SERVER");
+    if std::env::var_os("CONFIG_RECORD").is_some() {
+        let reference = reference.expect("recording needs NATS_SERVER");
+        let recorded = cases.into_iter().map(|case| record(case, &reference)).collect::<Vec<_>>();
+        std::fs::write(CASES, write_cases(&head, &recorded)).expect("the cases can be written");
+        return;
+    }
+    let mut wrong = String::new();
+    for case in &cases {
+        let outcome = ringmain(case);
+        if outcome != case.ringmain {
+            let _ = writeln!(wrong, "{}: expected\n{}got\n{outcome}", case.name, case.ringmain);
+        }
+        if let Some(reference) = &reference {
+            let outcome = same_or(&case.ringmain, &nats_server(case, reference));
+            if sorted(&outcome) != sorted(&case.reference) {
+                let _ = writeln!(wrong, "{}: nats-server now says\n{outcome}", case.name);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+fn record(case: Case, reference: &std::ffi::OsStr) -> Case {
+    let ringmain = ringmain(&case);
+    let reference = same_or(&ringmain, &nats_server(&case, reference));
+    Case { ringmain, reference, ..case }
+}
+
+fn ringmain(case: &Case) -> String {
+    let args = ["-t", "-c", MAIN].map(Into::into);
+    let text = match load_from(args, case, case) {
+        Ok(Startup::PrintAndExit { stderr, .. }) => stderr,
+        Ok(other) => panic!("-t never leads to {other:?}"),
+        Err(error) => format!("nats-server: {error}"),
+    };
+    normal(&text)
+}
+
+fn nats_server(case: &Case, reference: &std::ffi::OsStr) -> String {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (name, text) in &case.files {
+        std::fs::write(directory.path().join(name), text).expect("a file in it");
+    }
+    let output = Command::new(reference)
+        .args(["-t", "-c", MAIN])
+        .env_clear()
+        .envs(&case.environment)
+        .current_dir(directory.path())
+        .output()
+        .expect("nats-server runs");
+    normal(&String::from_utf8_lossy(&output.stderr))
+}
+
+/// Without the prefix, empty lines, and NUL for the end of the text.
+fn normal(text: &str) -> String {
+    let text = text.replace("nats-server: ", "").replace('\0', "EOF");
+    text.lines().filter(|line| !line.is_empty()).fold(String::new(), |all, line| all + line + "\n")
+}
+
+/// The reference reports several problems in random order.
+fn same_or(ringmain: &str, reference: &str) -> String {
+    if sorted(ringmain) == sorted(reference) {
+        "same\n".to_owned()
+    } else {
+        sorted(reference).join("\n") + "\n"
+    }
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// `=== name`, then sections `--- config`, `--- file NAME`, `--- env NAME=VALUE`, `--- ringmain`, `--- nats-server`.
+/// In a configuration, `␍` stands for a carriage return and `⏎` at the end for no newline there.
+fn read_cases(text: &str) -> (String, Vec<Case>) {
+    let mut parts = text.split("=== ");
+    let head = parts.next().unwrap_or_default().to_owned();
+    let cases = parts.map(|part| {
+        let (name, rest) = part.split_once('\n').expect("a case has lines");
+        let mut case = Case { name: name.to_owned(), ..Case::default() };
+        for section in rest.split("--- ").skip(1) {
+            let (title, body) = section.split_once('\n').expect("a section has a line");
+            let body_unescaped = || body.replace('␍', "\r").replace("⏎\n", "");
+            match title.split_once(' ').unwrap_or((title, "")) {
+                ("config", _) => drop(case.files.insert(MAIN.to_owned(), body_unescaped())),
+                ("file", name) => drop(case.files.insert(name.to_owned(), body_unescaped())),
+                ("env", variable) => {
+                    let (name, value) = variable.split_once('=').expect("--- env NAME=VALUE");
+                    case.environment.insert(name.to_owned(), value.to_owned());
+                }
+                ("ringmain", _) => case.ringmain = body.to_owned(),
+                ("nats-server", _) => case.reference = body.to_owned(),
+                _ => panic!("{name}: no such section: {title}"),
+            }
+        }
+        case
+    });
+    (head, cases.collect())
+}
+
+fn write_cases(head: &str, cases: &[Case]) -> String {
+    let mut text = head.to_owned();
+    for case in cases {
+        let _ = writeln!(text, "=== {}", case.name);
+        for (name, value) in &case.environment {
+            let _ = writeln!(text, "--- env {name}={value}");
+        }
+        for (name, body) in &case.files {
+            let title = if name == MAIN { "config".to_owned() } else { format!("file {name}") };
+            let end = if body.is_empty() || body.ends_with('\n') { "" } else { "⏎\n" };
+            let _ = write!(text, "--- {title}\n{}{end}", body.replace('\r', "␍"));
+        }
+        let _ = write!(text, "--- ringmain\n{}--- nats-server\n{}", case.ringmain, case.reference);
+    }
+    text
+}
+
+/// Text that is mostly made of what the language is made of.
+fn any_text() -> impl Strategy<Value = String> {
+    let words = prop::sample::select(vec![
+        "a",
+        "b",
+        " ",
+        "\n",
+        "\r\n",
+        ":",
+        "=",
+        ",",
+        ";",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "'",
+        "(\n",
+        "\n)\n",
+        "#",
+        "//",
+        "$a",
+        "$ENV",
+        "$RING",
+        "include ",
+        "include a.conf\n",
+        "1",
+        "-",
+        ".",
+        "5k",
+        "2MB",
+        "10s",
+        "1.5",
+        "127.0.0.1:80",
+        "2026-11-22T18:58:16Z",
+        "true",
+        "\\",
+        "\\x41",
+        "\\xff",
+        "é",
+        "\0",
+        "a: 1\n",
+        "a: [",
+        "a: {",
+        "port: ",
+        "authorization {",
+        "users: [",
+        "user: x",
+    ]);
+    prop_oneof![
+        prop::collection::vec(words, 0..40).prop_map(|words| words.concat()),
+        any::<String>(),
+        // Brackets without end.
+        (0_usize..5000, prop::sample::select(vec!["{", "a{", "a: [", "[", "a: {", "(", "a: ["]))
+            .prop_map(|(n, s)| s.repeat(n)),
+    ]
+}
+
+/// A value of the language, and one way to write it down.
+fn any_value() -> impl Strategy<Value = (Value, String)> {
+    let leaf = prop_oneof![
+        any::<i64>().prop_map(|number| (Value::Integer(number), number.to_string())),
+        any::<bool>().prop_map(|truth| (Value::Bool(truth), truth.to_string())),
+        (-1e9..1e9).prop_map(|number: f64| {
+            let text = format!("{number:.6}");
+            (Value::Float(text.parse().expect("a float")), text)
+        }),
+        any::<String>().prop_map(|text| (Value::String(text.clone()), quoted(&text))),
+        "[a-zA-Z_*>][a-zA-Z0-9_*>./:-]{0,12}x".prop_map(|text| (Value::String(text.clone()), text)),
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        let separator = prop::sample::select(vec![", ", "\n", " , # x\n", "\n\n // y\n "]);
+        prop_oneof![
+            (prop::collection::vec(inner.clone(), 0..6), separator.clone()).prop_map(
+                |(elements, separator)| {
+                    let (values, texts): (Vec<_>, Vec<_>) = elements.into_iter().unzip();
+                    (
+                        Value::Array(values.into_iter().map(node).collect()),
+                        format!("[{}]", texts.join(separator)),
+                    )
+                }
+            ),
+            (prop::collection::btree_map("[a-z][a-z_]{0,8}q", inner, 0..6), separator).prop_map(
+                |(entries, separator)| {
+                    let texts: Vec<String> =
+                        entries.iter().map(|(key, (_, text))| format!("{key}: {text}")).collect();
+                    let map = entries.into_iter().map(|(key, (value, _))| (key, node(value))).collect();
+                    (Value::Map(map), format!("{{{}}}", texts.join(separator)))
+                }
+            ),
+        ]
+    })
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' => quoted.push_str("\\\""),
+            b'\\' => quoted.push_str("\\\\"),
+            b'\n' => quoted.push_str("\\n"),
+            b' '..=b'~' => quoted.push(byte as char),
+            _ => quoted.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    quoted + "\""
+}
+
+fn node(value: Value) -> lang::Node {
+    let at = lang::Position { file: "".into(), line: 0, column: 0 };
+    lang::Node { at, value, is_variable: false }
+}
+
+/// Without positions, which a generated value does not have.
+fn bare(value: Value) -> Value {
+    match value {
+        Value::Array(elements) => {
+            Value::Array(elements.into_iter().map(|element| node(bare(element.value))).collect())
+        }
+        Value::Map(map) => {
+            Value::Map(map.into_iter().map(|(key, child)| (key, node(bare(child.value)))).collect())
+        }
+        leaf => leaf,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_parser_panic(main in any_text(), included in any_text(), variable in any_text()) {
+        let case = Case {
+            files: [(MAIN.to_owned(), main), ("a.conf".to_owned(), included)].into(),
+            environment: [("ENV".to_owned(), variable), ("RING".to_owned(), "$RING".to_owned())].into(),
+            ..Case::default()
+        };
+        let _ = load_from(["-c".into(), MAIN.into()], &case, &case);
+    }
+
+    #[test]
+    fn values_survive_being_written_and_read((value, text) in any_value()) {
+        let empty = Case::default();
+        let map = lang::parse(MAIN, &format!("key: {text}\n"), &empty, &empty);
+        let map = map.map_err(|error| TestCaseError::fail(format!("{error} in {text}")))?;
+        prop_assert_eq!(bare(map["key"].value.clone()), bare(value), "{}", text);
+    }
+}
+
+#[test]
+fn includes_that_include_themselves_are_an_error() {
+    let files = [(MAIN.to_owned(), "include server.conf\n".to_owned())].into();
+    let case = Case { files, ..Case::default() };
+    let outcome = ringmain(&case);
+    assert!(outcome.contains("includes are nested deeper than"), "{outcome}");
+}
+
+#[test]
+fn variables_of_the_environment_that_branch_end_soon() {
+    let names: Vec<String> = (0..15).map(|index| format!("$V{index}")).collect();
+    let value = format!("[ {} ]", names.join(" , "));
+    let environment = (0..15).map(|index| (format!("V{index}"), value.clone())).collect();
+    let files = [(MAIN.to_owned(), "a: $V0\n".to_owned())].into();
+    let outcome = ringmain(&Case { files, environment, ..Case::default() });
+    assert!(outcome.contains("cycle") || outcome.contains("too much"), "{outcome}");
+}
+
+#[test]
+fn variables_that_double_their_value_again_and_again_are_an_error() {
+    let mut text = "v0 { a: 1, b: 2 }\n".to_owned();
+    for level in 0..40 {
+        let _ = writeln!(text, "v{} {{ a: $v{level}, b: $v{level} }}", level + 1);
+    }
+    let case = Case { files: [(MAIN.to_owned(), text)].into(), ..Case::default() };
+    let outcome = ringmain(&case);
+    assert!(outcome.contains("variables repeat too much"), "{outcome}");
+}
