@@ -185,7 +185,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("warmup", "TIME", "load before the measurement (300ms)"),
     ("settle", "TIME", "wait before memory is read (1s)"),
     ("rate", "PER_S", "open loop: this many in all per second (latency and churn: 100000)"),
-    ("burst", "N", "messages that are due at the same moment (as many as make 10,000 moments a second)"),
+    ("burst", "N", "messages that are due at the same moment (as many as make 5,000 moments a second)"),
     ("batch", "BYTES", "bytes of encoded frames in one write (128KiB)"),
     ("in-flight", "BYTES", "a publisher waits while a subscriber is this far behind (32MiB)"),
     ("json", "", "print the result as JSON"),

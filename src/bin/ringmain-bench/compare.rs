@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::error::BenchError;
 use crate::page;
 use crate::report::{self, Outcome};
 use crate::rows::{ROWS, Row, Scale};
+use crate::server_usage;
 use crate::spawned::{self, Server};
 
 /// Which of the two servers.
@@ -31,6 +33,8 @@ pub struct Sample {
     pub row: &'static str,
     pub round: usize,
     pub side: Side,
+    /// Share of the machine's CPU that neither the server nor this tool used.
+    pub others_percent: f64,
     #[serde(flatten)]
     pub result: SampleResult,
 }
@@ -67,6 +71,11 @@ impl Comparison {
         (!values.is_empty()).then(|| median(values))
     }
 
+    /// Share of the machine that other processes had while a row was measured.
+    pub fn others_percent(&self, row: &Row, side: Side) -> f64 {
+        median(self.of(row, side).map(|sample| sample.others_percent).collect())
+    }
+
     /// The first error of a row, if it had any.
     pub fn error(&self, row: &Row, side: Side) -> Option<&str> {
         self.of(row, side).find_map(|sample| match &sample.result {
@@ -99,20 +108,17 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
                 sides.reverse();
             }
             for (side, program) in sides {
-                let result = match measure(row, program, scale) {
-                    Ok(outcome) => SampleResult::Outcome(Box::new(outcome)),
-                    Err(error) => SampleResult::Error(error.to_string()),
-                };
+                let (result, others_percent) = measure(row, program, scale);
                 if !options.quiet {
                     eprintln!(
-                        "{}/{rounds} {:<12} {:<9} {}",
+                        "{}/{rounds} {:<12} {:<9} {}, others {others_percent:.0} %",
                         round + 1,
                         row.key,
                         name(side),
                         brief(row, &result)
                     );
                 }
-                comparison.samples.push(Sample { row: row.key, round, side, result });
+                comparison.samples.push(Sample { row: row.key, round, side, others_percent, result });
             }
         }
     }
@@ -139,20 +145,56 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Row>, BenchError> {
     Ok(ROWS.iter().filter(|row| only.is_empty() || only.iter().any(|key| key == row.key)).collect())
 }
 
-fn measure(row: &Row, program: &Path, scale: Scale) -> Result<Outcome, BenchError> {
-    let mut server = Server::start(program)?;
+/// One measurement with a server of its own, and the share of the machine that others had meanwhile.
+fn measure(row: &Row, program: &Path, scale: Scale) -> (SampleResult, f64) {
+    let mut server = match Server::start(program) {
+        Ok(server) => server,
+        Err(error) => return (SampleResult::Error(error.to_string()), 0.0),
+    };
     let options = Options {
         server: server.address.clone(),
         server_pid: Some(server.pid()),
         quiet: true,
         ..row.options(scale)
     };
-    crate::run(&options).map_err(|error| match server.ended() {
-        Some(status) => {
-            BenchError::Spawn(format!("the server ended ({status}) during the measurement: {error}"))
+    let watch = Disturbance::start(server.pid());
+    let result = match crate::run(&options) {
+        Ok(outcome) => SampleResult::Outcome(Box::new(outcome)),
+        Err(error) => SampleResult::Error(match server.ended() {
+            Some(status) => format!("the server ended ({status}) during the measurement: {error}"),
+            None => error.to_string(),
+        }),
+    };
+    (result, watch.others_percent(server.pid()))
+}
+
+/// Watches how much CPU is used by anything but the server and this tool: figures from a busy machine are
+/// still comparable with each other, but the page must say that it was busy.
+struct Disturbance {
+    started: Instant,
+    machine_ns: u64,
+    ours_ns: u64,
+}
+
+impl Disturbance {
+    fn start(pid: u32) -> Disturbance {
+        Disturbance {
+            started: Instant::now(),
+            machine_ns: server_usage::machine_busy_ns(),
+            ours_ns: ours_ns(pid),
         }
-        None => error,
-    })
+    }
+
+    fn others_percent(&self, pid: u32) -> f64 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let machine = server_usage::machine_busy_ns().saturating_sub(self.machine_ns);
+        let others = machine.saturating_sub(ours_ns(pid).saturating_sub(self.ours_ns));
+        others as f64 / (self.started.elapsed().as_nanos() as f64 * cores) * 100.0
+    }
+}
+
+fn ours_ns(pid: u32) -> u64 {
+    server_usage::own_cpu_ns() + server_usage::cpu_ns(pid).unwrap_or(0)
 }
 
 fn name(side: Side) -> &'static str {

@@ -23,9 +23,6 @@ use crate::tally::{FrameShape, Tally};
 /// How long a publisher waits for a subscriber that is too far behind, or for the end of deliveries.
 const WAIT_STEP: Duration = Duration::from_micros(100);
 
-/// Bytes of frames that are encoded beforehand, at least: several batches, so that writes begin anywhere.
-const RING_BYTES_MIN: usize = 512 * 1024;
-
 /// Which subjects a publisher sends to. All subjects of a flow have one length.
 pub struct PublisherPlan {
     pub subjects: Vec<String>,
@@ -278,7 +275,8 @@ impl Publisher {
             frames::push_publish(&mut ring, subject, None, &payload);
         }
         let frame_len = ring.len() / subjects.len();
-        while ring.len() < RING_BYTES_MIN.max(options.batch * 2) {
+        // No more than a batch if the subjects allow it: what is sent again and again should stay in the cache.
+        while ring.len() + frame_len * subjects.len() <= options.batch {
             ring.extend_from_within(..frame_len * subjects.len());
         }
         Publisher {

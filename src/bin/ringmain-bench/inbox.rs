@@ -82,8 +82,11 @@ impl Inbox {
     }
 }
 
+/// Subject, reply and payload size.
+type MessageArguments<'a> = (&'a [u8], Option<&'a [u8]>, usize);
+
 /// `subject sid [reply] size`.
-fn message_arguments(arguments: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)> {
+fn message_arguments(arguments: &[u8]) -> Option<MessageArguments<'_>> {
     let mut words = arguments.split(|byte| *byte == b' ');
     let (subject, _sid, third) = (words.next()?, words.next()?, words.next()?);
     let (reply, size) = match words.next() {

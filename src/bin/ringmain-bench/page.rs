@@ -7,6 +7,9 @@ use crate::compare::{Comparison, Side};
 use crate::report::{self, Outcome};
 use crate::rows::{Better, Goal, Metric, Row, Scale, Show};
 
+/// Above this share of other processes the page warns.
+const OTHERS_PERCENT_MAX: f64 = 10.0;
+
 /// The whole page.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut text = String::from(
@@ -19,6 +22,15 @@ pub fn markdown(comparison: &Comparison) -> String {
          kernel, divided by what was done. Latencies count from the moment a message or request was due.\n\n",
     );
     machine(&mut text, comparison);
+    let disturbed = comparison.rows.iter().map(|row| others_percent(comparison, row)).fold(0.0, f64::max);
+    if disturbed > OTHERS_PERCENT_MAX {
+        writeln!(
+            text,
+            "\n**The machine was busy with other work (up to {disturbed:.0} % of its CPU in a row): rates and latencies \
+             say little, CPU per message is too high on both sides.**"
+        )
+        .expect("a String accepts everything");
+    }
     text.push_str(
         "\n| work | figure | nats-server | Ringmain | ratio | goal | met |\n| --- | --- | ---: | ---: | ---: | ---: | --- |\n",
     );
@@ -53,6 +65,7 @@ fn machine(text: &mut String, comparison: &Comparison) {
         ("date", now.date().to_string()),
         ("machine", format!("{}, {} cores, {}", cpu_model(), cores(), memory())),
         ("kernel", read("/proc/sys/kernel/osrelease")),
+        ("congestion control", read("/proc/sys/net/ipv4/tcp_congestion_control")),
         ("nats-server", version(Side::Reference).to_owned()),
         ("Ringmain", version(Side::Candidate).to_owned()),
         (
@@ -123,9 +136,10 @@ fn is_met(goal: Goal, ratio: Option<f64>, candidate: Option<f64>) -> Option<bool
 fn beside(text: &mut String, comparison: &Comparison) {
     text.push_str(
         "\nBeside the goals: the server's resident memory at the end of the row, how far apart the rounds were (the \
-         row's first figure, largest over smallest), and the CPU that the load tool itself used per message.\n\n\
-         | work | memory: nats-server | Ringmain | spread: nats-server | Ringmain | tool CPU: nats-server | Ringmain |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+         row's first figure, largest over smallest), the CPU that the load tool itself used per message, and how much of the machine's CPU neither of them \
+         but other processes used (the larger of the two).\n\n\
+         | work | memory: nats-server | Ringmain | spread: nats-server | Ringmain | tool CPU: nats-server | Ringmain | others |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let memory = |outcome: &Outcome| outcome.server_rss_bytes.map(|bytes| bytes as f64);
     let tool = |outcome: &Outcome| Some(outcome.client_cpu_ns_per_msg);
@@ -135,7 +149,7 @@ fn beside(text: &mut String, comparison: &Comparison) {
         let spread = |side| spread(&comparison.values(row, side, row.metrics[0].value));
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {:.0} % |",
             row.title,
             cell(Side::Reference, Show::Bytes, memory),
             cell(Side::Candidate, Show::Bytes, memory),
@@ -143,9 +157,14 @@ fn beside(text: &mut String, comparison: &Comparison) {
             spread(Side::Candidate),
             cell(Side::Reference, Show::Nanoseconds, tool),
             cell(Side::Candidate, Show::Nanoseconds, tool),
+            others_percent(comparison, row),
         )
         .expect("a String accepts everything");
     }
+}
+
+fn others_percent(comparison: &Comparison, row: &Row) -> f64 {
+    comparison.others_percent(row, Side::Reference).max(comparison.others_percent(row, Side::Candidate))
 }
 
 fn spread(values: &[f64]) -> String {

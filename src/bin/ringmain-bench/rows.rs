@@ -7,6 +7,7 @@ use crate::args::{Command, Options};
 use crate::report::Outcome;
 
 /// One kind of work.
+#[derive(Debug)]
 pub struct Row {
     pub key: &'static str,
     pub title: &'static str,
@@ -23,6 +24,7 @@ pub enum Scale {
 }
 
 /// One figure of a row.
+#[derive(Debug)]
 pub struct Metric {
     pub name: &'static str,
     pub show: Show,

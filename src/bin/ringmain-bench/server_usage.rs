@@ -8,6 +8,9 @@ use std::io;
 
 use crate::error::BenchError;
 
+/// `/proc/stat` counts in USER_HZ, which is 100 wherever Linux runs today.
+const NS_PER_TICK: u64 = 10_000_000;
+
 /// One reading of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
@@ -29,6 +32,11 @@ pub fn cpu_ns(pid: u32) -> Result<u64, BenchError> {
 /// CPU time of this process, all threads.
 pub fn own_cpu_ns() -> u64 {
     clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0)
+}
+
+/// CPU time that the whole machine has spent on anything, in ticks of 10 ms, and taken away by its host.
+pub fn machine_busy_ns() -> u64 {
+    fs::read_to_string("/proc/stat").ok().and_then(|text| busy_ticks(&text)).unwrap_or(0) * NS_PER_TICK
 }
 
 /// Lets this process, and the servers that it starts, open as many sockets as the system allows.
@@ -82,6 +90,18 @@ fn rss_bytes_of(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no resident size in /proc"))
 }
 
+/// user, nice, system, irq, softirq and steal of the first line; guest time is part of user already.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    [0, 1, 2, 5, 6, 7].iter().map(|index| fields.get(*index).copied()).sum()
+}
+
 fn field_kib(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
 }
@@ -95,6 +115,12 @@ mod tests {
         assert_eq!(field_kib("00400000-7fff rollup\nRss:                1234 kB\n", "Rss:"), Some(1234));
         assert_eq!(field_kib("Name:\tx\nVmRSS:\t     77 kB\n", "VmRSS:"), Some(77));
         assert_eq!(field_kib("nothing", "Rss:"), None);
+    }
+
+    #[test]
+    fn busy_time_leaves_out_idle_and_waiting() {
+        assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 32 5 5\ncpu0 9 9\n"), Some(63));
+        assert_eq!(busy_ticks("intr 1"), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A server that `compare` starts for one measurement and kills afterwards.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +26,10 @@ impl Server {
     pub fn start(program: &Path) -> Result<Server, BenchError> {
         let port = free_port()?;
         let mut log = temporary_file()?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        // SAFETY: the closure only makes one system call, which is allowed between fork and exec.
+        unsafe { command.pre_exec(end_with_parent) };
+        let child = command
             .args(["-a", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -81,6 +85,15 @@ pub fn version_of(program: &Path) -> Result<String, BenchError> {
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or("").trim();
     Ok(line.rsplit(' ').next().unwrap_or(line).to_owned())
+}
+
+/// In the child: the kernel kills it when the tool ends in whatever way, so that no server is left behind.
+fn end_with_parent() -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number and changes only the calling process.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn free_port() -> Result<u16, BenchError> {
