@@ -34,7 +34,7 @@
 //! ```
 //!
 //! In bytes: `\r \n \t \0 \\ \xNN`, and `\{unit*N}` for N times the unit. At the end of a case every connection
-//! is read until quiet, and then proves that it still works: two PINGs, half-close, read to the end.
+//! is read until quiet, and then proves that it still works: two PINGs and their answers, half-close, the end.
 
 mod server_process;
 
@@ -286,17 +286,19 @@ impl Player<'_> {
             self.transcript.push(Block { step, lines });
         }
         for &i in &open {
-            let connection = &mut self.connections[i];
-            if connection.closed {
+            if self.connections[i].closed {
                 continue;
             }
-            let _ = connection.stream.write_all(b"PING\r\nPING\r\n");
+            let step = format!("{} pings twice", self.connections[i].name);
+            let _ = self.connections[i].stream.write_all(b"PING\r\nPING\r\n");
+            let lines = self.read_until_quiet(&[i], &step);
+            self.transcript.push(Block { step, lines });
+            let connection = &mut self.connections[i];
             let _ = connection.stream.shutdown(Shutdown::Write);
             connection.read_until(ARRIVES_WITHIN, |_| false);
             let mut lines = render(&connection.take_all(), self.rendering);
             lines.push(if connection.closed { "(closed)" } else { "(still open)" }.to_owned());
-            self.transcript
-                .push(Block { step: format!("{} pings twice and half-closes", connection.name), lines });
+            self.transcript.push(Block { step: format!("{} half-closes", connection.name), lines });
         }
         Ok(())
     }

@@ -1,0 +1,646 @@
+//! Ringmain from outside: real sockets, real processes, what an operator and a badly behaved client see.
+//!
+//! Every test holds for the real nats-server too (`RINGMAIN_BIN=.deps/py/bin/nats-server` proves it). Waits are for
+//! conditions, bounded by [`PATIENCE`], which only a failure uses up. Random tests print the seed that replays them.
+//!
+//! ```text
+//! RINGMAIN_BIN=…         judges that binary instead of the one just built
+//! SEED=n                 the seed of the random tests
+//! MALFORMED_FRAMES=n     how many broken frames (default 20,000)
+//! ```
+
+mod server_process;
+
+use server_process::{ServerProcess, candidate, wait_until};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HELLO: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n";
+
+// ---- connections ----
+
+#[test]
+fn thousands_of_connections_leave_no_open_files_behind() {
+    allow_many_files();
+    let server = start("");
+    let open_and_close = |count: usize| {
+        let mut peers: Vec<Peer> = (0..count).map(|_| Peer::open(server.address)).collect();
+        for (i, peer) in peers.iter_mut().enumerate() {
+            peer.send(&format!("SUB many.{i} 1\r\nPING\r\n"));
+        }
+        peers.iter_mut().for_each(Peer::expect_pong);
+    };
+    // One connection stays, so that whatever the first one brings about is counted in.
+    let mut witness = Peer::open(server.address);
+    witness.round_trip();
+    let before = server.open_files();
+    for _ in 0..3 {
+        open_and_close(2000);
+        wait_until("the files of two thousand connections", PATIENCE, || server.open_files() <= before);
+    }
+    witness.round_trip();
+}
+
+#[test]
+fn connections_cut_in_the_middle_of_a_frame_leave_no_open_files_behind() {
+    allow_many_files();
+    let server = start("");
+    let mut witness = Peer::open(server.address);
+    witness.round_trip();
+    let before = server.open_files();
+    for frame in ["PUB foo 100\r\nhalf", "SUB fo", "CONNECT {\"verb", "HPUB foo 12 50\r\nNATS/1.0\r\n", ""] {
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(server.address).expect("connect");
+            let _ = stream.write_all(frame.as_bytes());
+        }
+    }
+    wait_until("the files of the cut connections", PATIENCE, || server.open_files() <= before);
+    witness.round_trip();
+}
+
+#[test]
+fn a_thousand_silent_connections_do_not_delay_a_pair() {
+    allow_many_files();
+    let server = start("");
+    let silent: Vec<TcpStream> =
+        (0..1000).map(|_| TcpStream::connect(server.address).expect("connect")).collect();
+    let (mut asker, mut answerer) = (Peer::open(server.address), Peer::open(server.address));
+    answerer.send("SUB question 1\r\n");
+    answerer.round_trip();
+    asker.send("SUB answer 1\r\n");
+    asker.round_trip();
+    let mut slowest = Duration::ZERO;
+    for i in 0..500 {
+        let asked = Instant::now();
+        asker.publish("question", i.to_string().as_bytes());
+        answerer.expect_message("question", i.to_string().as_bytes());
+        answerer.publish("answer", i.to_string().as_bytes());
+        asker.expect_message("answer", i.to_string().as_bytes());
+        slowest = slowest.max(asked.elapsed());
+    }
+    // A machine under load may pause anything for a while; a server that polls its idle connections takes longer.
+    assert!(slowest < Duration::from_secs(2), "a request took {slowest:?}");
+    drop(silent);
+}
+
+#[test]
+fn a_client_that_sends_one_byte_at_a_time_is_served() {
+    let server = start("");
+    let mut peer = Peer::open(server.address);
+    let dialogue =
+        "sub a.* 7\r\nPUB a.b reply 5\r\nhello\r\nHPUB a.c 17 19\r\nNATS/1.0\r\nA:b\r\n\r\nhi\r\nPING\r\n";
+    for byte in dialogue.bytes() {
+        peer.send_bytes(&[byte]);
+    }
+    peer.expect_message("a.b", b"hello");
+    peer.expect_message("a.c", b"NATS/1.0\r\nA:b\r\n\r\nhi");
+    peer.expect_pong();
+}
+
+#[test]
+fn a_subscriber_that_stops_reading_is_cut_off_and_nobody_else() {
+    let server = start("max_payload: 65536\nmax_pending: 1MB\nwrite_deadline: \"1s\"\n");
+    let (mut stuck, mut healthy, mut publisher) =
+        (Peer::open(server.address), Peer::open(server.address), Peer::open(server.address));
+    for subscriber in [&mut stuck, &mut healthy] {
+        subscriber.send("SUB flood 1\r\n");
+        subscriber.round_trip();
+    }
+    let payload = vec![b'x'; 65536];
+    let give_up = Instant::now() + PATIENCE;
+    let mut published = 0;
+    while !server.log().contains("Slow Consumer Detected") {
+        assert!(
+            Instant::now() < give_up,
+            "not cut off after {published} messages of 64 KB:\n{}",
+            server.log()
+        );
+        // In step with the healthy subscriber, which therefore never has much pending.
+        publisher.publish("flood", &payload);
+        healthy.expect_message("flood", &payload);
+        published += 1;
+    }
+    publisher.publish("flood", b"afterwards");
+    healthy.expect_message("flood", b"afterwards");
+    publisher.round_trip();
+    healthy.round_trip();
+    // What was buffered in the kernel still comes, then the end.
+    let mut received = 0;
+    while let Event::Message { .. } = stuck.next() {
+        received += 1;
+    }
+    assert!(received < published, "the stuck subscriber got all {published} messages");
+}
+
+// ---- the process ----
+
+#[test]
+fn version_is_printed_as_the_reference_does() {
+    let output = run(&["--version"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text.lines().next(), Some("nats-server: v2.15.1"));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn an_unknown_flag_is_named_on_stderr_and_the_usage_printed() {
+    // Exit status 0 is what the reference does, surprising as it is.
+    let output = run(&["--nonsense"]);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stderr.lines().next(), Some("flag provided but not defined: -nonsense"));
+    assert!(stdout.trim_start().starts_with("Usage: "), "{stdout}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn flags_with_bad_values_are_explained() {
+    for (arguments, complaint) in [
+        (&["-p"][..], "flag needs an argument: -p"),
+        (&["-p", "abc"][..], "invalid value \"abc\" for flag -p: parse error"),
+    ] {
+        let output = run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.lines().next(), Some(complaint), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_unexpected_word_and_a_missing_configuration_file_end_with_status_1() {
+    for (arguments, complaint) in [
+        (&["extra"][..], "nats-server: unrecognized command: \"extra\""),
+        (&["-c", "/nonexistent"][..], "nats-server: open /nonexistent: no such file or directory"),
+    ] {
+        let output = run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.lines().next(), Some(complaint), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_cause_and_ends_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let output = run(&["-a", "127.0.0.1", "-p", &address.port().to_string()]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let complaint = format!(
+        "[FTL] Error listening on port: {address}, \"listen tcp {address}: bind: address already in use\""
+    );
+    assert!(stderr.contains(&complaint), "no {complaint:?} in:\n{stderr}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn port_minus_one_takes_a_free_port_and_says_so_before_it_is_ready() {
+    let (one, other) = (start(""), start(""));
+    assert_ne!(one.address.port(), other.address.port());
+    assert_ne!(one.address.port(), 0);
+    let log = one.log();
+    let listening = log.find("Listening for client connections on 127.0.0.1:").expect("a listening line");
+    let ready = log.find("Server is ready").expect("a ready line");
+    assert!(listening < ready, "{log}");
+    for line in log.lines() {
+        assert!(line.starts_with(&format!("[{}] 20", one.pid())), "not a log line: {line}");
+        assert!(["[INF] ", "[WRN] "].iter().any(|level| line.contains(level)), "not a log line: {line}");
+    }
+    Peer::open(one.address).round_trip();
+}
+
+#[test]
+fn the_flag_wins_over_the_port_in_the_configuration_file() {
+    let server = ServerProcess::start_with(&candidate(), "listen: 127.0.0.1:1\n", &["-p", "-1"]);
+    let server = server.unwrap_or_else(|e| panic!("{e}"));
+    assert_ne!(server.address.port(), 1);
+    Peer::open(server.address).round_trip();
+}
+
+#[test]
+fn the_pid_file_holds_the_number_and_no_line_end() {
+    let arguments = ["-a", "127.0.0.1", "-p", "-1", "-P", "server.pid"];
+    let server = ServerProcess::start_with(&candidate(), "", &arguments).unwrap_or_else(|e| panic!("{e}"));
+    let text = std::fs::read_to_string(server.path("server.pid")).expect("a pid file");
+    assert_eq!(text, server.pid().to_string());
+}
+
+#[test]
+fn a_log_file_is_written_instead_of_stderr() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("server.log");
+    let mut command = Command::new(candidate());
+    let mut child = command.args(["-a", "127.0.0.1", "-p", "-1", "-l"]).arg(&log).spawn().expect("start");
+    let text = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_until("Server is ready in the log file", PATIENCE, || text().contains("[INF] Server is ready"));
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[test]
+fn terminate_and_interrupt_flush_close_and_exit_with_status_0() {
+    for (signal, name) in [(libc::SIGTERM, "terminated"), (libc::SIGINT, "interrupt")] {
+        let mut server = start("");
+        let (mut subscriber, mut publisher) = (Peer::open(server.address), Peer::open(server.address));
+        subscriber.send("SUB last.words 1\r\n");
+        subscriber.round_trip();
+        for i in 0..1000 {
+            publisher.publish("last.words", i.to_string().as_bytes());
+        }
+        publisher.round_trip();
+        server.signal(signal);
+        for i in 0..1000 {
+            subscriber.expect_message("last.words", i.to_string().as_bytes());
+        }
+        assert_eq!(subscriber.next(), Event::Closed);
+        assert_eq!(publisher.next(), Event::Closed);
+        let mut status = None;
+        wait_until("the process ended", PATIENCE, || {
+            status = server.ended();
+            status.is_some()
+        });
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "after signal {name}");
+        let log = server.log();
+        for line in [&format!("Trapped \"{name}\" signal"), "Initiating Shutdown...", "Server Exiting.."] {
+            assert!(log.contains(line), "no {line:?} in:\n{log}");
+        }
+    }
+}
+
+// ---- delivery ----
+
+#[test]
+fn malformed_frames_disturb_nobody_else() {
+    let frames: usize = setting("MALFORMED_FRAMES", 20_000);
+    let seed = seed("malformed_frames_disturb_nobody_else");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let server = start("");
+    let mut listener = Peer::open(server.address);
+    listener.send("SUB bystander 1\r\n");
+    listener.round_trip();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let talker = scope.spawn(|| {
+            let mut peer = Peer::open(server.address);
+            let mut sent = 0usize;
+            while !stop.load(Ordering::Relaxed) {
+                peer.publish("bystander", sent.to_string().as_bytes());
+                sent += 1;
+                // Slow enough to leave the machine to the torture.
+                thread::sleep(Duration::from_micros(200));
+            }
+            peer.publish("bystander", b"end");
+            peer.round_trip();
+            sent
+        });
+        let listening = scope.spawn(|| {
+            let mut received = 0usize;
+            loop {
+                match listener.next() {
+                    Event::Message { payload, .. } if payload == b"end" => return received,
+                    Event::Message { payload, .. } => {
+                        assert_eq!(
+                            payload,
+                            received.to_string().as_bytes(),
+                            "lost or out of order, SEED={seed}"
+                        );
+                        received += 1;
+                    }
+                    other => panic!("{other:?} on the bystander's connection, SEED={seed}"),
+                }
+            }
+        });
+        for _ in 0..frames {
+            let frame = malformed_frame(&mut random);
+            let Ok(mut stream) = TcpStream::connect(server.address) else {
+                panic!("the server takes no connections any more, SEED={seed}:\n{}", server.log());
+            };
+            let _ = stream.write_all(&frame);
+            if random.u8(..8) == 0 {
+                // Most vanish at once; some stay to see what comes.
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(2)));
+                let mut answer = [0; 4096];
+                while matches!(stream.read(&mut answer), Ok(length) if length > 0) {}
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let sent = talker.join().expect("the talker");
+        assert_eq!(listening.join().expect("the listener"), sent, "SEED={seed}");
+    });
+    Peer::open(server.address).round_trip();
+}
+
+#[test]
+fn order_is_kept_from_each_publisher_to_each_subscriber() {
+    const PUBLISHERS: usize = 8;
+    const SUBSCRIBERS: usize = 8;
+    const EACH: usize = 3000;
+    let server = start("");
+    let subscribers: Vec<Peer> = (0..SUBSCRIBERS)
+        .map(|_| {
+            let mut peer = Peer::open(server.address);
+            peer.send("SUB order.* 1\r\n");
+            peer.round_trip();
+            peer
+        })
+        .collect();
+    thread::scope(|scope| {
+        for mut subscriber in subscribers {
+            scope.spawn(move || {
+                let mut next = [0; PUBLISHERS];
+                for _ in 0..PUBLISHERS * EACH {
+                    let Event::Message { subject, payload, .. } = subscriber.next() else {
+                        panic!("the subscription ended at {next:?}");
+                    };
+                    let publisher: usize = subject["order.".len()..].parse().expect("a number");
+                    assert_eq!(payload, next[publisher].to_string().as_bytes(), "from publisher {publisher}");
+                    next[publisher] += 1;
+                }
+                assert_eq!(next, [EACH; PUBLISHERS]);
+            });
+        }
+        for publisher in 0..PUBLISHERS {
+            let address = server.address;
+            scope.spawn(move || {
+                let mut peer = Peer::open(address);
+                for i in 0..EACH {
+                    peer.publish(&format!("order.{publisher}"), i.to_string().as_bytes());
+                }
+                peer.round_trip();
+            });
+        }
+    });
+}
+
+#[test]
+fn a_queue_group_whose_members_come_and_go_gets_every_message_once() {
+    const MEMBERS: usize = 6;
+    const MESSAGES: usize = 20_000;
+    let seed = seed("a_queue_group_whose_members_come_and_go_gets_every_message_once");
+    let server = start("");
+    let (ready, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let received: Vec<usize> = thread::scope(|scope| {
+        let members: Vec<_> = (0..MEMBERS)
+            .map(|member| {
+                let (server, ready, done) = (&server, &ready, &done);
+                let mut random = fastrand::Rng::with_seed(seed.wrapping_add(member as u64));
+                scope.spawn(move || {
+                    let mut peer = Peer::open(server.address);
+                    let mut numbers = Vec::new();
+                    let mut sid = 1;
+                    peer.send("SUB jobs workers 1\r\nSUB done x\r\n");
+                    peer.round_trip();
+                    ready.fetch_add(1, Ordering::SeqCst);
+                    loop {
+                        // The first member always stays, so that there is one for every message.
+                        let stay = if member == 0 { usize::MAX } else { random.usize(1..200) };
+                        let mut here = 0;
+                        while here < stay {
+                            match peer.next() {
+                                Event::Message { sid: from, payload, .. } if from == sid.to_string() => {
+                                    numbers.push(number(&payload));
+                                    here += 1;
+                                }
+                                Event::Message { sid: from, .. } if from == "x" => return numbers,
+                                other => panic!("{other:?} while subscribed as {sid}, SEED={seed}"),
+                            }
+                        }
+                        // What comes before the PONG was for a live subscription; afterwards nothing may come.
+                        peer.send(&format!("UNSUB {sid}\r\nPING\r\n"));
+                        loop {
+                            match peer.next() {
+                                Event::Message { sid: from, payload, .. } if from == sid.to_string() => {
+                                    numbers.push(number(&payload));
+                                }
+                                Event::Pong => break,
+                                Event::Message { sid: from, .. } if from == "x" => {
+                                    peer.expect_pong();
+                                    return numbers;
+                                }
+                                other => panic!("{other:?} while leaving as {sid}, SEED={seed}"),
+                            }
+                        }
+                        if done.load(Ordering::SeqCst) {
+                            return numbers;
+                        }
+                        sid += 1;
+                        peer.send(&format!("SUB jobs workers {sid}\r\n"));
+                    }
+                })
+            })
+            .collect();
+        wait_until("all members subscribed", PATIENCE, || ready.load(Ordering::SeqCst) == MEMBERS);
+        let mut publisher = Peer::open(server.address);
+        for i in 0..MESSAGES {
+            publisher.publish("jobs", i.to_string().as_bytes());
+            if i % 64 == 0 {
+                publisher.round_trip();
+            }
+        }
+        publisher.round_trip();
+        done.store(true, Ordering::SeqCst);
+        publisher.publish("done", b"");
+        publisher.round_trip();
+        members.into_iter().flat_map(|member| member.join().expect("a member")).collect()
+    });
+    let distinct: HashSet<usize> = received.iter().copied().collect();
+    assert_eq!(distinct.len(), MESSAGES, "lost {} messages, SEED={seed}", MESSAGES - distinct.len());
+    assert_eq!(received.len(), MESSAGES, "messages came twice, SEED={seed}");
+}
+
+// ---- a client that hides nothing ----
+
+#[derive(Debug, PartialEq)]
+enum Event {
+    Message { subject: String, sid: String, payload: Vec<u8> },
+    Pong,
+    Error(String),
+    Closed,
+}
+
+/// One connection. Answers PING by itself, as clients do.
+struct Peer {
+    stream: BufReader<TcpStream>,
+}
+
+impl Peer {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("connect");
+        stream.set_nodelay(true).expect("nodelay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("write timeout");
+        let mut peer = Self { stream: BufReader::new(stream) };
+        peer.send(HELLO);
+        peer
+    }
+
+    fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes());
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).expect("write");
+    }
+
+    fn publish(&mut self, subject: &str, payload: &[u8]) {
+        let mut frame = format!("PUB {subject} {}\r\n", payload.len()).into_bytes();
+        frame.extend_from_slice(payload);
+        frame.extend_from_slice(b"\r\n");
+        self.send_bytes(&frame);
+    }
+
+    /// Returns once the server has handled everything sent on this connection.
+    #[track_caller]
+    fn round_trip(&mut self) {
+        self.send("PING\r\n");
+        self.expect_pong();
+    }
+
+    #[track_caller]
+    fn expect_pong(&mut self) {
+        assert_eq!(self.next(), Event::Pong);
+    }
+
+    #[track_caller]
+    fn expect_message(&mut self, wanted: &str, body: &[u8]) {
+        match self.next() {
+            Event::Message { subject, payload, .. } if subject == wanted && payload == body => {}
+            Event::Message { subject, payload, .. } => {
+                let shown = String::from_utf8_lossy(&payload[..payload.len().min(40)]).into_owned();
+                panic!(
+                    "{} bytes on {subject}, {shown:?}, instead of {} on {wanted}",
+                    payload.len(),
+                    body.len()
+                );
+            }
+            other => panic!("{other:?} instead of a message on {wanted}"),
+        }
+    }
+
+    /// The next thing that a client library would act on.
+    #[track_caller]
+    fn next(&mut self) -> Event {
+        loop {
+            let mut line = String::new();
+            match self.stream.read_line(&mut line) {
+                Ok(0) => return Event::Closed,
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return Event::Closed;
+                }
+                Err(e) => panic!("nothing came: {e}"),
+            }
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            match words.as_slice() {
+                ["INFO", ..] => {}
+                ["PING"] => self.send("PONG\r\n"),
+                ["PONG"] => return Event::Pong,
+                ["MSG" | "HMSG", subject, sid, .., size] => {
+                    let size: usize = size.parse().expect("a size");
+                    let mut payload = vec![0; size + 2];
+                    if self.stream.read_exact(&mut payload).is_err() {
+                        return Event::Closed;
+                    }
+                    assert_eq!(payload.split_off(size), b"\r\n");
+                    return Event::Message {
+                        subject: (*subject).to_owned(),
+                        sid: (*sid).to_owned(),
+                        payload,
+                    };
+                }
+                ["-ERR", ..] => return Event::Error(line.trim_end().to_owned()),
+                _ => panic!("not a frame: {line:?}"),
+            }
+        }
+    }
+}
+
+/// A frame that is wrong somewhere: noise, a good dialogue with a few bytes changed, bad sizes, cut ends.
+fn malformed_frame(random: &mut fastrand::Rng) -> Vec<u8> {
+    const VERBS: [&str; 14] = [
+        "PUB", "HPUB", "SUB", "UNSUB", "CONNECT", "PING", "PONG", "INFO", "+OK", "-ERR", "MSG", "RS+", "LS-",
+        "A+",
+    ];
+    const SIZES: [&str; 10] =
+        ["-1", "+5", "999999999", "9999999999", "18446744073709551615", "0x10", "5 5", "", "5a", "1048577"];
+    const GOOD: &str = "CONNECT {\"verbose\":false,\"headers\":true,\"protocol\":1}\r\nSUB torture.* group 1\r\n\
+        HPUB torture.a reply.to 22 27\r\nNATS/1.0\r\nKey:value\r\n\r\nhello\r\nUNSUB 1 5\r\n\
+        PUB torture.b 11\r\nhello\0world\r\nPING\r\n";
+    let noise = |random: &mut fastrand::Rng, most: usize| -> Vec<u8> {
+        let length = random.usize(1..most);
+        (0..length).map(|_| random.u8(..)).collect()
+    };
+    let mut frame = Vec::new();
+    match random.u8(..6) {
+        0 => frame = noise(random, 300),
+        1 => {
+            frame.extend_from_slice(GOOD.as_bytes());
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..frame.len());
+                match random.u8(..3) {
+                    0 => frame[at] = random.u8(..),
+                    1 => drop(frame.remove(at)),
+                    _ => frame.insert(at, random.u8(..)),
+                }
+            }
+        }
+        2 => frame.extend_from_slice(&GOOD.as_bytes()[..random.usize(1..GOOD.len())]),
+        3 => {
+            let verb =
+                ["PUB torture", "HPUB torture 12", "PUB torture reply", "HPUB torture"][random.usize(..4)];
+            let size = SIZES[random.usize(..SIZES.len())];
+            frame = format!("{verb} {size}\r\nNATS/1.0\r\n\r\nhello\r\n").into_bytes();
+        }
+        4 => {
+            let verb = VERBS[random.usize(..VERBS.len())];
+            frame.extend_from_slice(verb.as_bytes());
+            frame.push(b' ');
+            frame.extend(noise(random, 100));
+            frame.extend_from_slice(b"\r\n");
+        }
+        _ => {
+            let verb = VERBS[random.usize(..VERBS.len())];
+            frame = format!("{verb} {}\r\n", "a ".repeat(random.usize(..4000))).into_bytes();
+        }
+    }
+    frame
+}
+
+#[track_caller]
+fn start(config: &str) -> ServerProcess {
+    ServerProcess::start(&candidate(), config).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Runs the candidate with arguments that make it end at once.
+fn run(arguments: &[&str]) -> Output {
+    Command::new(candidate()).args(arguments).output().expect("the candidate starts")
+}
+
+fn number(payload: &[u8]) -> usize {
+    std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn seed(test: &str) -> u64 {
+    let seed = setting("SEED", fastrand::u64(..));
+    println!("replay: SEED={seed} cargo test --test blackbox {test}");
+    seed
+}
+
+/// Raises this process's own limit: the connections of a test are its files too.
+fn allow_many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid pointer to a live rlimit.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+    }
+}

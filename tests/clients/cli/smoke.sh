@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# What users of the `nats` command do, against the server binary named by SERVER_BIN.
+# Needs NATS_CLI, the path of the command. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
+set -u
+
+dir=$(mktemp -d)
+export HOME=$dir XDG_CONFIG_HOME=$dir
+"$SERVER_BIN" -a 127.0.0.1 -p -1 >"$dir/server.log" 2>&1 &
+server=$!
+trap '{ kill $(jobs -p); wait; rm -rf "$dir"; } 2>/dev/null' EXIT
+until grep -q 'Server is ready' "$dir/server.log"; do
+    kill -0 $server 2>/dev/null || { echo "FAIL start $(tail -1 "$dir/server.log")"; exit 1; }
+    sleep 0.02
+done
+export NATS_URL=nats://$(sed -n 's/.*Listening for client connections on \(.*\)/\1/p' "$dir/server.log")
+
+failed=0
+# check NAME PATTERN FILE: the file holds the pattern
+check() {
+    if grep -qE -- "$2" "$3"; then echo "ok $1"; else
+        failed=1
+        echo "FAIL $1 no '$2' in: $(tr '\n' ' ' <"$3")"
+    fi
+}
+nats() { timeout 30 "$NATS_CLI" "$@"; }
+# wait_for PATTERN FILE: until a command in the background has got that far
+wait_for() { for _ in $(seq 1000); do grep -qsE -- "$1" "$2" && return; sleep 0.02; done; }
+
+nats sub 'smoke.>' --count 3 >"$dir/sub" 2>&1 &
+sub=$!
+wait_for 'Subscribing' "$dir/sub"
+# The line is printed before the SUB is known to have arrived: publish until the subscriber has had enough.
+for i in $(seq 50); do
+    kill -0 $sub 2>/dev/null || break
+    nats pub "smoke.$i" "message $i" -H Key:value >"$dir/pub" 2>&1
+done
+wait $sub
+check pub 'Published [0-9]+ bytes to "smoke' "$dir/pub"
+check sub 'Received on "smoke\.[0-9]+"' "$dir/sub"
+check headers 'Key: value' "$dir/sub"
+
+nats reply 'service' 'the answer' --count 1 >"$dir/reply" 2>&1 &
+wait_for 'Listening' "$dir/reply"
+for i in $(seq 50); do
+    nats req service 'the question' >"$dir/req" 2>&1
+    grep -q 'the answer' "$dir/req" && break
+done
+check req 'the answer' "$dir/req"
+wait_for 'the question|Received' "$dir/reply"
+check reply 'Received|the question' "$dir/reply"
+
+nats req nobody.home hello >"$dir/none" 2>&1
+check no_responders '[Nn]o responders' "$dir/none"
+nats rtt >"$dir/rtt" 2>&1
+check rtt 'nats://127\.0\.0\.1:[0-9]+' "$dir/rtt"
+nats server check connection >"$dir/check" 2>&1
+check server_check_connection 'OK Connection' "$dir/check"
+nats bench pub smoke.bench --msgs 20000 --size 64 --no-progress >"$dir/bench" 2>&1
+check bench_pub '[Pp]ub(lisher)? stats|msgs/sec' "$dir/bench"
+exit $failed

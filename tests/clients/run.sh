@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Client applications on the official clients, played to each server given (default: the release build of Ringmain
+# and the real nats-server). Everything is installed into .deps/ at the top of the repository, once.
+#
+#   tests/clients/run.sh [SERVER_BIN...]
+set -u
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+deps=$root/.deps
+mkdir -p "$deps/bin" "$deps/log"
+passed=0 failed=0 skipped=0
+clients=()
+
+# A missing toolchain is a skip that shows; an installation that fails is a failure.
+skip() {
+    skipped=$((skipped + 1))
+    echo "SKIPPED $1: $2"
+}
+
+# install NAME STAMP_SOURCES... -- COMMAND...: runs the command unless it has succeeded with the same sources
+install() {
+    local name=$1 sources=() sum
+    shift
+    while [ "$1" != -- ]; do
+        sources+=("$1")
+        shift
+    done
+    shift
+    sum=$(cat "${sources[@]}" | sha256sum)
+    [ "$(cat "$deps/$name.stamp" 2>/dev/null)" = "$sum" ] && return 0
+    if "$@" >"$deps/log/$name" 2>&1; then
+        echo "$sum" >"$deps/$name.stamp"
+        return 0
+    fi
+    failed=$((failed + 1))
+    echo "FAIL install $name: see $deps/log/$name"
+    tail -5 "$deps/log/$name"
+    return 1
+}
+
+install_python() {
+    python3 -m venv "$deps/py" &&
+        "$deps/py/bin/python" -m pip install --quiet -r "$here/server-requirements.txt" -r "$here/python/requirements.txt"
+}
+
+install_javascript() {
+    mkdir -p "$deps/js" && cp "$here"/javascript/package*.json "$here/javascript/app.js" "$deps/js/" &&
+        npm ci --prefix "$deps/js" --no-audit --no-fund --prefer-offline
+}
+
+install_go() {
+    cd "$here/go" && go build -o "$deps/bin/client-go" .
+}
+
+install_rust() {
+    CARGO_TARGET_DIR=$deps/clients-target cargo build --locked --manifest-path "$here/rust/Cargo.toml"
+}
+
+install_cli() {
+    GOBIN=$deps/bin go install "github.com/nats-io/natscli/nats@$(cat "$here/cli/version")"
+}
+
+if command -v python3 >/dev/null; then
+    install python "$here"/server-requirements.txt "$here"/python/requirements.txt -- install_python && clients+=(python)
+else
+    skip python "no python3"
+fi
+if command -v node >/dev/null && command -v npm >/dev/null; then
+    install javascript "$here"/javascript/package*.json "$here/javascript/app.js" -- install_javascript && clients+=(javascript)
+else
+    skip javascript "no node"
+fi
+if command -v go >/dev/null; then
+    install go "$here"/go/* -- install_go && clients+=(go)
+    install cli "$here"/cli/version -- install_cli && clients+=(cli)
+else
+    skip go "no go toolchain"
+    skip cli "no go toolchain"
+fi
+if command -v cargo >/dev/null; then
+    install rust "$here"/rust/Cargo.* "$here"/rust/src/* -- install_rust && clients+=(rust)
+else
+    skip rust "no cargo"
+fi
+
+play() {
+    case $1 in
+    python) "$deps/py/bin/python" "$here/python/app.py" ;;
+    javascript) node "$deps/js/app.js" ;;
+    go) "$deps/bin/client-go" ;;
+    rust) "$deps/clients-target/debug/client-test" ;;
+    cli) NATS_CLI=$deps/bin/nats "$here/cli/smoke.sh" ;;
+    esac
+}
+
+if [ $# -eq 0 ]; then
+    (cd "$root" && cargo build --quiet --release --bin ringmain)
+    set -- "${CARGO_TARGET_DIR:-$root/target}/release/ringmain" "$deps/py/bin/nats-server"
+fi
+for server in "$@"; do
+    label=$(basename "$server")
+    if [ ! -x "$server" ]; then
+        failed=$((failed + 1))
+        echo "FAIL $label: no such server: $server"
+        continue
+    fi
+    for client in "${clients[@]}"; do
+        log=$deps/log/$client-$label
+        SERVER_BIN=$(realpath "$server") play "$client" >"$log" 2>&1
+        status=$?
+        ok=$(grep -c '^ok ' "$log")
+        bad=$(grep -c '^FAIL ' "$log")
+        # An application that died without naming a scenario counts as one failure.
+        [ "$status" -ne 0 ] && [ "$bad" -eq 0 ] && bad=1
+        [ "$ok" -eq 0 ] && [ "$bad" -eq 0 ] && bad=1
+        echo "client=$client server=$label passed=$ok failed=$bad"
+        [ "$bad" -gt 0 ] && { grep '^FAIL ' "$log" || tail -5 "$log"; }
+        passed=$((passed + ok))
+        failed=$((failed + bad))
+    done
+done
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
