@@ -24,6 +24,9 @@ use crate::wire::{Command, DecodeError, Decoder, Limits, frame};
 /// Name of the account that everyone belongs to without configured accounts.
 pub const GLOBAL_ACCOUNT: &str = "$G";
 
+/// The queue group that the reference keeps for itself.
+const SYSTEM_QUEUE: &[u8] = b"_sys_";
+
 /// The core of one worker. `A` is how it reaches the index of an account.
 pub struct Broker<A> {
     pub(super) worker: WorkerId,
@@ -405,6 +408,9 @@ impl<A: InterestAccess> Broker<A> {
         let tokens_max = settings.subscription_tokens_max;
         if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
             return self.local.write_error(conn, &ErrorText::TooManyTokens(subject.into()));
+        }
+        if let Some(queue @ SYSTEM_QUEUE) = queue {
+            return self.local.write_error(conn, &ErrorText::QueuePermission(subject.into(), queue.into()));
         }
         let session = &self.local.sessions[conn as usize];
         if settings.subscriptions_max > 0 && session.sids.len() >= settings.subscriptions_max {

@@ -393,7 +393,7 @@ fn is_reserved(subject: &[u8], reply: Option<&[u8]>) -> bool {
 }
 
 fn is_reserved_subject(subject: &[u8]) -> bool {
-    [&b"_GR_."[..], b"$GNR", b"$GR.", b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
+    [&b"_GR_."[..], b"$GR.", b"$NRG."].iter().any(|prefix| subject.starts_with(prefix))
 }
 
 #[inline]

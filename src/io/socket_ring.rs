@@ -141,6 +141,8 @@ pub struct SocketRing {
     buffers: BufferSlab,
     provided: ProvidedBuffers,
     sockets: Vec<Option<Socket>>,
+    /// Plans for reuse, boxed because the kernel is given their address.
+    #[expect(clippy::vec_box, reason = "a plan moves between here and its socket, and must stay in place")]
     plans: Vec<Box<SendPlan>>,
     listener: Option<RawFd>,
     sends_in_flight: usize,

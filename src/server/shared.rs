@@ -67,7 +67,7 @@ pub struct Door {
     pub accepted: Mutex<Vec<Accepted>>,
     /// Whether `accepted` has something, readable without its lock.
     pub has_accepted: AtomicBool,
-    /// Connections it has or is to take.
+    /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
     /// What it has done, published once per turn.
     pub stats: Mutex<Stats>,

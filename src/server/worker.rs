@@ -438,6 +438,8 @@ impl Worker {
 
     fn close_connections(&mut self) {
         while let Some((conn, reason)) = self.parts.broker.poll_closing() {
+            // Its place is free from now on, before the client can see that it is closed.
+            self.parts.shared.doors[self.parts.worker].connections.fetch_sub(1, Ordering::Relaxed);
             let flush_until_ms = reason.flushes().then_some(self.now_ms + LINGER_MS);
             self.closing.push(Closing { conn, flush_until_ms });
         }
@@ -470,7 +472,6 @@ impl Worker {
         self.unarmed.retain(|other| *other != conn);
         self.ring.remove(conn);
         self.parts.broker.remove(conn);
-        self.parts.shared.doors[self.parts.worker].connections.fetch_sub(1, Ordering::Relaxed);
         true
     }
 

@@ -413,7 +413,7 @@ mod tests {
                         let mut expected: Vec<Target> = live
                             .iter()
                             .filter(|(pattern, _)| super::super::name::subject_matches_pattern(
-                                subject, pattern.as_bytes()))
+                                subject, Pattern::parse(pattern.as_bytes()).unwrap()))
                             .map(|(_, target)| *target)
                             .collect();
                         expected.sort_unstable();

@@ -19,7 +19,8 @@
 //!
 //! So the form feed that its own validity function (`IsValidSubject`, applied to names in configuration and in the
 //! JetStream API) refuses passes in `SUB`: [`is_valid_subject`] is that function, [`Pattern`] is what `SUB` takes.
-//! Space, tab, CR and LF separate the arguments of a protocol line and cannot be part of either.
+//! Space, tab and LF separate the arguments of a protocol line and cannot be part of either; a CR that is not at the
+//! end of the line can.
 
 use std::fmt;
 
@@ -107,9 +108,9 @@ impl fmt::Debug for Subject<'_> {
 }
 
 /// The reference's `IsValidSubject`: no empty tokens, `>` only as the last token, no space, tab, CR, LF or form feed.
-/// Stricter than [`Pattern`] by the form feed.
+/// Stricter than [`Pattern`] by CR and form feed.
 pub fn is_valid_subject(subject: &[u8]) -> bool {
-    check(subject, |byte| separates_arguments(byte) || byte == b'\x0c').is_ok()
+    check(subject, |byte| separates_arguments(byte) || matches!(byte, b'\r' | b'\x0c')).is_ok()
 }
 
 /// The reference's pedantic check of a published subject: no empty tokens and no wildcard tokens. Like the
@@ -161,7 +162,7 @@ pub fn subject_matches_pattern(subject: &[u8], pattern: Pattern<'_>) -> bool {
 }
 
 fn separates_arguments(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+    matches!(byte, b' ' | b'\t' | b'\n')
 }
 
 fn check(subject: &[u8], refused: impl Fn(u8) -> bool) -> Result<(), SubjectError> {
@@ -238,6 +239,7 @@ mod tests {
         b"a.**",
         b"a\x0cb",
         b"a.\x0c",
+        b"a\rb",
         b"\x0c",
         b"a\x00b",
         b"a\x0bb",
@@ -246,7 +248,7 @@ mod tests {
         b"a\x7f",
     ];
     const REFUSED_BY_SUB: &[&[u8]] = &[b"", b".", b"..", b"a.", b".a", b"a..b", b"a.>.b", b">.a"];
-    const SEPARATORS: &[&[u8]] = &[b"a b", b" ", b"a\tb", b"a\r", b"\nb", b"a. .b"];
+    const SEPARATORS: &[&[u8]] = &[b"a b", b" ", b"a\tb", b"\nb", b"a. .b"];
 
     #[test]
     fn a_pattern_holds_what_the_reference_accepts_in_sub() {
@@ -259,9 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_subject_is_a_pattern_without_form_feed() {
+    fn a_valid_subject_is_a_pattern_without_cr_and_form_feed() {
         for name in ACCEPTED_BY_SUB {
-            assert_eq!(is_valid_subject(name), !name.contains(&b'\x0c'), "{}", name.escape_ascii());
+            assert_eq!(
+                is_valid_subject(name),
+                !name.iter().any(|byte| matches!(byte, b'\r' | b'\x0c')),
+                "{}",
+                name.escape_ascii()
+            );
         }
         for name in REFUSED_BY_SUB.iter().chain(SEPARATORS) {
             assert!(!is_valid_subject(name), "{}", name.escape_ascii());

@@ -33,6 +33,8 @@ pub enum ErrorText {
     PublishPermission(Vec<u8>),
     /// A publish whose reply subject is reserved.
     ReplyPermission(Vec<u8>),
+    /// A subscription to the queue group that is the system's own.
+    QueuePermission(Vec<u8>, Vec<u8>),
     /// A subscription with more tokens than `max_subscription_tokens`.
     TooManyTokens(Vec<u8>),
 }
@@ -58,6 +60,10 @@ impl ErrorText {
             }
             ErrorText::ReplyPermission(reply) => {
                 return format!("Permissions Violation for Publish with Reply of {}", quote(reply));
+            }
+            ErrorText::QueuePermission(subject, queue) => {
+                let (subject, queue) = (quote(subject), quote(queue));
+                return format!("Permissions Violation for Subscription to {subject} using queue {queue}");
             }
             ErrorText::TooManyTokens(subject) => {
                 return format!(
@@ -94,10 +100,13 @@ pub fn quote(bytes: &[u8]) -> String {
                 c if (c as u32) < 0x20 || c == '\x7f' => {
                     let _ = write!(quoted, "\\x{:02x}", c as u32);
                 }
-                c if c.is_control() => {
+                c if is_printable(c) => quoted.push(c),
+                c if (c as u32) < 0x1_0000 => {
                     let _ = write!(quoted, "\\u{:04x}", c as u32);
                 }
-                c => quoted.push(c),
+                c => {
+                    let _ = write!(quoted, "\\U{:08x}", c as u32);
+                }
             }
         }
         for byte in chunk.invalid() {
@@ -108,6 +117,12 @@ pub fn quote(bytes: &[u8]) -> String {
     quoted
 }
 
+/// Whether Go prints a character as it is. Its tables and those behind Rust's `escape_debug` agree; the letter
+/// before it keeps a combining mark from counting as alone.
+fn is_printable(c: char) -> bool {
+    !format!("a{c}").escape_debug().to_string().contains("\\u{")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +131,10 @@ mod tests {
     fn subjects_are_quoted_as_go_does() {
         assert_eq!(quote(b"a\"b\\c\x00\x1b\xff"), r#""a\"b\\c\x00\x1b\xff""#);
         assert_eq!(quote("grün".as_bytes()), "\"grün\"");
+        assert_eq!(
+            quote("\u{2028}\u{7f}e\u{301}\u{10ffff}".as_bytes()),
+            "\"\\u2028\\x7fe\u{301}\\U0010ffff\""
+        );
     }
 
     #[test]

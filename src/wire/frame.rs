@@ -92,7 +92,14 @@ mod tests {
 
     #[test]
     fn heads_have_the_documented_form() {
-        let plain = Delivery { subject: b"foo", sid: b"1", reply: None, header_len: None, size: 5, widths: Widths::default() };
+        let plain = Delivery {
+            subject: b"foo",
+            sid: b"1",
+            reply: None,
+            header_len: None,
+            size: 5,
+            widths: Widths::default(),
+        };
         assert_eq!(head(plain), "MSG foo 1 5\r\n");
         assert_eq!(head(Delivery { reply: Some(b"bar"), ..plain }), "MSG foo 1 bar 5\r\n");
         let with_header = Delivery { header_len: Some(12), size: 999_999_999, ..plain };
