@@ -69,7 +69,7 @@ impl Target {
                 let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, source)), 0);
                 socket.bind(&address.into()).map_err(failed())?;
             }
-            match socket.connect(&self.address.into()) {
+            match socket.connect_timeout(&self.address.into(), ANSWER_TIMEOUT) {
                 Ok(()) => {
                     socket.set_tcp_nodelay(true).map_err(failed())?;
                     return Ok(socket.into());
@@ -105,6 +105,8 @@ impl Connection {
     pub fn open(target: &Target) -> Result<Connection, BenchError> {
         let stream = target.dial()?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(BenchError::io("setting a timeout"))?;
+        // A server that no longer reads is an error too, not a measurement without an end.
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(BenchError::io("setting a timeout"))?;
         let mut connection = Connection { stream, inbox: Inbox::default(), info: ServerInfo::default() };
         connection.read_info()?;
         if connection.info.tls_required {

@@ -71,7 +71,8 @@ struct Publisher {
     batch_frames: usize,
     /// The next frame of the ring to send.
     next_frame: usize,
-    sent: AtomicU64,
+    /// Shared only so that progress can be shown while the publisher runs.
+    sent: Arc<AtomicU64>,
     subscribers: Vec<usize>,
     /// Messages that a subscriber may be behind.
     behind_max: u64,
@@ -164,13 +165,15 @@ impl Flow {
 
         let delivered = self.counters.last_delivery();
         let elapsed = processed.max(delivered) - started;
+        // Before the server's usage: walking its memory map is this process's CPU time.
+        let client_cpu_ns = server_usage::own_cpu_ns() - client_before;
         let after = self.server_usage()?;
         Ok(Window {
             messages: self.sent() - sent_before,
             deliveries: self.counters.total() - delivered_before,
             elapsed,
             server_cpu_ns: before.zip(after).map(|(before, after)| after.cpu_ns - before.cpu_ns),
-            client_cpu_ns: server_usage::own_cpu_ns() - client_before,
+            client_cpu_ns,
             server_rss_bytes: after.map(|usage| usage.rss_bytes),
         })
     }
@@ -179,6 +182,8 @@ impl Flow {
     fn publish(&mut self, limit: Limit, label: &str) -> Result<Instant, BenchError> {
         let mut progress = Progress::new(label, self.options.quiet || self.options.json);
         let counters = &*self.counters;
+        let sent: Vec<_> = self.publishers.iter().map(|publisher| Arc::clone(&publisher.sent)).collect();
+        let nobody_listens = self.sources.is_empty();
         std::thread::scope(|scope| {
             let running: Vec<_> = self
                 .publishers
@@ -187,7 +192,11 @@ impl Flow {
                 .collect();
             while running.iter().any(|thread| !thread.is_finished()) {
                 std::thread::sleep(Duration::from_millis(2));
-                progress.show(counters.total());
+                progress.show(if nobody_listens {
+                    sent.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+                } else {
+                    counters.total()
+                });
             }
             let mut last = None;
             for thread in running {
@@ -284,7 +293,7 @@ impl Publisher {
             frame_len,
             batch_frames: (options.batch / frame_len).max(1),
             next_frame: 0,
-            sent: AtomicU64::new(0),
+            sent: Arc::new(AtomicU64::new(0)),
             subscribers,
             behind_max: (options.in_flight / frame_len as u64).max(1),
             rate,

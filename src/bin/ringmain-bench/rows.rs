@@ -286,6 +286,12 @@ pub const ROWS: &[Row] = &[
             latency("p50", p50, Goal::None),
             latency("p99", p99, Goal::None),
             latency("p99.9", p999, Goal::None),
+            // How late the publisher woke up is part of the latencies above.
+            latency(
+                "of it the tool's, p99",
+                |outcome| outcome.more.get("tool_late_p99_us").map(|us| us * 1e3),
+                Goal::None,
+            ),
         ],
     },
 ];
