@@ -104,6 +104,34 @@ fn a_client_that_sends_one_byte_at_a_time_is_served() {
 }
 
 #[test]
+fn a_dialogue_split_at_any_byte_gets_the_same_answer() {
+    let server = start("");
+    let dialogue = "CONNECT {\"verbose\":true,\"headers\":true}\r\nSUB a.* q 1\r\nPUB a.b  reply\t12\r\nhello\r\nworld\r\n\
+        HPUB a.c 17 19\r\nNATS/1.0\r\nA:b\r\n\r\nhi\r\nUNSUB 1 3\nPUB a.d 0\r\n\r\nPING abc\r\nPUB a.e 1\r\nx\r\nfoo\r\n"
+        .as_bytes();
+    let answer = |split: usize| {
+        let mut stream = TcpStream::connect(server.address).expect("connect");
+        stream.set_nodelay(true).expect("nodelay");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+        reader.read_line(&mut String::new()).expect("INFO");
+        stream.write_all(&dialogue[..split]).expect("write");
+        // Long enough for the server to read the first part alone, nearly always.
+        thread::sleep(Duration::from_millis(1));
+        stream.write_all(&dialogue[split..]).expect("write");
+        let mut answer = Vec::new();
+        // The dialogue ends in nonsense, so that the server closes.
+        reader.read_to_end(&mut answer).unwrap_or_else(|e| panic!("split at {split}: {e}"));
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let whole = answer(0);
+    assert!(whole.ends_with("PONG\r\n+OK\r\n-ERR 'Unknown Protocol Operation'\r\n"), "{whole}");
+    for split in 1..dialogue.len() {
+        assert_eq!(answer(split), whole, "split at {split}");
+    }
+}
+
+#[test]
 fn a_subscriber_that_stops_reading_is_cut_off_and_nobody_else() {
     let server = start("max_payload: 65536\nmax_pending: 1MB\nwrite_deadline: \"1s\"\n");
     let (mut stuck, mut healthy, mut publisher) =
@@ -269,6 +297,25 @@ fn terminate_and_interrupt_flush_close_and_exit_with_status_0() {
             assert!(log.contains(line), "no {line:?} in:\n{log}");
         }
     }
+}
+
+#[test]
+fn killed_and_started_again_at_once_it_listens_on_the_same_port() {
+    let mut server = start("");
+    let port = server.address.port().to_string();
+    for round in 1..=20 {
+        // Connections, silent and busy ones, are what holds a port after the process has gone.
+        let mut peers: Vec<Peer> = (0..20).map(|_| Peer::open(server.address)).collect();
+        peers.iter_mut().skip(10).for_each(|peer| {
+            peer.send("SUB > 1\r\n");
+            peer.round_trip();
+        });
+        server.signal(libc::SIGKILL);
+        wait_until("the process ended", PATIENCE, || server.ended().is_some());
+        server = ServerProcess::start_with(&candidate(), "", &["-a", "127.0.0.1", "-p", &port])
+            .unwrap_or_else(|e| panic!("restart {round}: {e}"));
+    }
+    Peer::open(server.address).round_trip();
 }
 
 // ---- delivery ----

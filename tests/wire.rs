@@ -54,6 +54,9 @@ const QUIET_RECORDING: Duration = Duration::from_millis(150);
 /// While checking a step that should bring nothing, this is how long a stray byte has to show up
 /// (a later one still spoils the next step or the end of the case).
 const QUIET_CHECKING: Duration = Duration::from_millis(40);
+/// An answer that differs from the recorded one is final after this long without a byte; shorter than the two
+/// seconds after which a server sends its first PING, which would only confuse the report.
+const QUIET_DIFFERING: Duration = Duration::from_millis(1500);
 /// Expected bytes and closes must come within this.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(6);
 /// Between the pieces of a split write, so that they arrive as several reads.
@@ -396,7 +399,7 @@ impl Player<'_> {
             Some(_) if closes => ARRIVES_WITHIN,
             None => QUIET_RECORDING,
             Some(lines) if lines.is_empty() => QUIET_CHECKING,
-            Some(_) => ARRIVES_WITHIN / 2,
+            Some(_) => QUIET_DIFFERING,
         };
         let mut last_byte = Instant::now();
         let mut rendered = Vec::new();
