@@ -86,7 +86,7 @@ impl<A: InterestAccess> Broker<A> {
         // The requester belongs to the worker that sent the message, which the next one would not know: a request
         // that loses two members in a row while it is on its way times out instead of failing at once.
         outgoing.current.push(Message { requester: None, ..*message }, To::Member(queue, member));
-        outgoing.rotate();
+        self.crowded |= outgoing.rotate();
         true
     }
 
@@ -97,6 +97,8 @@ impl<A: InterestAccess> Broker<A> {
         if let Some(batch) = outgoing.full.pop_front() {
             return Some(batch);
         }
+        self.crowded = self.outgoing.iter().any(|outgoing| !outgoing.full.is_empty());
+        let outgoing = &mut self.outgoing[usize::from(to)];
         if outgoing.current.is_empty() {
             return None;
         }

@@ -57,11 +57,6 @@ impl<A: InterestAccess> Broker<A> {
             self.trace_publish(conn, publish);
         }
         let session = &mut self.local.sessions[conn as usize];
-        let size = publish.payload.with_crlf().len() - 2;
-        session.counters.in_msgs += 1;
-        session.counters.in_bytes += size as u64;
-        self.local.stats.messages.count += 1;
-        self.local.stats.messages.bytes += size as u64;
         let flags = session.flags;
         if !flags.connected {
             self.refuse_unauthorized(conn);
@@ -87,7 +82,7 @@ impl<A: InterestAccess> Broker<A> {
             if flags.no_responders && publish.reply.is_some() {
                 self.answer_no_responders(conn, publish.subject, publish.reply.unwrap_or_default());
             }
-            return self.flow();
+            return Flow::Continue;
         }
         let account = session.account;
         let cid = session.cid;
@@ -121,7 +116,7 @@ impl<A: InterestAccess> Broker<A> {
             delivered = true;
             let outgoing = &mut self.outgoing[usize::from(remote.worker)];
             outgoing.current.push_message(account, publish, To::Plain(&remote.targets), requester);
-            outgoing.rotate();
+            self.crowded |= outgoing.rotate();
             if !self.congested_peers.is_empty() {
                 let behind = |target: &&Target| self.congested_peers.contains(&(target.worker, target.conn));
                 if let Some(target) = remote.targets.as_slice().iter().find(behind) {
@@ -142,7 +137,7 @@ impl<A: InterestAccess> Broker<A> {
                         To::Member(&group.name, member),
                         requester,
                     );
-                    outgoing.rotate();
+                    self.crowded |= outgoing.rotate();
                     delivered = true;
                     if self.congested_peers.contains(&(member.worker, member.conn)) {
                         congested_on = Some((member.worker, member.conn));
@@ -247,12 +242,14 @@ impl<A: InterestAccess> Broker<A> {
 }
 
 impl super::core::Outgoing {
-    /// Puts a full batch aside, so that it goes out before more is added.
+    /// Puts a full batch aside, so that it goes out before more is added. Whether it did.
     #[inline]
-    pub fn rotate(&mut self) {
-        if self.current.is_full() {
+    pub fn rotate(&mut self) -> bool {
+        let full = self.current.is_full();
+        if full {
             self.full.push_back(std::mem::take(&mut self.current));
         }
+        full
     }
 }
 

@@ -22,10 +22,29 @@ pub fn listen(host: &str, port: u16) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&addr.into())?;
+    bind(&socket, addr)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
+
+/// A server that was killed a moment ago may still hold the port: the kernel takes a few milliseconds to end an
+/// io_uring and with it the listener. Clients' tools restart servers like that, so it is waited for.
+fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    let mut pauses = 0;
+    loop {
+        match socket.bind(&addr.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && pauses < BIND_PAUSES_MAX => {
+                pauses += 1;
+                std::thread::sleep(BIND_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// How often and after which pause a port in use is tried again: for a quarter of a second.
+const BIND_PAUSES_MAX: u32 = 50;
+const BIND_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The reference's default `0.0.0.0` takes IPv6 clients too, as Go's listener does; so the unspecified IPv4 address
 /// is listened on as the unspecified IPv6 one where the system has IPv6.
