@@ -37,7 +37,7 @@ pub fn queue<B>() -> (Sender<B>, Receiver<B>) {
     (Sender { filled: filled_in, spent: spent_out }, Receiver { filled: filled_out, spent: spent_in })
 }
 
-impl<B: Default> Sender<B> {
+impl<B> Sender<B> {
     /// Batches that can be sent now.
     pub fn room(&self) -> usize {
         self.filled.slots()
@@ -52,9 +52,9 @@ impl<B: Default> Sender<B> {
         self.filled.push(batch).map_err(|rtrb::PushError::Full(batch)| batch)
     }
 
-    /// An empty batch, reused if one has come back.
-    pub fn spare(&mut self) -> B {
-        self.spent.pop().unwrap_or_default()
+    /// An emptied batch that has come back.
+    pub fn take_spent(&mut self) -> Option<B> {
+        self.spent.pop().ok()
     }
 }
 
@@ -125,8 +125,8 @@ mod tests {
         sender.send(Vec::with_capacity(100)).unwrap();
         let batch = receiver.receive().unwrap();
         receiver.give_back(batch);
-        assert_eq!(sender.spare().capacity(), 100);
-        assert_eq!(sender.spare().capacity(), 0);
+        assert_eq!(sender.take_spent().map(|batch| batch.capacity()), Some(100));
+        assert_eq!(sender.take_spent(), None);
     }
 
     #[test]

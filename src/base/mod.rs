@@ -3,9 +3,11 @@
 //! * [`buffer_slab`]: the read buffers that the kernel writes into, and the leases on them.
 //! * [`output`]: one connection's bytes on their way out, in chunks from a shared pool.
 //! * [`handover`]: bounded queues of batches between workers, one wake-up per batch.
+//! * [`prefetch`]: memory asked for ahead of its use.
 //! * [`timer_wheel`]: deadlines in constant time.
 
 pub mod buffer_slab;
 pub mod handover;
 pub mod output;
+pub mod prefetch;
 pub mod timer_wheel;

@@ -11,7 +11,7 @@ use crate::subject::interest::Target;
 use crate::wire::{Payload, Publish, Widths};
 
 /// A batch is sent early when its buffers reach this many bytes.
-pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// What one worker has for another.
 #[derive(Debug, Default)]
@@ -163,7 +163,8 @@ impl Batch {
         self.shared.clear();
         self.lists.clear();
         self.shared_bytes = 0;
-        self.bytes.shrink_to(2 * BATCH_BYTES_MAX);
+        self.bytes.shrink_to(4 * BATCH_BYTES_MAX);
+        self.targets.shrink_to(4 * BATCH_BYTES_MAX / size_of::<Target>());
     }
 
     /// Adds a message.

@@ -60,6 +60,8 @@ pub(super) struct Account<A> {
 pub(super) struct Outgoing {
     pub current: Batch,
     pub full: VecDeque<Batch>,
+    /// Emptied ones to go on with.
+    pub spares: Vec<Batch>,
 }
 
 /// The sessions of this worker and what deliveries to them touch. Apart from the rest so that a delivery can borrow
@@ -519,6 +521,11 @@ impl<A: InterestAccess> Broker<A> {
     #[inline]
     pub fn wants_turn_to_end(&self) -> bool {
         self.local.turn_bytes > super::publish::TURN_BYTES_MAX || self.crowded
+    }
+
+    /// Whether a batch for another worker is full.
+    pub fn has_full_batch(&self) -> bool {
+        self.crowded
     }
 
     /// Log lines since the last call.

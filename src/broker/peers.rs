@@ -5,6 +5,9 @@ use super::core::Broker;
 use super::publish::{Delivered, Outbound};
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
 
+/// Emptied batches kept per worker.
+const SPARES_MAX: usize = 8;
+
 impl<A: InterestAccess> Broker<A> {
     /// Handles everything in a batch from worker `from`.
     pub fn handle_batch(&mut self, from: WorkerId, batch: &Batch) {
@@ -90,19 +93,30 @@ impl<A: InterestAccess> Broker<A> {
         true
     }
 
-    /// A batch for worker `to`, if there is something for it. `spare` is an empty one to go on with.
-    pub fn poll_batch(&mut self, to: WorkerId, spare: impl FnOnce() -> Batch) -> Option<Batch> {
+    /// A batch for worker `to`, if there is something for it.
+    pub fn poll_batch(&mut self, to: WorkerId) -> Option<Batch> {
         self.announce_congestion();
         let outgoing = &mut self.outgoing[usize::from(to)];
         if let Some(batch) = outgoing.full.pop_front() {
             return Some(batch);
         }
+        let next = if outgoing.current.is_empty() {
+            None
+        } else {
+            let spare = outgoing.spares.pop().unwrap_or_default();
+            Some(std::mem::replace(&mut outgoing.current, spare))
+        };
         self.crowded = self.outgoing.iter().any(|outgoing| !outgoing.full.is_empty());
-        let outgoing = &mut self.outgoing[usize::from(to)];
-        if outgoing.current.is_empty() {
-            return None;
+        next
+    }
+
+    /// Takes back a batch that worker `to` has emptied, to use its memory again.
+    pub fn give_spare(&mut self, to: WorkerId, batch: Batch) {
+        debug_assert!(batch.is_empty());
+        let spares = &mut self.outgoing[usize::from(to)].spares;
+        if spares.len() < SPARES_MAX {
+            spares.push(batch);
         }
-        Some(std::mem::replace(&mut outgoing.current, spare()))
     }
 
     /// Whether something waits for worker `to`.

@@ -247,7 +247,8 @@ impl super::core::Outgoing {
     pub fn rotate(&mut self) -> bool {
         let full = self.current.is_full();
         if full {
-            self.full.push_back(std::mem::take(&mut self.current));
+            let next = self.spares.pop().unwrap_or_default();
+            self.full.push_back(std::mem::replace(&mut self.current, next));
         }
         full
     }

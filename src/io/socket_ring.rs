@@ -36,10 +36,10 @@ const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 32 * 1024;
 
 /// Read buffers per worker, a power of two. They are used in turn, so together they should fit the cache.
-const BUFFERS: u16 = 128;
+const BUFFERS: u16 = 32;
 
 /// Size of a read buffer. 16 to 32 KiB measured alike for small messages; less costs more completions.
-const BUFFER_LEN: usize = 32 * 1024;
+const BUFFER_LEN: usize = 16 * 1024;
 
 /// Pieces sent in one call. With large payloads each takes two: its head and itself.
 pub const SEND_SLICES_MAX: usize = 64;

@@ -297,7 +297,7 @@ impl Worker {
         if self.reads.is_empty() {
             return false;
         }
-        if self.parts.outboxes.iter().flatten().any(|outbox| outbox.room() < ROOM_MIN) {
+        if !self.has_room() {
             // The other worker is behind; it works, so this ends.
             return true;
         }
@@ -310,14 +310,12 @@ impl Worker {
                 left.push_back(read);
                 continue;
             }
-            let bytes = &self.ring.bytes(&read.lease)[read.taken..];
-            match self.parts.broker.handle_bytes(read.conn, bytes) {
+            match self.handle_read(&mut read) {
                 Input::Taken | Input::Closed => {
                     self.ring.recycle(read.lease);
                     busy = true;
                 }
-                Input::Yielded(taken) => {
-                    read.taken += taken;
+                Input::Yielded(_) => {
                     stuck.insert(read.conn);
                     // A hold ends by an event or its deadline; anything else goes on in the next turn.
                     busy |= !self.parts.broker.is_held(read.conn);
@@ -339,6 +337,28 @@ impl Worker {
             }
         }
         busy
+    }
+
+    /// Hands a read to the broker, and batches that it fills to the other workers at once.
+    fn handle_read(&mut self, read: &mut Read) -> Input {
+        loop {
+            let bytes = &self.ring.bytes(&read.lease)[read.taken..];
+            let input = self.parts.broker.handle_bytes(read.conn, bytes);
+            let Input::Yielded(taken) = input else { return input };
+            read.taken += taken;
+            if !self.parts.broker.has_full_batch() || self.parts.broker.is_held(read.conn) {
+                return input;
+            }
+            self.send_batches();
+            if !self.has_room() || self.parts.broker.wants_turn_to_end() {
+                return input;
+            }
+        }
+    }
+
+    /// Whether every other worker can take what handling a read may produce.
+    fn has_room(&self) -> bool {
+        self.parts.outboxes.iter().flatten().all(|outbox| outbox.room() >= ROOM_MIN)
     }
 
     /// Handles the reads of a connection that has come to its end, held or not.
@@ -422,9 +442,12 @@ impl Worker {
     fn send_batches(&mut self) {
         for (to, outbox) in self.parts.outboxes.iter_mut().enumerate() {
             let Some(outbox) = outbox else { continue };
+            while let Some(spent) = outbox.take_spent() {
+                self.parts.broker.give_spare(to as u16, spent);
+            }
             let mut sent = false;
             while outbox.room() > 0 {
-                let Some(batch) = self.parts.broker.poll_batch(to as u16, || outbox.spare()) else { break };
+                let Some(batch) = self.parts.broker.poll_batch(to as u16) else { break };
                 if outbox.send(batch).is_err() {
                     unreachable!("there was room, and nobody else sends");
                 }

@@ -25,12 +25,17 @@
 use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memchr2};
 
+use crate::base::prefetch::prefetch;
+
 /// Payloads of this many bytes and more are collected into a buffer of their own and shared by the deliveries,
 /// rather than copied into each receiver's output.
 ///
 /// The threshold follows from `benches/delivery.rs`: below it, copying costs less than a second `iovec` entry and a
 /// reference count per delivery.
 pub const SHARED_PAYLOAD_MIN: usize = 8 * 1024;
+
+/// How far ahead of the frame at hand the input is asked for, in bytes.
+const PREFETCH_AHEAD: usize = 256;
 
 /// Longest accepted size argument. The reference refuses ten digits before it looks at the limit.
 const SIZE_DIGITS_MAX: usize = 9;
@@ -437,6 +442,7 @@ fn whole_publish<'i>(bytes: &'i [u8], limits: &Limits) -> Option<(Publish<'i>, u
     if payload[size..] != *b"\r\n" {
         return None;
     }
+    prefetch(bytes, frame_len + PREFETCH_AHEAD, frame_len);
     let publish = Publish {
         args: &bytes[4..size_end],
         subject: &bytes[4..subject_end],
