@@ -2,7 +2,7 @@
 //!
 //! An [`Output`] is a queue of segments: chunks that small frames are copied into one behind the other, and shared
 //! payloads that are sent from where they lie. Chunks come from a [`ChunkPool`] that all connections of a worker
-//! share, so an idle connection holds none; the first is small, the next are large, so that ten thousand connections
+//! share, so an idle connection holds none; the first is small, those that follow it are large, so that ten thousand connections
 //! with one line each cost little and a busy one is sent in few calls.
 //!
 //! A chunk never reallocates while it is in an output: its first bytes may be in the hands of the kernel while more
@@ -102,8 +102,9 @@ impl Output {
     #[inline(never)]
     fn add_chunk(&mut self, len: usize, pool: &mut ChunkPool) {
         assert!(len <= LARGE_CHUNK_LEN, "larger content is queued in pieces or shared");
-        let first = self.pending == 0;
-        let chunk = if first && len <= SMALL_CHUNK_LEN { pool.take_small() } else { pool.take_large() };
+        // Behind a shared payload comes the head of the next message, and then most likely its shared payload.
+        let is_short = !matches!(self.segments.back(), Some(Segment::Chunk(_))) && len <= SMALL_CHUNK_LEN;
+        let chunk = if is_short { pool.take_small() } else { pool.take_large() };
         self.segments.push_back(Segment::Chunk(chunk));
     }
 
