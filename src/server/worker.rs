@@ -49,6 +49,9 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 /// Longest pause between two connections closed in lame duck mode.
 const LAME_DUCK_PAUSE_MS_MAX: u64 = 1_000;
 
+/// Turns with nothing to do before the worker sleeps. In between it offers its core to whoever else wants it.
+const IDLE_TURNS: u32 = 1;
+
 /// Turns without a pause after which the runtime gets a chance to run its other tasks.
 const TURNS_PER_YIELD: u32 = 32;
 
@@ -137,6 +140,7 @@ impl Worker {
             Err(error) => panic!("the runtime cannot watch an eventfd: {error}"),
         };
         let mut turns = 0u32;
+        let mut idle_turns = 0u32;
         loop {
             let busy = self.turn();
             if self.stopping && self.parts.broker.connection_count() == 0 {
@@ -144,9 +148,15 @@ impl Worker {
             }
             if busy {
                 turns += 1;
+                idle_turns = 0;
                 if turns.is_multiple_of(TURNS_PER_YIELD) {
                     tokio::task::yield_now().await;
                 }
+                continue;
+            }
+            idle_turns += 1;
+            if idle_turns <= IDLE_TURNS {
+                std::thread::yield_now();
                 continue;
             }
             if self.may_sleep() {
