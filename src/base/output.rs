@@ -82,8 +82,8 @@ impl Output {
         self.pending
     }
 
-    /// A chunk with room for at least `len` bytes more, `len` being at most `LARGE_CHUNK_LEN`. The caller appends at
-    /// most that much and reports it with [`Output::appended`].
+    /// A chunk with room for at least `len` bytes more. The caller appends at most that much and reports it with
+    /// [`Output::appended`].
     #[inline]
     pub fn append(&mut self, len: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {
         let fits = match self.segments.back() {
@@ -101,10 +101,14 @@ impl Output {
 
     #[inline(never)]
     fn add_chunk(&mut self, len: usize, pool: &mut ChunkPool) {
-        assert!(len <= LARGE_CHUNK_LEN, "larger content is queued in pieces or shared");
         // Behind a shared payload comes the head of the next message, and then most likely its shared payload.
-        let is_short = !matches!(self.segments.back(), Some(Segment::Chunk(_))) && len <= SMALL_CHUNK_LEN;
-        let chunk = if is_short { pool.take_small() } else { pool.take_large() };
+        let is_short = !matches!(self.segments.back(), Some(Segment::Chunk(_)));
+        let chunk = match len {
+            0..=SMALL_CHUNK_LEN if is_short => pool.take_small(),
+            0..=LARGE_CHUNK_LEN => pool.take_large(),
+            // A control line as long as a generous `max_control_line` allows. The pool does not keep such a chunk.
+            _ => Vec::with_capacity(len),
+        };
         self.segments.push_back(Segment::Chunk(chunk));
     }
 
@@ -205,6 +209,19 @@ mod tests {
             output.extend(b"0123456789", &mut pool);
         }
         assert_eq!(output.slices(1).next().unwrap().as_ptr(), before);
+    }
+
+    #[test]
+    fn more_than_a_chunk_at_once_gets_a_chunk_of_its_own() {
+        let mut pool = ChunkPool::default();
+        let mut output = Output::default();
+        let len = 2 * LARGE_CHUNK_LEN;
+        let chunk = output.append(len, &mut pool);
+        chunk.resize(len, b'x');
+        output.appended(len);
+        assert_eq!((output.segment_count(), output.pending_bytes()), (1, len));
+        output.sent(len, &mut pool);
+        assert!(pool.small.is_empty() && pool.large.is_empty());
     }
 
     proptest! {

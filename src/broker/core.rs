@@ -8,6 +8,7 @@ use hashbrown::hash_table;
 use slab::Slab;
 
 use super::batch::Batch;
+use super::pace::CONSUMER_HOLD_BYTES;
 use super::publish::Flow;
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
@@ -88,6 +89,8 @@ pub(super) struct Local {
     /// Bytes queued for this worker's sessions since the turn began.
     pub turn_bytes: usize,
     pub pending_max: usize,
+    /// Bytes waiting for one consumer from which a delivery looks closer at it.
+    pub pending_watched: usize,
     pub no_fast_producer_stall: bool,
     pub trace: bool,
 }
@@ -173,6 +176,7 @@ impl<A: InterestAccess> Broker<A> {
             now_ms: 0,
             turn_bytes: 0,
             pending_max: settings.pending_max,
+            pending_watched: CONSUMER_HOLD_BYTES.min(settings.pending_max),
             no_fast_producer_stall: settings.no_fast_producer_stall,
             trace: settings.trace,
         };

@@ -9,7 +9,7 @@
 
 use super::batch::{Content, To};
 use super::core::{Broker, Level, Local, LogLine};
-use super::pace::{CONSUMER_HOLD_BYTES, PENDING_STALL_NUMERATOR};
+use super::pace::PENDING_STALL_NUMERATOR;
 use super::session::CloseReason;
 use crate::subject::fanout::{FanOut, TargetList};
 use crate::subject::interest::{InterestAccess, Matches, Target};
@@ -328,7 +328,7 @@ impl Local {
             self.trace_delivery(target.conn, &delivery_line(message, target.sub, &self.subscriptions));
         }
         let session = &self.sessions[target.conn as usize];
-        if session.output.pending_bytes() > CONSUMER_HOLD_BYTES {
+        if session.output.pending_bytes() > self.pending_watched {
             return self.pace_consumer(target.conn);
         }
         Delivered::Yes
@@ -398,4 +398,70 @@ fn is_reserved_subject(subject: &[u8]) -> bool {
 fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply, [b'_', b'R' | b'G', ..] | [b'$', b'J', ..])
         && [&b"_R_."[..], b"$JS.ACK.", b"_GR_."].iter().any(|prefix| reply.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::{Input, Settings};
+    use crate::subject::interest::{Generations, Interest};
+    use crate::wire::info::Info;
+
+    /// An index without a lock.
+    struct Index {
+        interest: RefCell<Interest>,
+        generations: Arc<Generations>,
+    }
+
+    impl InterestAccess for Index {
+        fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
+            look(&self.interest.borrow())
+        }
+
+        fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
+            change(&mut self.interest.borrow_mut())
+        }
+
+        fn generations(&self) -> &Generations {
+            &self.generations
+        }
+    }
+
+    /// A broker with one connection, which has said `CONNECT`.
+    fn broker(settings: Settings) -> (Broker<Index>, u32) {
+        let interest = Interest::default();
+        let index = Index { generations: interest.generations().clone(), interest: RefCell::new(interest) };
+        let info = Info::new("ID".into(), "test".into(), "0.0.0.0".into(), 4222);
+        let mut broker = Broker::new(0, 1, Arc::new(settings), info, vec![index], 1);
+        let conn = broker.open(1, "127.0.0.1:1".parse().unwrap());
+        let connect = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
+        assert_eq!(broker.handle_bytes(conn, connect), Input::Taken);
+        (broker, conn)
+    }
+
+    #[test]
+    fn a_small_max_pending_is_kept_to() {
+        let (mut broker, conn) = broker(Settings { pending_max: 4096, ..Settings::default() });
+        broker.handle_bytes(conn, b"SUB a 1\r\n");
+        let message = format!("PUB a 100\r\n{}\r\n", "x".repeat(100));
+        while broker.handle_bytes(conn, message.as_bytes()) == Input::Taken {
+            assert!(broker.pending_bytes(conn) <= 4096);
+        }
+        assert_eq!(broker.poll_closing(), Some((conn, CloseReason::SlowConsumerPendingBytes)));
+        assert!(broker.pending_bytes(conn) < 4096 + 200);
+    }
+
+    #[test]
+    fn a_subject_longer_than_a_chunk_is_delivered() {
+        let (mut broker, conn) = broker(Settings { control_line_max: 1024 * 1024, ..Settings::default() });
+        let subject = "a".repeat(300_000);
+        broker.handle_bytes(conn, format!("SUB {subject} 1\r\n").as_bytes());
+        let before = broker.pending_bytes(conn);
+        let input = broker.handle_bytes(conn, format!("PUB {subject} 1\r\nx\r\n").as_bytes());
+        assert_eq!(input, Input::Taken);
+        assert!(broker.pending_bytes(conn) > before + subject.len());
+    }
 }

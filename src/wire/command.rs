@@ -303,10 +303,8 @@ impl Decoder {
             return Ok(None);
         }
         let Some((verb, line_len)) = find_line(bytes, limits)? else {
-            self.carry.extend_from_slice(bytes);
             self.state = State::Line;
-            *input = &[];
-            return Ok(None);
+            return self.next_carried(input, limits);
         };
         let line = &bytes[..line_len];
         match parse_line(verb, line, limits)? {
@@ -339,6 +337,21 @@ impl Decoder {
         }
     }
 
+    /// Drops what an unfinished line does not need: whatever follows `PING`, `PONG` and `+OK`, and all but one of the
+    /// separators before the arguments. The reference sets no limit to either, and so they need no memory.
+    fn drop_meaningless(&mut self) {
+        let Ok(Some(verb)) = Verb::recognise(&self.carry) else { return };
+        let rest = &self.carry[verb.len()..];
+        if !verb.has_arguments() {
+            self.carry.truncate(verb.len());
+            return;
+        }
+        let separators = rest.iter().take_while(|byte| is_separator(**byte)).count();
+        if separators > 1 {
+            self.carry.drain(verb.len() + 1..verb.len() + separators);
+        }
+    }
+
     #[inline(never)]
     fn next_carried<'s, 'i: 's>(
         &'s mut self,
@@ -350,14 +363,20 @@ impl Decoder {
             return self.next_in_place(input, limits);
         }
         if let State::Line = self.state {
-            // Add bytes up to the line end, but never more than a control line may have.
-            let room = (limits.control_line_max + VERB_LEN_MAX + 2).saturating_sub(self.carry.len());
-            let window = &input[..input.len().min(room.max(1))];
-            let taken = memchr(b'\n', window).map_or(window.len(), |at| at + 1);
-            self.carry.extend_from_slice(&input[..taken]);
-            *input = &input[taken..];
-            let Some((verb, line_len)) = find_line(&self.carry, limits)? else {
-                return Ok(None);
+            let (verb, line_len) = loop {
+                // Add bytes up to the line end, but never more than a control line may have.
+                let room = (limits.control_line_max + VERB_LEN_MAX + 2).saturating_sub(self.carry.len());
+                let window = &input[..input.len().min(room.max(1))];
+                let taken = memchr(b'\n', window).map_or(window.len(), |at| at + 1);
+                self.carry.extend_from_slice(&input[..taken]);
+                *input = &input[taken..];
+                if let Some(found) = find_line(&self.carry, limits)? {
+                    break found;
+                }
+                self.drop_meaningless();
+                if input.is_empty() {
+                    return Ok(None);
+                }
             };
             debug_assert_eq!(line_len, self.carry.len());
             // The borrow of `carry` by a command that is returned must not reach the arm that changes it.
@@ -559,21 +578,14 @@ fn find_line(bytes: &[u8], limits: &Limits) -> Result<Option<(Verb, usize)>, Dec
         // A verb cut in the middle; it has no line end yet, for that would have been a wrong byte.
         return Ok(None);
     };
-    if !verb.has_arguments() {
-        // Swallowed up to the line end, however far that is: nothing of it need be kept, but a client that sends
-        // PING and then never a line end is bounded by the same limit as everything else.
-        return match memchr(b'\n', bytes) {
-            Some(at) => Ok(Some((verb, at + 1))),
-            None if bytes.len() > limits.control_line_max + VERB_LEN_MAX => {
-                Err(DecodeError::ControlLine { len: bytes.len(), max: limits.control_line_max })
-            }
-            None => Ok(None),
-        };
-    }
     match memchr(b'\n', bytes) {
         Some(at) => Ok(Some((verb, at + 1))),
+        // Swallowed up to the line end, however far that is: nothing of it is kept.
+        None if !verb.has_arguments() => Ok(None),
         None => {
-            let len = arguments(&bytes[verb.len()..]).len();
+            let args = arguments(&bytes[verb.len()..]);
+            // A last CR may belong to the line end.
+            let len = args.len() - usize::from(args.ends_with(b"\r"));
             if len > limits.control_line_max {
                 return Err(DecodeError::ControlLine { len, max: limits.control_line_max });
             }
@@ -862,6 +874,35 @@ mod tests {
         let long = format!("SUB {} 1", "x".repeat(40));
         let result = Decoder::default().next(&mut long.as_bytes(), &limits).map(|_| ());
         assert!(matches!(result, Err(DecodeError::ControlLine { .. })));
+    }
+
+    #[test]
+    fn a_line_cut_at_its_longest_is_the_same_line() {
+        let limits = Limits { control_line_max: 32, payload_max: 8, headers: true };
+        let mut lines =
+            vec![format!("CONNECT {}\r\n", "x".repeat(32)), format!("PING {}\r\n", "x".repeat(100))];
+        lines.push(format!("PUB {} a 1\r\nx\r\n", " ".repeat(100)));
+        for line in lines {
+            let line = line.as_bytes();
+            let whole = transcript(&[line], &limits);
+            assert_eq!(whole.len(), 1);
+            for at in 0..=line.len() {
+                assert_eq!(transcript(&[&line[..at], &line[at..]], &limits), whole, "cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_takes_no_memory() {
+        let limits = Limits { control_line_max: 32, payload_max: 8, headers: true };
+        for (start, more) in [(&b"PUB"[..], &b"    \t   "[..]), (b"PING", b"and more")] {
+            let mut decoder = Decoder::default();
+            assert_eq!(decoder.next(&mut &*start, &limits), Ok(None));
+            for _ in 0..1000 {
+                assert_eq!(decoder.next(&mut &*more, &limits), Ok(None));
+            }
+            assert!(decoder.held_bytes() <= 128, "{}", decoder.held_bytes());
+        }
     }
 
     #[test]
