@@ -312,10 +312,26 @@ fn killed_and_started_again_at_once_it_listens_on_the_same_port() {
         });
         server.signal(libc::SIGKILL);
         wait_until("the process ended", PATIENCE, || server.ended().is_some());
+        let refused = TcpStream::connect(server.address).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "round {round}");
         server = ServerProcess::start_with(&candidate(), "", &["-a", "127.0.0.1", "-p", &port])
             .unwrap_or_else(|e| panic!("restart {round}: {e}"));
     }
     Peer::open(server.address).round_trip();
+}
+
+#[test]
+fn lame_duck_mode_refuses_new_connections_and_serves_the_others() {
+    let server = start("");
+    let mut peer = Peer::open(server.address);
+    peer.round_trip();
+    server.signal(libc::SIGUSR2);
+    wait_until("new connections are refused", PATIENCE, || {
+        TcpStream::connect(server.address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    peer.send("SUB still.here 1\r\n");
+    peer.publish("still.here", b"yes");
+    peer.expect_message("still.here", b"yes");
 }
 
 // ---- delivery ----

@@ -1,19 +1,95 @@
 //! The listening socket.
+//!
+//! It is never handed to an io_uring. The kernel ends the io_uring of a killed process only milliseconds after the
+//! process is gone, and would keep the port for so long, with connections still going to it. So the ring watches an
+//! epoll that watches the listener: an epoll does not keep open what it watches, and the port dies with the process.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait to be accepted. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Listens on `host:port`; port 0 picks a free one. Accepted sockets inherit `TCP_NODELAY`.
-///
-/// # Errors
-///
-/// The host cannot be resolved, or the address cannot be bound.
-pub fn listen(host: &str, port: u16) -> io::Result<Socket> {
+/// A listening socket; dropping it closes it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    watch: OwnedFd,
+}
+
+impl Listener {
+    /// Listens on `host:port`; port 0 picks a free one. Accepted sockets inherit `TCP_NODELAY`.
+    ///
+    /// # Errors
+    ///
+    /// The host cannot be resolved, or the address cannot be bound.
+    pub fn new(host: &str, port: u16) -> io::Result<Listener> {
+        let socket = listen(host, port)?;
+        let watch = watch(&socket)?;
+        Ok(Listener { socket, watch })
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+    }
+
+    /// What is readable while connections wait.
+    pub fn watch_fd(&self) -> RawFd {
+        self.watch.as_raw_fd()
+    }
+
+    /// The next connection that waits; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// No descriptors left, or the like. Connections that are gone already are passed over.
+    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
+        loop {
+            let flags = libc::SOCK_CLOEXEC;
+            // SAFETY: the peer's address is not asked for; the result is checked.
+            let fd = unsafe {
+                libc::accept4(self.socket.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
+            };
+            if fd >= 0 {
+                // SAFETY: `fd` was just opened and belongs to nobody else.
+                return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => return Ok(None),
+                Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+/// An epoll that watches `socket`.
+fn watch(socket: &Socket) -> io::Result<OwnedFd> {
+    // SAFETY: a plain call; the result is checked.
+    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just opened and belongs to nobody else.
+    let watch = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    // SAFETY: both descriptors are open, and the event is live for the call.
+    if unsafe { libc::epoll_ctl(fd, libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(watch)
+}
+
+fn listen(host: &str, port: u16) -> io::Result<Socket> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let addr = resolve(host, port)?;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -22,29 +98,11 @@ pub fn listen(host: &str, port: u16) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     socket.set_tcp_nodelay(true)?;
-    bind(&socket, addr)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
-
-/// A server that was killed a moment ago may still hold the port: the kernel takes a few milliseconds to end an
-/// io_uring and with it the listener. Clients' tools restart servers like that, so it is waited for.
-fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
-    let mut pauses = 0;
-    loop {
-        match socket.bind(&addr.into()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && pauses < BIND_PAUSES_MAX => {
-                pauses += 1;
-                std::thread::sleep(BIND_PAUSE);
-            }
-            result => return result,
-        }
-    }
-}
-
-/// How often and after which pause a port in use is tried again: for a quarter of a second.
-const BIND_PAUSES_MAX: u32 = 50;
-const BIND_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The reference's default `0.0.0.0` takes IPv6 clients too, as Go's listener does; so the unspecified IPv4 address
 /// is listened on as the unspecified IPv6 one where the system has IPv6.
@@ -62,11 +120,25 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
 }
 
-/// The address a socket is bound to.
-///
-/// # Errors
-///
-/// What the system says.
-pub fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
-    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn connections_come_in_order_and_none_after_the_listener_is_gone() {
+        let listener = Listener::new("127.0.0.1", 0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        assert!(listener.accept().unwrap().is_none());
+        let clients = [TcpStream::connect(addr).unwrap(), TcpStream::connect(addr).unwrap()];
+        for client in &clients {
+            let accepted = Socket::from(listener.accept().unwrap().expect("a client waits"));
+            assert_eq!(accepted.peer_addr().unwrap().as_socket(), client.local_addr().ok());
+            assert!(accepted.tcp_nodelay().unwrap());
+        }
+        assert!(listener.accept().unwrap().is_none());
+        drop(listener);
+        assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
 }

@@ -8,7 +8,7 @@
 //!   provided buffers, which is backed by the [`BufferSlab`], when bytes arrive; an idle connection has none.
 //! * **Send** takes the output where it lies: one at a time per connection, with all segments there are. `MSG_WAITALL`
 //!   makes the kernel finish it, so a completion short of the whole means the connection is dead.
-//! * **Accept** is armed once per listener.
+//! * **Accept** is a poll of what watches the listener, which itself stays out of the ring (see [`super::listener`]).
 //!
 //! The eventfd that wakes the worker is silenced while the worker is awake.
 //!
@@ -20,13 +20,14 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, Fd};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use super::listener::Listener;
 use crate::base::buffer_slab::{BufferSlab, Lease};
 
 /// Operations that one turn can queue before it has to submit them.
@@ -43,6 +44,9 @@ const BUFFER_LEN: usize = 16 * 1024;
 
 /// Pieces sent in one call. With large payloads each takes two: its head and itself.
 pub const SEND_SLICES_MAX: usize = 64;
+
+/// Connections accepted in one go; the rest waits for the next turn.
+const ACCEPTS_MAX: usize = 64;
 
 const BUFFER_GROUP: u16 = 0;
 
@@ -80,7 +84,7 @@ pub enum Completion {
         /// Its descriptor.
         fd: OwnedFd,
     },
-    /// Accepting stopped; arm it again after a pause.
+    /// Accepting failed; resume it after a pause.
     AcceptStopped {
         /// Why.
         error: io::Error,
@@ -144,7 +148,7 @@ pub struct SocketRing {
     /// Plans for reuse, boxed because the kernel is given their address.
     #[expect(clippy::vec_box, reason = "a plan moves between here and its socket, and must stay in place")]
     plans: Vec<Box<SendPlan>>,
-    listener: Option<RawFd>,
+    listener: Option<Listener>,
     sends_in_flight: usize,
     eventfd_enabled: bool,
 }
@@ -191,14 +195,21 @@ impl SocketRing {
         })
     }
 
-    /// Starts to accept connections on `listener`, which the caller keeps open.
-    pub fn accept_on(&mut self, listener: RawFd) {
+    /// Starts to accept connections on `listener`.
+    pub fn accept_on(&mut self, listener: Listener) {
         self.listener = Some(listener);
-        let entry = opcode::AcceptMulti::new(Fd(listener)).flags(libc::SOCK_CLOEXEC).build();
-        self.push(entry.user_data(UserData::pack(Operation::Accept, 0)));
+        self.resume_accepting();
     }
 
-    /// Stops accepting.
+    /// Goes on accepting after [`Completion::AcceptStopped`].
+    pub fn resume_accepting(&mut self) {
+        if let Some(listener) = &self.listener {
+            let entry = opcode::PollAdd::new(Fd(listener.watch_fd()), libc::POLLIN as u32).build();
+            self.push(entry.user_data(UserData::pack(Operation::Accept, 0)));
+        }
+    }
+
+    /// Stops accepting and closes the listener.
     pub fn stop_accepting(&mut self) {
         if self.listener.take().is_some() {
             let entry = opcode::AsyncCancel::new(UserData::pack(Operation::Accept, 0)).build();
@@ -402,8 +413,8 @@ impl SocketRing {
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
-        let SocketRing { ring, buffers, sockets, plans, sends_in_flight, listener, .. } = self;
-        let mut accept_again = false;
+        let SocketRing { ring, buffers, sockets, plans, sends_in_flight, .. } = self;
+        let mut accept = false;
         for entry in ring.completion() {
             let (operation, conn) = UserData::unpack(entry.user_data());
             let result = entry.result();
@@ -442,23 +453,25 @@ impl SocketRing {
                     let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
                     completions.push(Completion::Sent { conn, result });
                 }
-                Operation::Accept => {
-                    if result >= 0 {
-                        // SAFETY: the kernel has just opened this descriptor for us.
-                        let fd = unsafe { OwnedFd::from_raw_fd(result) };
-                        completions.push(Completion::Accepted { fd });
-                        accept_again |= !cqueue::more(entry.flags()) && listener.is_some();
-                    } else if listener.is_some() {
-                        let error = io::Error::from_raw_os_error(-result);
-                        completions.push(Completion::AcceptStopped { error });
-                    }
-                }
+                Operation::Accept => accept = true,
                 Operation::Cancel => {}
             }
         }
-        if accept_again && let Some(listener) = self.listener {
-            self.accept_on(listener);
+        if accept {
+            self.accept(completions);
         }
+    }
+
+    fn accept(&mut self, completions: &mut Vec<Completion>) {
+        let Some(listener) = &self.listener else { return };
+        for _ in 0..ACCEPTS_MAX {
+            match listener.accept() {
+                Ok(Some(fd)) => completions.push(Completion::Accepted { fd }),
+                Ok(None) => break,
+                Err(error) => return completions.push(Completion::AcceptStopped { error }),
+            }
+        }
+        self.resume_accepting();
     }
 
     fn push(&mut self, entry: squeue::Entry) {

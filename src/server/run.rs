@@ -1,7 +1,6 @@
 //! Start, signals, shutdown: what the control thread does. Everything slow happens here, never in a worker.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc;
@@ -9,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, LogSettings};
@@ -19,9 +17,10 @@ use crate::base::handover;
 use crate::broker::settings::Credentials;
 use crate::broker::{Broker, Settings};
 use crate::config::{self, Options, Password};
+use crate::io::listener::Listener;
+use crate::io::process;
 use crate::io::socket_ring::RingError;
 use crate::io::wake::Waker;
-use crate::io::{listener, process};
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// Payload limits above this are warned about, as in the reference.
@@ -206,8 +205,8 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
     if let Err(error) = process::raise_open_files_limit() {
         log.warning(format!("the limit on open files cannot be raised: {error}"));
     }
-    let socket = listen(options)?;
-    let addr = listener::local_addr(&socket).map_err(|error| StartError::System("listener", error))?;
+    let listener = listen(options)?;
+    let addr = listener.local_addr().map_err(|error| StartError::System("listener", error))?;
     let (host, port) = advertised(options, addr.port());
     let mut info = Info::new(server_id, server_name, host, port);
     info.xkey = nkeys::XKey::new().public_key();
@@ -222,7 +221,7 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
     runtime.block_on(async {
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
-        let workers = Workers::start(options, &info, &socket, log)?;
+        let workers = Workers::start(options, &info, listener, log)?;
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         log.info("Server is ready");
         let files = Files::write(options, addr.port(), log);
@@ -248,8 +247,8 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
     })
 }
 
-fn listen(options: &ServerOptions) -> Result<Socket, StartError> {
-    listener::listen(&options.host, options.port).map_err(|error| {
+fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
+    Listener::new(&options.host, options.port).map_err(|error| {
         let cause = match error.kind() {
             io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
             io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
@@ -341,7 +340,7 @@ impl Workers {
     fn start(
         options: &ServerOptions,
         info: &Info,
-        socket: &Socket,
+        listener: Listener,
         log: &Log,
     ) -> Result<Workers, StartError> {
         let count = match options.workers {
@@ -370,6 +369,7 @@ impl Workers {
                 inboxes[to][from] = Some(receiver);
             }
         }
+        let mut listener = Some(listener);
         let (ready_in, ready_out) = mpsc::channel();
         let mut threads = Vec::with_capacity(count);
         for (worker, (outboxes, inboxes)) in outboxes.into_iter().zip(inboxes).enumerate() {
@@ -387,7 +387,7 @@ impl Workers {
                 outboxes,
                 inboxes,
                 shared: shared.clone(),
-                listener: (worker == 0).then(|| socket.as_raw_fd()),
+                listener: listener.take(),
                 write_deadline_ms: options.settings.write_deadline_ms,
                 log: log.clone(),
             };

@@ -18,7 +18,6 @@
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
 use std::collections::{HashSet, VecDeque};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -29,6 +28,7 @@ use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
 use crate::broker::core::LogLine;
 use crate::broker::{Batch, Broker, CloseReason, Input};
+use crate::io::listener::Listener;
 use crate::io::socket_ring::{Completion, RingError, SEND_SLICES_MAX, SocketRing};
 
 /// Room that every door must have before input is handled. A turn fills at most two batches for each.
@@ -68,7 +68,7 @@ pub struct WorkerParts {
     /// The doors of all.
     pub shared: Arc<Shared>,
     /// The listener, at the worker that accepts.
-    pub listener: Option<RawFd>,
+    pub listener: Option<Listener>,
     /// Time that one send may take.
     pub write_deadline_ms: u64,
     /// The log.
@@ -107,12 +107,15 @@ struct Worker {
 }
 
 /// Runs a worker to its end. `ready` is told whether its ring could be set up.
-pub fn run(parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
+pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
     tokio_uring::start(async move {
-        let ring = match SocketRing::new(parts.shared.doors[parts.worker].waker.as_raw_fd()) {
+        let mut ring = match SocketRing::new(parts.shared.doors[parts.worker].waker.as_raw_fd()) {
             Ok(ring) => ring,
             Err(error) => return ready(Err(error)),
         };
+        if let Some(listener) = parts.listener.take() {
+            ring.accept_on(listener);
+        }
         ready(Ok(()));
         let mut worker = Worker {
             parts,
@@ -124,7 +127,7 @@ pub fn run(parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
             unarmed: Vec::new(),
             closing: Vec::new(),
             sends_checked_ms: 0,
-            accept_at_ms: Some(0),
+            accept_at_ms: None,
             stopping: false,
             lame_duck_next_ms: None,
         };
@@ -439,13 +442,9 @@ impl Worker {
     }
 
     fn resume_accepting(&mut self) {
-        if let (Some(at_ms), Some(listener)) = (self.accept_at_ms, self.parts.listener)
-            && self.now_ms >= at_ms
-            && !self.stopping
-            && self.lame_duck_next_ms.is_none()
-        {
+        if self.accept_at_ms.is_some_and(|at_ms| self.now_ms >= at_ms) {
             self.accept_at_ms = None;
-            self.ring.accept_on(listener);
+            self.ring.resume_accepting();
         }
     }
 
@@ -572,7 +571,7 @@ impl Worker {
             soon(self.ring.sends_in_flight() > 0, SEND_CHECK_MS),
             soon(!self.reads.is_empty(), 1),
             soon(!self.closing.is_empty(), 10),
-            self.accept_at_ms.filter(|_| self.parts.listener.is_some()),
+            self.accept_at_ms,
             self.lame_duck_next_ms,
         ]
         .into_iter()
