@@ -31,5 +31,18 @@ for argument in "$@"; do
         --out | --out=* | --quick | --only | --only=* | --help | -h) out=() ;;
     esac
 done
-exec "$target/release/ringmain-bench" compare \
-    --reference "$reference" --candidate "${RINGMAIN:-$target/release/ringmain}" "${out[@]}" "$@"
+status=0
+"$target/release/ringmain-bench" compare \
+    --reference "$reference" --candidate "${RINGMAIN:-$target/release/ringmain}" "${out[@]}" "$@" || status=$?
+
+# The README shows the page's table of goals.
+if [ ${#out[@]} -gt 0 ] && [ -f docs/numbers.md ]; then
+    awk '
+        FNR == NR { if (/^\| work \| figure/) keep = 1; if (keep && !/^\|/) keep = 0; if (keep) table = table $0 "\n"; next }
+        /^<!-- numbers:/ { print; printf "\n%s\n", table; skip = 1 }
+        /^<!-- \/numbers/ { skip = 0 }
+        !skip { print }
+    ' docs/numbers.md README.md | awk '!(/^<!-- numbers:/ && seen++)' >README.md.new
+    mv README.md.new README.md
+fi
+exit $status

@@ -230,7 +230,10 @@ impl<A: InterestAccess> Broker<A> {
         let verb = if publish.header_len.is_some() { "HPUB" } else { "PUB" };
         let args = String::from_utf8_lossy(publish.args);
         self.local.log.push(LogLine { level: Level::Trace, text: format!("{label} - <<- [{verb} {args}]") });
-        let content = publish.payload.content();
+        let mut content = publish.payload.content();
+        if self.settings.trace_headers {
+            content = &content[..publish.header_len.unwrap_or(0)];
+        }
         if !content.is_empty() {
             let max = self.settings.traced_len_max;
             let (shown, dots) =

@@ -31,6 +31,8 @@ pub struct Settings {
     pub trace: bool,
     /// Log connections and their ends.
     pub debug: bool,
+    /// Show only the headers of messages in a trace.
+    pub trace_headers: bool,
     /// Bytes of a payload shown in a trace; 0 for all.
     pub traced_len_max: usize,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             credentials: Credentials::None,
             trace: false,
             debug: false,
+            trace_headers: false,
             traced_len_max: 0,
         }
     }

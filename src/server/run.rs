@@ -98,6 +98,7 @@ impl ServerOptions {
                 credentials: credentials(&options.authorization.credentials)?,
                 trace: options.trace,
                 debug: options.debug,
+                trace_headers: options.trace_headers,
                 traced_len_max: options.max_traced_msg_len.map_or(0, |max| max.get() as usize),
             },
             lame_duck: LameDuck {
