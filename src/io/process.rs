@@ -38,6 +38,16 @@ pub fn configure_allocator() {
     }
 }
 
+/// Gives freed memory back to the system. It may take milliseconds and holds the allocator meanwhile, so it is for the
+/// moment after a lot was freed.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a plain call.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The processors that this process may use.
 pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::log::{Log, LogSettings};
 use super::shared::{Door, Shared, SharedInterest};
@@ -227,7 +228,14 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
         log.info("Server is ready");
         let files = Files::write(options, addr.port(), log);
         loop {
-            match signals.next().await {
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                () = workers.shared.memory_freed.notified() => {
+                    process::give_memory_back();
+                    continue;
+                }
+            };
+            match signal {
                 Signal::Stop(name) => {
                     log.info(format!("Trapped {name:?} signal"));
                     break;
@@ -357,6 +365,7 @@ impl Workers {
             next_cid: AtomicU64::new(FIRST_CID),
             connections_max: options.connections_max,
             stopping: AtomicBool::new(false),
+            memory_freed: Notify::new(),
             lame_duck: OnceLock::new(),
         });
         let settings = Arc::new(options.settings.clone());

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::base::handover::Sleeper;
 use crate::broker::core::Stats;
@@ -105,6 +106,8 @@ pub struct Shared {
     pub connections_max: i64,
     /// Set when the server is to stop.
     pub stopping: AtomicBool,
+    /// Told when a lot of memory was freed at once.
+    pub memory_freed: Notify,
     /// Set when the server is in lame duck mode: when connections are closed, from and until.
     pub lame_duck: OnceLock<(Instant, Instant)>,
 }

@@ -49,6 +49,9 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 /// Longest pause between two connections closed in lame duck mode.
 const LAME_DUCK_PAUSE_MS_MAX: u64 = 1_000;
 
+/// A connection that leaves so many unsent bytes behind has its memory given back to the system.
+const FREED_BYTES_WORTH_TELLING: usize = 4 * 1024 * 1024;
+
 /// Turns with nothing to do before the worker sleeps. In between it offers its core to whoever else wants it.
 const IDLE_TURNS: u32 = 1;
 
@@ -503,7 +506,11 @@ impl Worker {
         self.handle_reads_of(conn);
         self.unarmed.retain(|other| *other != conn);
         self.ring.remove(conn);
+        let freed_bytes = self.parts.broker.pending_bytes(conn);
         self.parts.broker.remove(conn);
+        if freed_bytes > FREED_BYTES_WORTH_TELLING {
+            self.parts.shared.memory_freed.notify_one();
+        }
         true
     }
 
