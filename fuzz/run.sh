@@ -24,6 +24,8 @@ if [ "$sanitizer" != none ]; then
     # Its flags rebuild everything: it keeps to itself.
     target_dir=$target_dir/$sanitizer
 fi
+mkdir -p "$target_dir"
+build_log=$target_dir/build.log
 PATH=$PWD/.deps/bin:$PATH
 # The flags of sanitizer coverage are unstable; the compiler of the project is not.
 export RUSTC_BOOTSTRAP=1
@@ -32,11 +34,10 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 if ! command -v cargo-fuzz >/dev/null; then
     cargo install --quiet --root .deps cargo-fuzz
 fi
-if ! cargo fuzz build --sanitizer "$sanitizer" --target "$host" --target-dir "$target_dir" >"fuzz/build.log" 2>&1; then
-    cat fuzz/build.log >&2
+if ! cargo fuzz build --sanitizer "$sanitizer" --target "$host" --target-dir "$target_dir" >"$build_log" 2>&1; then
+    cat "$build_log" >&2
     exit 1
 fi
-rm -f fuzz/build.log
 if [ $# -eq 0 ]; then
     set -- $(cargo fuzz list)
 fi
@@ -58,7 +59,7 @@ for name; do
     else
         failed=1
         echo "$name: FOUND something after ${runs:-?} runs in $took s"
-        grep -v -e '^#' -e '^stat::' -e '^INFO' -e '^WARNING' -e '^ *[0-9]*: ' -e '^ *at ' "$log" | cut -c -400 | tail -n 25
+        grep -v -e '^#' -e '^stat::' -e '^INFO' -e '^WARNING' -e '^ *[0-9]*: ' -e '^ *at ' -e '^0x' -e '^Base64' "$log" | cut -c -400 | tail -n 25
         echo "again: $program $(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)"
     fi
 done

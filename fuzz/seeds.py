@@ -159,5 +159,7 @@ BROKERS = {
 CHOICES = {"slow": 2, "slow-other": 2, "errors": 16, "traced": 8, "user": 4}
 broker = {name: bytes([CHOICES.get(name, 0)]) + script for name, script in BROKERS.items()}
 broker |= {name + "-small": b"\1" + BROKERS[name] for name in ["publish", "hand-over", "queue", "slow", "slow-other"]}
+broker["slow-cut-off"] = b"\1" + BROKERS["slow"].replace(b"970\r\n" + fill(10), b"97\r\n" + fill(1))
+broker["slow-other-cut-off"] = b"\1" + BROKERS["slow-other"].replace(b"970\r\n" + fill(10), b"97\r\n" + fill(1))
 broker["slow-dropped"] = b"\3" + BROKERS["slow"]
 write("broker", broker)

@@ -84,7 +84,7 @@ fuzz_target!(|script: &[u8]| {
 fn settings(choice: u8) -> Settings {
     let (control_line_max, payload_max, pending_max) = match choice & 3 {
         0 | 3 => (4096, 64 * 1024, 256 * 1024),
-        1 => (64, 256, 2048),
+        1 => (256, 256, 2048),
         // Enough to hold producers back before a consumer is cut off.
         _ => (1024, 1024 * 1024, 4 * 1024 * 1024),
     };
