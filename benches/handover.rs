@@ -96,15 +96,23 @@ fn brokers(criterion: &mut Criterion) {
         let bytes = frame.repeat(count).into_bytes();
         group.throughput(Throughput::Elements(count as u64));
 
-        let mut spare = Batch::default();
         let mut turn = || {
             one.begin_turn(1);
-            assert_eq!(one.handle_bytes(publisher, &bytes), Input::Taken);
             other.begin_turn(1);
-            while let Some(mut batch) = one.poll_batch(1, || std::mem::take(&mut spare)) {
-                other.handle_batch(0, &batch);
-                batch.clear();
-                spare = batch;
+            let mut taken = 0;
+            loop {
+                // A full batch goes out before more is read.
+                let input = one.handle_bytes(publisher, &bytes[taken..]);
+                while let Some(mut batch) = one.poll_batch(1) {
+                    other.handle_batch(0, &batch);
+                    batch.clear();
+                    one.give_spare(1, batch);
+                }
+                match input {
+                    Input::Taken => break,
+                    Input::Yielded(more) => taken += more,
+                    Input::Closed => unreachable!("nothing is wrong with the input"),
+                }
             }
             take_output(&mut other)
         };
@@ -170,7 +178,7 @@ fn bare_queue(criterion: &mut Criterion) {
             });
             let started = Instant::now();
             for _ in 0..count {
-                let mut batch = sender.spare();
+                let mut batch = sender.take_spent().unwrap_or_default();
                 while let Err(back) = sender.send(batch) {
                     batch = back;
                     std::thread::yield_now();
@@ -183,7 +191,7 @@ fn bare_queue(criterion: &mut Criterion) {
     group.bench_function("one thread, per batch", |bencher| {
         let (mut sender, mut receiver) = queue::<Batch>();
         bencher.iter(|| {
-            let batch = sender.spare();
+            let batch = sender.take_spent().unwrap_or_default();
             sender.send(batch).expect("there is room");
             let batch = receiver.receive().expect("it was just sent");
             receiver.give_back(batch);

@@ -243,7 +243,7 @@ impl World {
             }
         }
         while self.workers[1 - at].inbox.len() < BATCHES_MAX {
-            let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16, Batch::default) else {
+            let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) else {
                 break;
             };
             moved = true;

@@ -1,0 +1,45 @@
+# Everything a user or a developer needs, by name. Each target installs what it needs, into ignored folders.
+
+CARGO ?= cargo
+ARGS ?=
+FUZZ_SECONDS ?= 600
+
+.PHONY: help run build test check unit clients bench fuzz compare torture clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: ## Build the server and start it on port 4222; ARGS="-p 5222 -D" passes flags
+	$(CARGO) run --release --bin ringmain -- $(ARGS)
+
+build: ## Build the server and the load tool
+	$(CARGO) build --release
+
+test: ## Every test: unit, property, wire dialogues, black box, official clients, a short fuzz
+	./scripts/test.sh
+
+check: ## Formatting and lints, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+unit: ## The tests that need nothing but Rust
+	$(CARGO) test
+
+clients: ## The applications on the official clients, against Ringmain and the real nats-server
+	tests/clients/run.sh
+
+bench: ## The criterion benches
+	$(CARGO) bench
+
+fuzz: ## Ten minutes of each fuzz target (FUZZ_SECONDS=600)
+	fuzz/run.sh $(FUZZ_SECONDS)
+
+torture: ## A million malformed frames beside an undisturbed pair
+	MALFORMED_FRAMES=1000000 $(CARGO) test --release --test blackbox malformed -- --nocapture
+
+compare: ## Measure against the real nats-server and write docs/numbers.md; ARGS="--quick" or ARGS="--only publish"
+	scripts/compare.sh $(ARGS)
+
+clean: ## Remove what was built and installed
+	$(CARGO) clean
+	rm -rf .deps fuzz/target
