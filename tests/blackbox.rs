@@ -270,6 +270,42 @@ fn a_log_file_is_written_instead_of_stderr() {
 }
 
 #[test]
+fn signals_are_named_in_the_log_and_a_log_file_is_reopened() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (log, moved) = (dir.path().join("server.log"), dir.path().join("server.log.1"));
+    let path = log.to_str().expect("a plain path");
+    let arguments = ["-a", "127.0.0.1", "-p", "-1"];
+    let has =
+        |path: &std::path::Path, line: &str| std::fs::read_to_string(path).unwrap_or_default().contains(line);
+    let mut child =
+        Command::new(candidate()).args(arguments).args(["-l", path]).spawn().expect("the candidate starts");
+    wait_until("ready", PATIENCE, || has(&log, "Server is ready"));
+    std::fs::rename(&log, &moved).expect("moved away");
+    let pid = i32::try_from(child.id()).expect("a pid fits");
+    // SAFETY: kill takes no pointers, and the pid is that of a child not yet waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGUSR1) }, 0);
+    wait_until("a new log file", PATIENCE, || has(&log, "[INF] File log re-opened"));
+    assert!(has(&moved, "[INF] Trapped \"user defined signal 1\" signal"));
+    let _ = child.kill();
+    let _ = child.wait();
+
+    let server = start("");
+    for (signal, lines) in [
+        (
+            libc::SIGUSR1,
+            &["Trapped \"user defined signal 1\" signal", "File log re-open ignored, not a file logger"][..],
+        ),
+        (libc::SIGHUP, &["Trapped \"hangup\" signal"][..]),
+        (libc::SIGUSR2, &["Trapped \"user defined signal 2\" signal", "Entering lame duck mode"][..]),
+    ] {
+        server.signal(signal);
+        for line in lines {
+            wait_until(line, PATIENCE, || server.log().contains(&format!("[INF] {line}")));
+        }
+    }
+}
+
+#[test]
 fn terminate_and_interrupt_flush_close_and_exit_with_status_0() {
     for (signal, name) in [(libc::SIGTERM, "terminated"), (libc::SIGINT, "interrupt")] {
         let mut server = start("");

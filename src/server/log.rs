@@ -194,6 +194,9 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
+        if self.settings.file.is_none() {
+            return self.write(Level::Info, "File log re-open ignored, not a file logger");
+        }
         self.sink.flush();
         match Sink::open(self.settings.file.as_deref()) {
             Ok(sink) => {

@@ -229,17 +229,14 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
         let files = Files::write(options, addr.port(), log);
         loop {
             let signal = tokio::select! {
-                signal = signals.next() => signal,
+                signal = signals.next(log) => signal,
                 () = workers.shared.memory_freed.notified() => {
                     process::give_memory_back();
                     continue;
                 }
             };
             match signal {
-                Signal::Stop(name) => {
-                    log.info(format!("Trapped {name:?} signal"));
-                    break;
-                }
+                Signal::Interrupt | Signal::Terminate => break,
                 Signal::Reopen => log.reopen(),
                 Signal::LameDuck => {
                     workers.drain(options.lame_duck, log, &mut signals).await;
@@ -439,11 +436,8 @@ impl Workers {
             let tick = tokio::time::sleep(LAME_DUCK_TICK);
             tokio::select! {
                 () = tick => {}
-                signal = signals.next() => match signal {
-                    Signal::Stop(name) => {
-                        log.info(format!("Trapped {name:?} signal"));
-                        return;
-                    }
+                signal = signals.next(log) => match signal {
+                    Signal::Interrupt | Signal::Terminate => return,
                     Signal::Reopen => log.reopen(),
                     Signal::LameDuck | Signal::Reload => {}
                 },
@@ -468,7 +462,8 @@ const LAME_DUCK_TICK: Duration = Duration::from_millis(50);
 const FIRST_CID: u64 = 5;
 
 enum Signal {
-    Stop(&'static str),
+    Interrupt,
+    Terminate,
     Reopen,
     LameDuck,
     Reload,
@@ -493,13 +488,16 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::Stop("interrupt"),
-            _ = self.terminate.recv() => Signal::Stop("terminated"),
-            _ = self.user1.recv() => Signal::Reopen,
-            _ = self.user2.recv() => Signal::LameDuck,
-            _ = self.hangup.recv() => Signal::Reload,
-        }
+    /// The next one, named in the log as the reference names it.
+    async fn next(&mut self, log: &Log) -> Signal {
+        let (signal, name) = tokio::select! {
+            _ = self.interrupt.recv() => (Signal::Interrupt, "interrupt"),
+            _ = self.terminate.recv() => (Signal::Terminate, "terminated"),
+            _ = self.user1.recv() => (Signal::Reopen, "user defined signal 1"),
+            _ = self.user2.recv() => (Signal::LameDuck, "user defined signal 2"),
+            _ = self.hangup.recv() => (Signal::Reload, "hangup"),
+        };
+        log.info(format!("Trapped {name:?} signal"));
+        signal
     }
 }
