@@ -26,6 +26,8 @@ pub struct Batch {
     shared: Vec<Bytes>,
     lists: Vec<TargetList>,
     shared_bytes: usize,
+    /// Targets in `lists`.
+    listed: usize,
 }
 
 #[derive(Debug)]
@@ -153,10 +155,14 @@ impl Batch {
         self.records.is_empty()
     }
 
-    /// Whether it should be sent before more is added.
+    /// Whether it should be sent before more is added: what is in it counts, and the work it makes for its receiver.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.bytes.len() + self.targets.len() * size_of::<Target>() + self.shared_bytes >= BATCH_BYTES_MAX
+        self.bytes.len()
+            + (self.targets.len() + self.listed) * size_of::<Target>()
+            + self.records.len() * size_of::<Record>()
+            + self.shared_bytes
+            >= BATCH_BYTES_MAX
     }
 
     /// Empties it, keeping its memory unless that has grown beyond reason.
@@ -167,6 +173,8 @@ impl Batch {
         self.shared.clear();
         self.lists.clear();
         self.shared_bytes = 0;
+        self.listed = 0;
+        self.records.shrink_to(4 * BATCH_BYTES_MAX / size_of::<Record>());
         self.bytes.shrink_to(4 * BATCH_BYTES_MAX);
         self.targets.shrink_to(4 * BATCH_BYTES_MAX / size_of::<Target>());
     }
@@ -201,6 +209,7 @@ impl Batch {
     pub fn push(&mut self, message: Message<'_>, to: To<'_>) {
         let targets = match to {
             To::Plain(TargetList::Long(list)) => {
+                self.listed += list.len();
                 self.lists.push(TargetList::Long(list.clone()));
                 TargetsAt::List
             }

@@ -4,7 +4,10 @@ use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use std::hash::{BuildHasher as _, Hasher as _};
+
 use hashbrown::hash_table;
+use rustc_hash::FxSeededState;
 use slab::Slab;
 
 use super::batch::Batch;
@@ -42,7 +45,7 @@ pub struct Broker<A> {
     pub(super) congested_peers: HashSet<(WorkerId, u32)>,
     pub(super) wheel: TimerWheel<TimerKey>,
     /// Closing sessions whose subscriptions are still in the index.
-    pub(super) teardown: VecDeque<u32>,
+    pub(super) teardown: VecDeque<(u32, Vec<u32>)>,
     pub(super) random: fastrand::Rng,
     next_generation: u32,
 }
@@ -67,11 +70,11 @@ pub(super) struct Outgoing {
 
 /// The sessions of this worker and what deliveries to them touch. Apart from the rest so that a delivery can borrow
 /// it while the fan-out list is borrowed from its cache.
-#[derive(Debug)]
 pub(super) struct Local {
     pub worker: WorkerId,
     pub sessions: Slab<Session>,
     pub subscriptions: Slab<Subscription>,
+    pub sid_seed: FxSeededState,
     pub pool: ChunkPool,
     /// Sessions with unsent output, each once.
     pub dirty: Vec<u32>,
@@ -165,6 +168,7 @@ impl<A: InterestAccess> Broker<A> {
             worker,
             sessions: Slab::new(),
             subscriptions: Slab::new(),
+            sid_seed: FxSeededState::with_seed(seed as usize),
             pool: ChunkPool::default(),
             dirty: Vec::new(),
             closing: Vec::new(),
@@ -475,8 +479,8 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     fn remove_all_subscriptions(&mut self, conn: u32) {
-        let subs: Vec<u32> = self.local.sessions[conn as usize].sids.iter().copied().collect();
-        for sub in subs {
+        let subs = self.local.subscriptions_of(conn);
+        for sub in subs.into_iter().rev() {
             self.remove_subscription(sub);
         }
     }
@@ -525,6 +529,11 @@ impl<A: InterestAccess> Broker<A> {
     #[inline]
     pub fn wants_turn_to_end(&self) -> bool {
         self.local.turn_bytes > super::publish::TURN_BYTES_MAX || self.crowded
+    }
+
+    /// Whether this turn has queued as much for this worker's connections as a turn may.
+    pub fn turn_is_full(&self) -> bool {
+        self.local.turn_bytes > super::publish::TURN_BYTES_MAX
     }
 
     /// Whether a batch for another worker is full.
@@ -650,29 +659,36 @@ impl Local {
         }
     }
 
+    /// The subscriptions of a connection, oldest first: removed from the end they are found quickly.
+    pub fn subscriptions_of(&self, conn: u32) -> Vec<u32> {
+        let mut subs: Vec<u32> = self.sessions[conn as usize].sids.iter().copied().collect();
+        subs.sort_unstable_by_key(|sub| self.subscriptions[*sub as usize].generation);
+        subs
+    }
+
     fn find_sid(&self, conn: u32, sid: &[u8]) -> Option<u32> {
         let subscriptions = &self.subscriptions;
         self.sessions[conn as usize]
             .sids
-            .find(hash_sid(sid), |sub| subscriptions[*sub as usize].sid.as_bytes() == sid)
+            .find(hash_sid(&self.sid_seed, sid), |sub| subscriptions[*sub as usize].sid.as_bytes() == sid)
             .copied()
     }
 
     fn insert_subscription(&mut self, subscription: Subscription) -> u32 {
         let conn = subscription.conn;
-        let hash = hash_sid(subscription.sid.as_bytes());
+        let hash = hash_sid(&self.sid_seed, subscription.sid.as_bytes());
         let sub = self.subscriptions.insert(subscription) as u32;
-        let subscriptions = &self.subscriptions;
+        let (subscriptions, seed) = (&self.subscriptions, &self.sid_seed);
         self.sessions[conn as usize]
             .sids
-            .insert_unique(hash, sub, |sub| hash_sid(subscriptions[*sub as usize].sid.as_bytes()));
+            .insert_unique(hash, sub, |sub| hash_sid(seed, subscriptions[*sub as usize].sid.as_bytes()));
         self.stats.subscriptions += 1;
         sub
     }
 
     pub fn take_subscription(&mut self, sub: u32) -> Subscription {
         let subscription = self.subscriptions.remove(sub as usize);
-        let hash = hash_sid(subscription.sid.as_bytes());
+        let hash = hash_sid(&self.sid_seed, subscription.sid.as_bytes());
         let sids = &mut self.sessions[subscription.conn as usize].sids;
         match sids.find_entry(hash, |other| *other == sub) {
             Ok(found) => drop(found.remove()),
@@ -683,10 +699,9 @@ impl Local {
     }
 }
 
-/// Sids are mostly small numbers in decimal; a client that makes its own collide slows down only itself.
-fn hash_sid(sid: &[u8]) -> u64 {
-    use std::hash::Hasher as _;
-    let mut hasher = rustc_hash::FxHasher::default();
+/// Seeded, so that no client can make its sids collide and keep its worker busy with them.
+fn hash_sid(seed: &FxSeededState, sid: &[u8]) -> u64 {
+    let mut hasher = seed.build_hasher();
     hasher.write(sid);
     hasher.finish()
 }

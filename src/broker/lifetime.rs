@@ -17,6 +17,9 @@ const FIRST_PING_MS: u64 = 2_000;
 /// The round-trip time is measured anew when it is older than this.
 const RTT_MAX_AGE_MS: u64 = 3_600_000;
 
+/// Bytes offered to one send, but for the last slice.
+const SEND_BYTES_MAX: usize = 512 * 1024;
+
 /// Subscriptions of closing connections removed per turn.
 const TEARDOWN_PER_TURN_MAX: usize = 2_000;
 
@@ -25,6 +28,10 @@ impl<A: InterestAccess> Broker<A> {
     pub fn begin_turn(&mut self, now_ms: u64) {
         self.local.now_ms = now_ms;
         self.local.turn_bytes = 0;
+        if self.outgoing.len() == 1 {
+            // There is nobody to tell.
+            self.local.congestion_changes.clear();
+        }
         if !self.wheel.is_empty() {
             let mut due = Vec::new();
             self.wheel.advance(now_ms, |key| due.push(key));
@@ -53,7 +60,7 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     pub(super) fn set_timer(&mut self, conn: u32, after_ms: u64) {
-        let at_ms = self.local.now_ms + after_ms;
+        let at_ms = self.local.now_ms.saturating_add(after_ms);
         let session = &mut self.local.sessions[conn as usize];
         session.timer_at_ms = at_ms;
         self.wheel.set(at_ms, (conn, session.cid));
@@ -67,7 +74,7 @@ impl<A: InterestAccess> Broker<A> {
 
     fn handle_timer(&mut self, conn: u32) {
         let now_ms = self.local.now_ms;
-        let interval_ms = self.settings.ping_interval_ms;
+        let interval_ms = self.settings.ping_interval_ms.max(1);
         let pings_out_max = self.settings.pings_out_max;
         let session = &mut self.local.sessions[conn as usize];
         if session.closing.is_some() {
@@ -117,7 +124,8 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         let reason = session.closing.expect("listed as closing");
         session.decoder = Default::default();
-        self.teardown.push_back(conn);
+        let subs = self.local.subscriptions_of(conn);
+        self.teardown.push_back((conn, subs));
         if self.settings.debug {
             self.log_session(conn, Level::Debug, &format!("Client connection closed: {reason}"));
         }
@@ -126,21 +134,18 @@ impl<A: InterestAccess> Broker<A> {
 
     fn tear_down(&mut self) {
         let mut budget = TEARDOWN_PER_TURN_MAX;
-        while let Some(&conn) = self.teardown.front() {
-            while budget > 0 {
-                let session = &self.local.sessions[conn as usize];
-                let account = session.account;
-                let Some(&sub) = session.sids.iter().next() else { break };
+        while let Some((conn, mut subs)) = self.teardown.pop_front() {
+            let account = self.local.sessions[conn as usize].account;
+            while let Some(sub) = subs.pop() {
                 let subscription = self.local.take_subscription(sub);
                 self.forget_interest(account, sub, &subscription);
                 budget -= 1;
+                if budget == 0 {
+                    self.teardown.push_front((conn, subs));
+                    return;
+                }
             }
-            let session = &mut self.local.sessions[conn as usize];
-            if !session.sids.is_empty() {
-                return;
-            }
-            session.flags.torn_down = true;
-            self.teardown.pop_front();
+            self.local.sessions[conn as usize].flags.torn_down = true;
         }
     }
 
@@ -182,8 +187,14 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     /// The unsent output of a connection, in place until [`Broker::handle_sent`], at most `max` slices.
+    /// No more than about `SEND_BYTES_MAX`, so that a send that goes through shows that its receiver reads.
     pub fn unsent(&self, conn: u32, max: usize) -> impl Iterator<Item = &[u8]> {
-        self.local.sessions[conn as usize].output.slices(max)
+        let mut before = 0;
+        self.local.sessions[conn as usize].output.slices(max).take_while(move |slice| {
+            let fits = before < SEND_BYTES_MAX;
+            before += slice.len();
+            fits
+        })
     }
 
     /// Bytes queued for a connection.

@@ -2,7 +2,7 @@
 
 use super::batch::{Batch, Entry, Message, To};
 use super::core::Broker;
-use super::publish::{Delivered, Outbound};
+use super::publish::{Delivered, Outbound, TARGET_COST_BYTES};
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
 
 /// Emptied batches kept per worker.
@@ -39,6 +39,7 @@ impl<A: InterestAccess> Broker<A> {
             widths: message.widths,
         };
         let mut delivered = false;
+        self.local.turn_bytes += TARGET_COST_BYTES * message.targets.len();
         for &target in message.targets {
             delivered |= self.local.deliver(target, &outbound) != Delivered::Gone;
         }
@@ -69,7 +70,9 @@ impl<A: InterestAccess> Broker<A> {
         let mut matches = Matches::default();
         let interest = &self.accounts[usize::from(message.account)].interest;
         interest.read(|interest| interest.collect(message.subject, &mut matches));
+        self.local.turn_bytes += TARGET_COST_BYTES * matches.plain.len();
         let Some(group) = matches.groups.iter_mut().find(|group| *group.name == *queue) else { return false };
+        self.local.turn_bytes += TARGET_COST_BYTES * group.members.len();
         self.random.shuffle(&mut group.members);
         // Members of this worker first: whether they are there is known for certain.
         group.members.sort_by_key(|member| member.worker != self.worker);

@@ -22,6 +22,9 @@ use crate::wire::{Publish, Widths, header};
 /// that a message to thousands, thousands of times, is sent in between.
 pub const TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// What looking at one target counts against `TURN_BYTES_MAX`, whether anything is delivered to it or not.
+pub(super) const TARGET_COST_BYTES: usize = 16;
+
 /// Whether a publisher may go on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -82,7 +85,7 @@ impl<A: InterestAccess> Broker<A> {
             if flags.no_responders && publish.reply.is_some() {
                 self.answer_no_responders(conn, publish.subject, publish.reply.unwrap_or_default());
             }
-            return Flow::Continue;
+            return self.flow();
         }
         let account = session.account;
         let cid = session.cid;
@@ -99,6 +102,7 @@ impl<A: InterestAccess> Broker<A> {
             (flags.no_responders && publish.reply.is_some() && is_lone(fanout)).then_some((conn, cid));
         let mut delivered = false;
         let mut congested_on: Option<(u16, u32)> = None;
+        self.local.turn_bytes += TARGET_COST_BYTES * fanout.local.len();
         for &target in &fanout.local {
             if target.conn == conn && !flags.echo {
                 continue;
@@ -114,6 +118,7 @@ impl<A: InterestAccess> Broker<A> {
         }
         for remote in &fanout.remote {
             delivered = true;
+            self.local.turn_bytes += TARGET_COST_BYTES * remote.targets.as_slice().len();
             let outgoing = &mut self.outgoing[usize::from(remote.worker)];
             outgoing.current.push_message(account, publish, To::Plain(&remote.targets), requester);
             self.crowded |= outgoing.rotate();
@@ -129,6 +134,7 @@ impl<A: InterestAccess> Broker<A> {
             let start = if group.members.len() == 1 { 0 } else { self.random.usize(..group.members.len()) };
             for i in 0..group.members.len() {
                 let member = group.members[(start + i) % group.members.len()];
+                self.local.turn_bytes += TARGET_COST_BYTES;
                 if member.worker != self.worker {
                     let outgoing = &mut self.outgoing[usize::from(member.worker)];
                     outgoing.current.push_message(
@@ -203,6 +209,7 @@ impl<A: InterestAccess> Broker<A> {
         let account = self.local.sessions[conn as usize].account;
         let mut matches = Matches::default();
         self.accounts[usize::from(account)].interest.read(|interest| interest.collect(reply, &mut matches));
+        self.local.turn_bytes += TARGET_COST_BYTES * matches.plain.len();
         let worker = self.worker;
         let own = matches.plain.iter().find(|target| target.worker == worker && target.conn == conn);
         let Some(own) = own else { return };
@@ -299,6 +306,26 @@ impl Local {
         };
         let head_len_max = delivery.head_len_max();
         let written = match message.content {
+            // A reference holds the whole buffer: only for a delivery that is most of it. What is left of a large
+            // header block that is stripped is copied, so that the bytes counted are the bytes held.
+            Content::Shared(content) if skipped <= content.len() / 2 => {
+                let chunk = session.output.append(head_len_max, &mut self.pool);
+                let before = chunk.len();
+                delivery.write_head(chunk);
+                let written = chunk.len() - before;
+                session.output.appended(written);
+                session.output.share(content.slice(skipped..));
+                written + size
+            }
+            Content::Shared(_) => {
+                let chunk = session.output.append(head_len_max, &mut self.pool);
+                let before = chunk.len();
+                delivery.write_head(chunk);
+                let written = chunk.len() - before;
+                session.output.appended(written);
+                session.output.extend(&content[skipped..], &mut self.pool);
+                written + size
+            }
             Content::Borrowed(content) => {
                 let chunk = session.output.append(head_len_max + content.len(), &mut self.pool);
                 let before = chunk.len();
@@ -307,15 +334,6 @@ impl Local {
                 let written = chunk.len() - before;
                 session.output.appended(written);
                 written
-            }
-            Content::Shared(content) => {
-                let chunk = session.output.append(head_len_max, &mut self.pool);
-                let before = chunk.len();
-                delivery.write_head(chunk);
-                let written = chunk.len() - before;
-                session.output.appended(written);
-                session.output.share(content.slice(skipped..));
-                written + size
             }
         };
         session.counters.out_msgs += 1;

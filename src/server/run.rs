@@ -227,11 +227,13 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         log.info("Server is ready");
         let files = Files::write(options, addr.port(), log);
+        let mut next_give_back = Instant::now();
         loop {
             let signal = tokio::select! {
                 signal = signals.next(log) => signal,
-                () = workers.shared.memory_freed.notified() => {
+                () = memory_to_give_back(&workers.shared, next_give_back) => {
                     process::give_memory_back();
+                    next_give_back = Instant::now() + GIVE_BACK_PAUSE;
                     continue;
                 }
             };
@@ -453,6 +455,15 @@ impl Workers {
             let _ = thread.join();
         }
     }
+}
+
+/// Giving memory back holds the allocator, so it is not done more often than this.
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Waits until there is memory to give back, but not before `not_before`.
+async fn memory_to_give_back(shared: &Shared, not_before: Instant) {
+    tokio::time::sleep_until(not_before.into()).await;
+    shared.memory_freed.notified().await;
 }
 
 /// How often lame duck mode looks whether all connections are gone.

@@ -13,7 +13,8 @@
 //! publisher's worker has put them at the other worker's door (4) before the `PONG` went out (5, submitted in the next
 //! 1). The other client's bytes can thus only be reaped (1) when the messages are at the door already, and they are
 //! taken (2) before the bytes are handled (3). For the same reason nothing is read while a door is too full to take
-//! what the reading may produce.
+//! what the reading may produce. A turn takes only so much from its door; then the bytes of that reap wait until all
+//! that was there has been taken (`owed`), and what is reaped meanwhile waits behind them (`arrived`).
 //!
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
@@ -36,6 +37,10 @@ const ROOM_MIN: usize = 4;
 
 /// Reads of one connection that may wait before no more are asked for.
 const WAITING_READS_MAX: usize = 2;
+
+/// Bytes of waiting reads that are copied out of the read buffers. Beyond, they keep their buffers, and the worker reads
+/// no more until some are free.
+const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How often sends are checked against the write deadline, at least.
 const SEND_CHECK_MS: u64 = 100;
@@ -84,8 +89,15 @@ pub struct WorkerParts {
 /// Bytes that arrived and have not been handled to the end.
 struct Read {
     conn: u32,
-    lease: Lease,
+    bytes: ReadBytes,
     taken: usize,
+}
+
+enum ReadBytes {
+    /// In the buffer that the kernel filled.
+    Leased(Lease),
+    /// Copied out of it, because it has to wait and buffers are scarce.
+    Kept(Vec<u8>),
 }
 
 /// A connection on its way out.
@@ -101,9 +113,17 @@ struct Worker {
     started: Instant,
     now_ms: u64,
     completions: Vec<Completion>,
+    /// Bytes to be handled.
     reads: VecDeque<Read>,
+    /// Bytes that came while batches are owed from before them.
+    arrived: VecDeque<Read>,
+    kept_bytes: usize,
+    /// Batches to be taken from each worker before `reads` may be handled.
+    owed: Vec<usize>,
+    /// Connections at their end, to be closed when their reads are through.
+    ended: Vec<(u32, CloseReason)>,
     /// Connections that do not receive although they should, for lack of buffers or because input waits.
-    unarmed: Vec<u32>,
+    unarmed: VecDeque<u32>,
     closing: Vec<Closing>,
     sends_checked_ms: u64,
     accept_at_ms: Option<u64>,
@@ -123,6 +143,7 @@ pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
             ring.accept_on(listener);
         }
         ready(Ok(()));
+        let owed = vec![0; parts.inboxes.len()];
         let mut worker = Worker {
             parts,
             ring,
@@ -130,7 +151,11 @@ pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
             now_ms: 0,
             completions: Vec::new(),
             reads: VecDeque::new(),
-            unarmed: Vec::new(),
+            arrived: VecDeque::new(),
+            kept_bytes: 0,
+            owed,
+            ended: Vec::new(),
+            unarmed: VecDeque::new(),
             closing: Vec::new(),
             sends_checked_ms: 0,
             accept_at_ms: None,
@@ -198,7 +223,10 @@ impl Worker {
         self.handle_completions();
         busy |= self.take_accepted();
         busy |= self.take_batches();
-        busy |= self.handle_reads();
+        if self.owes_nothing() {
+            busy |= self.handle_reads();
+        }
+        self.end_connections();
         self.check_sends();
         self.check_stopping();
         self.check_lame_duck();
@@ -206,7 +234,7 @@ impl Worker {
         self.send_batches();
         self.close_connections();
         self.start_sends();
-        self.rearm();
+        busy |= self.rearm();
         self.publish();
         busy
     }
@@ -216,7 +244,7 @@ impl Worker {
         for completion in completions.drain(..) {
             match completion {
                 Completion::Received { conn, lease } => {
-                    self.reads.push_back(Read { conn, lease, taken: 0 });
+                    self.arrived.push_back(Read { conn, bytes: ReadBytes::Leased(lease), taken: 0 });
                 }
                 Completion::Sent { conn, result } => self.handle_sent(conn, result),
                 Completion::Ended { conn, error } => {
@@ -224,11 +252,10 @@ impl Worker {
                         None => CloseReason::ClientClosed,
                         Some(_) => CloseReason::ReadError,
                     };
-                    // What arrived before the end is handled first.
-                    self.handle_reads_of(conn);
-                    self.parts.broker.close(conn, reason);
+                    // What arrived before the end is handled first, in its turn.
+                    self.ended.push((conn, reason));
                 }
-                Completion::Stopped { conn } => self.unarmed.push(conn),
+                Completion::Stopped { conn } => self.unarmed.push_back(conn),
                 Completion::Accepted { fd } => self.place(fd),
                 Completion::AcceptStopped { error } => {
                     self.parts.log.error(format!("Temporary Client Accept Error ({error}), sleeping"));
@@ -292,17 +319,25 @@ impl Worker {
         true
     }
 
+    /// Takes batches, as many as the turn has room for, at least one from each worker that has some.
     fn take_batches(&mut self) -> bool {
+        if self.owes_nothing() {
+            // What is at the door now has to come before what this reap brought; what is added later does not.
+            for (owed, inbox) in self.owed.iter_mut().zip(&self.parts.inboxes) {
+                *owed = inbox.as_ref().map_or(0, Receiver::waiting);
+            }
+            self.reads.append(&mut self.arrived);
+        }
         let mut any = false;
         for (from, inbox) in self.parts.inboxes.iter_mut().enumerate() {
             let Some(inbox) = inbox else { continue };
-            // What is there now, not what is added meanwhile: a turn has an end.
-            let mut waiting = inbox.waiting();
-            while waiting > 0
-                && let Some(mut batch) = inbox.receive()
-            {
-                waiting -= 1;
-                any = true;
+            let mut first = true;
+            while self.owed[from] > 0 && (first || !self.parts.broker.turn_is_full()) {
+                let Some(mut batch) = inbox.receive() else {
+                    unreachable!("it was there, and nobody else takes it");
+                };
+                self.owed[from] -= 1;
+                (first, any) = (false, true);
                 self.parts.broker.handle_batch(from as u16, &batch);
                 batch.clear();
                 inbox.give_back(batch);
@@ -311,13 +346,19 @@ impl Worker {
         any
     }
 
-    /// Handles the reads that wait. Those of a connection stay in order.
+    fn owes_nothing(&self) -> bool {
+        self.owed.iter().all(|owed| *owed == 0)
+    }
+
+    /// Handles the reads that wait. Those of a connection stay in order; a connection that has to wait goes behind the
+    /// others, so that each gets its turn.
     fn handle_reads(&mut self) -> bool {
         if self.reads.is_empty() {
             return false;
         }
         if !self.has_room() {
             // The other worker is behind; it works, so this ends.
+            std::thread::yield_now();
             return true;
         }
         let mut busy = false;
@@ -331,7 +372,7 @@ impl Worker {
             }
             match self.handle_read(&mut read) {
                 Input::Taken | Input::Closed => {
-                    self.ring.recycle(read.lease);
+                    self.drop_read(read);
                     busy = true;
                 }
                 Input::Yielded(_) => {
@@ -339,30 +380,83 @@ impl Worker {
                     // A hold ends by an event or its deadline; anything else goes on in the next turn.
                     busy |= !self.parts.broker.is_held(read.conn);
                     left.push_back(read);
-                    if self.parts.broker.wants_turn_to_end() {
+                    if self.parts.broker.wants_turn_to_end() || !self.has_room() {
                         break;
                     }
                 }
             }
         }
-        left.append(&mut self.reads);
-        self.reads = left;
         if !stuck.is_empty() {
+            let (behind, mut first): (VecDeque<Read>, VecDeque<Read>) =
+                std::mem::take(&mut self.reads).into_iter().partition(|read| stuck.contains(&read.conn));
+            first.append(&mut left);
+            first.extend(behind);
+            self.reads = first;
             for conn in stuck {
-                let waiting = self.reads.iter().filter(|read| read.conn == conn).count();
-                if waiting >= WAITING_READS_MAX {
+                // One read that waits is soon through; stopping and asking again would cost more.
+                if self.reads.iter().filter(|read| read.conn == conn).count() >= WAITING_READS_MAX {
                     self.ring.stop(conn);
                 }
             }
+            self.spare_buffers();
         }
         busy
+    }
+
+    /// Copies waiting bytes out of the read buffers when those become scarce, so that connections that have to wait
+    /// do not keep others from being read.
+    fn spare_buffers(&mut self) {
+        if self.ring.leased_count() * 2 <= self.ring.buffer_count() {
+            return;
+        }
+        for read in &mut self.reads {
+            let ReadBytes::Leased(lease) = &read.bytes else { continue };
+            if self.kept_bytes >= KEPT_BYTES_MAX {
+                return;
+            }
+            let kept = self.ring.bytes(lease)[read.taken..].to_vec();
+            self.kept_bytes += kept.len();
+            read.taken = 0;
+            if let ReadBytes::Leased(lease) = std::mem::replace(&mut read.bytes, ReadBytes::Kept(kept)) {
+                self.ring.recycle(lease);
+            }
+        }
+    }
+
+    fn drop_read(&mut self, read: Read) {
+        match read.bytes {
+            ReadBytes::Leased(lease) => self.ring.recycle(lease),
+            ReadBytes::Kept(kept) => self.kept_bytes -= kept.len(),
+        }
+    }
+
+    /// Whether bytes of a connection wait to be handled.
+    fn has_reads_of(&self, conn: u32) -> bool {
+        self.reads.iter().chain(&self.arrived).any(|read| read.conn == conn)
+    }
+
+    /// Closes the connections that are at their end and have nothing more to say.
+    fn end_connections(&mut self) {
+        let mut at = 0;
+        while at < self.ended.len() {
+            let (conn, reason) = self.ended[at];
+            if self.has_reads_of(conn) {
+                at += 1;
+            } else {
+                self.ended.swap_remove(at);
+                self.parts.broker.close(conn, reason);
+            }
+        }
     }
 
     /// Hands a read to the broker, and batches that it fills to the other workers at once.
     fn handle_read(&mut self, read: &mut Read) -> Input {
         loop {
-            let bytes = &self.ring.bytes(&read.lease)[read.taken..];
-            let input = self.parts.broker.handle_bytes(read.conn, bytes);
+            let bytes = match &read.bytes {
+                ReadBytes::Leased(lease) => self.ring.bytes(lease),
+                ReadBytes::Kept(kept) => kept,
+            };
+            let input = self.parts.broker.handle_bytes(read.conn, &bytes[read.taken..]);
             let Input::Yielded(taken) = input else { return input };
             read.taken += taken;
             if !self.parts.broker.has_full_batch() || self.parts.broker.is_held(read.conn) {
@@ -380,22 +474,17 @@ impl Worker {
         self.parts.outboxes.iter().flatten().all(|outbox| outbox.room() >= ROOM_MIN)
     }
 
-    /// Handles the reads of a connection that has come to its end, held or not.
-    fn handle_reads_of(&mut self, conn: u32) {
-        let mut at = 0;
-        while at < self.reads.len() {
-            if self.reads[at].conn != conn {
-                at += 1;
-                continue;
-            }
-            let read = self.reads.remove(at).expect("in range");
-            let mut taken = read.taken;
-            while let Input::Yielded(more) =
-                self.parts.broker.handle_bytes(conn, &self.ring.bytes(&read.lease)[taken..])
-            {
-                taken += more;
-            }
-            self.ring.recycle(read.lease);
+    /// Drops the reads of a connection that is closed.
+    fn drop_reads_of(&mut self, conn: u32) {
+        if !self.has_reads_of(conn) {
+            return;
+        }
+        for of_arrived in [false, true] {
+            let queue = if of_arrived { &mut self.arrived } else { &mut self.reads };
+            let (dropped, left): (VecDeque<Read>, VecDeque<Read>) =
+                std::mem::take(queue).into_iter().partition(|read| read.conn == conn);
+            *queue = left;
+            dropped.into_iter().for_each(|read| self.drop_read(read));
         }
     }
 
@@ -506,7 +595,8 @@ impl Worker {
             return false;
         }
         // Reads that still wait are of no interest any more.
-        self.handle_reads_of(conn);
+        self.drop_reads_of(conn);
+        self.ended.retain(|(other, _)| *other != conn);
         self.unarmed.retain(|other| *other != conn);
         self.ring.remove(conn);
         let freed_bytes = self.parts.broker.pending_bytes(conn);
@@ -533,21 +623,23 @@ impl Worker {
         self.ring.send(conn, self.parts.broker.unsent(conn, SEND_SLICES_MAX), self.now_ms);
     }
 
-    /// Asks for more bytes where that had stopped and nothing stands against it any more.
-    fn rearm(&mut self) {
-        if self.unarmed.is_empty() || self.ring.leased_count() == self.ring.buffer_count() {
-            return;
-        }
-        let mut at = 0;
-        while at < self.unarmed.len() {
-            let conn = self.unarmed[at];
-            if self.reads.iter().any(|read| read.conn == conn) {
-                at += 1;
-                continue;
+    /// Asks for more bytes where that had stopped and nothing stands against it any more: for as many connections as
+    /// there are free buffers, the longest waiting first. Whether there are more of them.
+    fn rearm(&mut self) -> bool {
+        let mut free = self.ring.buffer_count() - self.ring.leased_count();
+        for _ in 0..self.unarmed.len() {
+            if free == 0 {
+                return self.ring.leased_count() < self.ring.buffer_count();
             }
-            self.unarmed.swap_remove(at);
-            self.ring.arm(conn);
+            let Some(conn) = self.unarmed.pop_front() else { break };
+            if self.has_reads_of(conn) {
+                self.unarmed.push_back(conn);
+            } else {
+                free -= 1;
+                self.ring.arm(conn);
+            }
         }
+        false
     }
 
     fn publish(&mut self) {
@@ -574,12 +666,19 @@ impl Worker {
             && self.ring.prepare_to_sleep()
     }
 
+    /// Whether a door was too full for what there is for it. Its worker does not say when it has room again.
+    fn has_unsent_batches(&self) -> bool {
+        let mut others = self.parts.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_some());
+        others.any(|(to, _)| self.parts.broker.has_batch_for(to as u16))
+    }
+
     fn next_deadline_ms(&self) -> Option<u64> {
         let soon = |condition: bool, after_ms: u64| condition.then_some(self.now_ms + after_ms);
         [
             self.parts.broker.next_deadline_ms(),
             soon(self.ring.sends_in_flight() > 0, SEND_CHECK_MS),
-            soon(!self.reads.is_empty(), 1),
+            soon(!self.reads.is_empty() || !self.arrived.is_empty() || !self.ended.is_empty(), 1),
+            soon(self.has_unsent_batches(), 1),
             soon(!self.closing.is_empty(), 10),
             self.accept_at_ms,
             self.lame_duck_next_ms,

@@ -7,7 +7,7 @@
 //! Subjects are cached on their second sight. Replies go to inboxes that are used once; they are matched into a
 //! scratch list and never push anything out. `seen` remembers first sights by a small fingerprint.
 //!
-//! Bounds: `ENTRIES_MAX` entries and `TARGETS_MAX` listed targets per cache. Beyond, the clock hand evicts.
+//! Bounds: `ENTRIES_MAX` entries and `UNITS_MAX` units of memory per cache. Beyond, the clock hand evicts.
 //!
 //! Budget: 5 ns for a hit by memo, 25 ns by hash, measured by `benches/fanout.rs`.
 
@@ -23,8 +23,11 @@ use super::interest::{Generations, Group, InterestAccess, Matches, Shards, Targe
 /// Cached subjects per account and worker.
 const ENTRIES_MAX: usize = 128 * 1024;
 
-/// Targets in all cached lists of an account and worker; 16 bytes each.
-const TARGETS_MAX: usize = 4 * 1024 * 1024;
+/// Units of 16 bytes, the size of a target, in all entries of an account and worker: 64 MiB.
+const UNITS_MAX: usize = 4 * 1024 * 1024;
+
+/// What an entry costs beside its targets and its subject, in the same units.
+const ENTRY_UNITS: usize = 12;
 
 /// Remote lists longer than this are shared with their records instead of being copied into each.
 const COPIED_TARGETS_MAX: usize = 24;
@@ -87,6 +90,10 @@ impl FanOut {
     fn fill(&mut self, matches: &mut Matches, worker: WorkerId) {
         self.local.clear();
         self.remote.clear();
+        // A list that was long once does not keep its memory for ever.
+        if self.local.capacity() > COPIED_TARGETS_MAX {
+            self.local = Vec::new();
+        }
         std::mem::swap(&mut self.groups, &mut matches.groups);
         // By worker, then by connection, so that what is written together lies together.
         if matches.plain.len() > 1 {
@@ -122,7 +129,7 @@ struct Entry {
     subject: Box<[u8]>,
     shards: Shards,
     sum: u64,
-    /// Targets listed, as counted against the bound.
+    /// Units, as counted against the bound.
     counted: usize,
     /// Set by a use, cleared by the clock hand.
     used: bool,
@@ -195,7 +202,7 @@ impl FanOutCache {
                 self.targets -= entry.counted;
                 entry.sum = read(interest, subject, entry.shards, &mut self.matches);
                 entry.fanout.fill(&mut self.matches, self.worker);
-                entry.counted = entry.fanout.target_count();
+                entry.counted = cost_units(&entry.subject, &entry.fanout);
                 self.targets += entry.counted;
                 self.evict_beyond_bounds(slot);
             }
@@ -219,7 +226,7 @@ impl FanOutCache {
         fanout.fill(&mut self.matches, self.worker);
         fanout.local.shrink_to_fit();
         fanout.groups.shrink_to_fit();
-        let counted = fanout.target_count();
+        let counted = cost_units(subject, &fanout);
         let entry = Entry { subject: subject.into(), shards, sum, counted, used: true, fanout };
         let slot = self.entries.insert(entry) as u32;
         self.targets += counted;
@@ -231,8 +238,7 @@ impl FanOutCache {
 
     /// Moves the clock hand until the bounds hold; `kept` stays.
     fn evict_beyond_bounds(&mut self, kept: u32) {
-        while self.entries.len() > 1 && (self.entries.len() > self.entries_max || self.targets > TARGETS_MAX)
-        {
+        while self.entries.len() > 1 && (self.entries.len() > self.entries_max || self.targets > UNITS_MAX) {
             self.hand = (self.hand + 1) % self.entries.capacity();
             if self.hand == kept as usize {
                 continue;
@@ -266,6 +272,10 @@ impl FanOutCache {
     fn hash(&self, subject: &[u8]) -> u64 {
         hash_of(&self.hasher, subject)
     }
+}
+
+fn cost_units(subject: &[u8], fanout: &FanOut) -> usize {
+    fanout.target_count() + subject.len() / size_of::<Target>() + ENTRY_UNITS
 }
 
 fn hash_of(hasher: &FxSeededState, subject: &[u8]) -> u64 {

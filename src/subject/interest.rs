@@ -8,11 +8,12 @@
 //! an inbox per request does not void the cached lists of unrelated subjects. `benches/fanout.rs` holds that to
 //! numbers.
 
+use std::collections::HashMap;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustc_hash::FxHasher;
+use rustc_hash::{FxBuildHasher, FxHasher};
 
 use super::name::Pattern;
 use super::tree::Tree;
@@ -53,8 +54,52 @@ enum Leaf {
 
 #[derive(Debug, Default)]
 struct Members {
-    plain: Vec<Target>,
-    groups: Vec<Group>,
+    plain: TargetSet,
+    groups: Vec<(Box<[u8]>, TargetSet)>,
+}
+
+/// Targets in no order, with removal in constant time however many there are.
+#[derive(Debug, Default)]
+struct TargetSet {
+    list: Vec<Target>,
+    /// Where each is in `list`; kept only for long lists.
+    positions: Option<HashMap<Target, u32, FxBuildHasher>>,
+}
+
+/// Lists from this length on know where their targets are.
+const POSITIONS_FROM: usize = 64;
+
+impl TargetSet {
+    fn insert(&mut self, target: Target) {
+        if let Some(positions) = &mut self.positions {
+            positions.insert(target, self.list.len() as u32);
+        }
+        self.list.push(target);
+        if self.positions.is_none() && self.list.len() >= POSITIONS_FROM {
+            self.positions = Some((0..).zip(&self.list).map(|(at, target)| (*target, at)).collect());
+        }
+    }
+
+    fn remove(&mut self, target: Target) -> bool {
+        let at = match &mut self.positions {
+            Some(positions) => positions.remove(&target).map(|at| at as usize),
+            None => self.list.iter().rposition(|other| *other == target),
+        };
+        let Some(at) = at else { return false };
+        self.list.swap_remove(at);
+        if let (Some(positions), Some(moved)) = (&mut self.positions, self.list.get(at)) {
+            positions.insert(*moved, at as u32);
+        }
+        if self.list.len() < POSITIONS_FROM / 2 && self.positions.is_some() {
+            self.positions = None;
+            self.list.shrink_to_fit();
+        }
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
 }
 
 impl Leaf {
@@ -62,7 +107,7 @@ impl Leaf {
         if !matches!(self, Leaf::Many(_)) {
             let mut members = Box::<Members>::default();
             if let Leaf::One(target) = self {
-                members.plain.push(*target);
+                members.plain.insert(*target);
             }
             *self = Leaf::Many(members);
         }
@@ -75,12 +120,16 @@ impl Leaf {
     fn add(&mut self, queue: Option<&[u8]>, target: Target) {
         match (queue, &mut *self) {
             (None, Leaf::Empty) => *self = Leaf::One(target),
-            (None, _) => self.members().plain.push(target),
+            (None, _) => self.members().plain.insert(target),
             (Some(name), _) => {
                 let groups = &mut self.members().groups;
-                match groups.iter_mut().find(|group| *group.name == *name) {
-                    Some(group) => group.members.push(target),
-                    None => groups.push(Group { name: name.into(), members: vec![target] }),
+                match groups.iter_mut().find(|(group, _)| **group == *name) {
+                    Some((_, members)) => members.insert(target),
+                    None => {
+                        let mut members = TargetSet::default();
+                        members.insert(target);
+                        groups.push((name.into(), members));
+                    }
                 }
             }
         }
@@ -96,13 +145,13 @@ impl Leaf {
                 }
                 found
             }
-            (None, Leaf::Many(members)) => swap_remove(&mut members.plain, target),
+            (None, Leaf::Many(members)) => members.plain.remove(target),
             (Some(name), Leaf::Many(members)) => {
-                let Some(at) = members.groups.iter().position(|group| *group.name == *name) else {
+                let Some(at) = members.groups.iter().position(|(group, _)| **group == *name) else {
                     return false;
                 };
-                let found = swap_remove(&mut members.groups[at].members, target);
-                if members.groups[at].members.is_empty() {
+                let found = members.groups[at].1.remove(target);
+                if members.groups[at].1.is_empty() {
                     members.groups.swap_remove(at);
                 }
                 found
@@ -116,20 +165,6 @@ impl Leaf {
             Leaf::One(_) => false,
             Leaf::Many(members) => members.plain.is_empty() && members.groups.is_empty(),
         }
-    }
-}
-
-fn swap_remove(targets: &mut Vec<Target>, target: Target) -> bool {
-    // Newest first: what comes and goes often is near the end.
-    match targets.iter().rposition(|other| *other == target) {
-        Some(at) => {
-            targets.swap_remove(at);
-            if targets.capacity() > 64 && targets.len() < targets.capacity() / 4 {
-                targets.shrink_to(targets.len() * 2);
-            }
-            true
-        }
-        None => false,
     }
 }
 
@@ -195,11 +230,15 @@ impl Interest {
             Leaf::Empty => {}
             Leaf::One(target) => matches.plain.push(*target),
             Leaf::Many(members) => {
-                matches.plain.extend_from_slice(&members.plain);
-                for group in &members.groups {
-                    match matches.groups.iter_mut().find(|found| found.name == group.name) {
-                        Some(found) => found.members.extend_from_slice(&group.members),
-                        None => matches.groups.push(group.clone()),
+                matches.plain.extend_from_slice(&members.plain.list);
+                // Names differ within a leaf; only groups of another leaf can be the same ones.
+                let earlier = matches.groups.len();
+                for (name, members) in &members.groups {
+                    match matches.groups[..earlier].iter_mut().find(|found| found.name == *name) {
+                        Some(found) => found.members.extend_from_slice(&members.list),
+                        None => {
+                            matches.groups.push(Group { name: name.clone(), members: members.list.clone() });
+                        }
                     }
                 }
             }
@@ -373,6 +412,26 @@ mod tests {
                 assert!(changed || !reached, "{text} reaches {subject} without a trace");
             }
         }
+    }
+
+    #[test]
+    fn a_long_list_loses_its_members_in_any_order() {
+        let mut interest = Interest::default();
+        for sub in 0..1000 {
+            interest.subscribe(pattern("a"), None, target(sub));
+        }
+        let mut left: Vec<u32> = (0..1000).collect();
+        let mut random = fastrand::Rng::with_seed(7);
+        while let Some(last) = left.len().checked_sub(1) {
+            let sub = left.swap_remove(random.usize(..=last));
+            assert!(interest.unsubscribe(pattern("a"), None, target(sub)));
+            assert!(!interest.unsubscribe(pattern("a"), None, target(sub)));
+            if left.len() % 97 == 0 {
+                left.sort_unstable();
+                assert_eq!(plain(&interest, "a"), left);
+            }
+        }
+        assert!(interest.is_empty());
     }
 
     #[test]
