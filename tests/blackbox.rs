@@ -225,6 +225,47 @@ fn a_port_in_use_is_named_with_the_cause_and_ends_with_status_1() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// What a container's seccomp profile does: `io_uring_setup` fails with EPERM.
+#[test]
+fn without_io_uring_one_clear_error_names_the_cause_and_the_remedy() {
+    use std::os::unix::process::CommandExt as _;
+    if std::env::var_os("RINGMAIN_BIN").is_some() {
+        server_process::announce(
+            "SKIPPED without_io_uring…: another server is judged, which may not need it",
+        );
+        return;
+    }
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut command = Command::new(candidate());
+    command.args(["-a", "127.0.0.1", "-p", "-1"]);
+    // SAFETY: between fork and exec only two system calls are made, on memory of this closure.
+    unsafe {
+        command.pre_exec(move || {
+            let mut filter = [
+                statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let output = command.output().expect("the candidate starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let complaints: Vec<&str> = stderr.lines().filter(|line| !line.contains("[INF]")).collect();
+    assert_eq!(complaints.len(), 1, "{stderr}");
+    for part in ["[FTL] io_uring is refused", "kernel.io_uring_disabled", "seccomp"] {
+        assert!(complaints[0].contains(part), "no {part:?} in {stderr}");
+    }
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn port_minus_one_takes_a_free_port_and_says_so_before_it_is_ready() {
     let (one, other) = (start(""), start(""));

@@ -36,10 +36,11 @@ const SUBMISSIONS: u32 = 4096;
 /// Completions that may wait to be reaped.
 const COMPLETIONS: u32 = 32 * 1024;
 
-/// Read buffers per worker, a power of two. They are used in turn, so together they should fit the cache.
+/// Read buffers per worker, a power of two. They are used in turn, so together they should fit the
+/// second-level cache: at 1 → 1, 128 of 32 KiB cost a fifth more CPU per message.
 const BUFFERS: u16 = 32;
 
-/// Size of a read buffer. 16 to 32 KiB measured alike for small messages; less costs more completions.
+/// Size of a read buffer. Less costs more completions per byte, more costs cache.
 const BUFFER_LEN: usize = 16 * 1024;
 
 /// Pieces sent in one call. With large payloads each takes two: its head and itself.
@@ -109,7 +110,8 @@ pub enum RingError {
 }
 
 impl RingError {
-    fn at_setup(error: io::Error) -> RingError {
+    /// What a failed `io_uring_setup` means.
+    pub fn at_setup(error: io::Error) -> RingError {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Refused(error),
             Some(libc::EINVAL) => RingError::TooOld("deferred task work"),

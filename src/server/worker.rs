@@ -134,7 +134,11 @@ struct Worker {
 
 /// Runs a worker to its end. `ready` is told whether its ring could be set up.
 pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
-    tokio_uring::start(async move {
+    let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+        Ok(runtime) => runtime,
+        Err(error) => return ready(Err(RingError::at_setup(error))),
+    };
+    runtime.block_on(async move {
         let mut ring = match SocketRing::new(parts.shared.doors[parts.worker].waker.as_raw_fd()) {
             Ok(ring) => ring,
             Err(error) => return ready(Err(error)),

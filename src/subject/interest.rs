@@ -426,7 +426,7 @@ mod tests {
             let sub = left.swap_remove(random.usize(..=last));
             assert!(interest.unsubscribe(pattern("a"), None, target(sub)));
             assert!(!interest.unsubscribe(pattern("a"), None, target(sub)));
-            if left.len() % 97 == 0 {
+            if left.len().is_multiple_of(97) {
                 left.sort_unstable();
                 assert_eq!(plain(&interest, "a"), left);
             }
