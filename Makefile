@@ -35,7 +35,7 @@ fuzz: ## Ten minutes of each fuzz target (FUZZ_SECONDS=600)
 	fuzz/run.sh $(FUZZ_SECONDS)
 
 torture: ## A million malformed frames beside an undisturbed pair
-	MALFORMED_FRAMES=1000000 $(CARGO) test --release --test blackbox malformed -- --nocapture
+	MALFORMED_FRAMES=1000000 $(CARGO) test --test blackbox malformed -- --nocapture
 
 compare: ## Measure against the real nats-server and write docs/numbers.md; ARGS="--quick" or ARGS="--only publish"
 	scripts/compare.sh $(ARGS)
