@@ -98,7 +98,7 @@ pub(super) struct Local {
     pub trace: bool,
 }
 
-/// What a worker has done since it started; the server publishes it once per turn.
+/// What a worker has done since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Messages from clients and their bytes.
@@ -584,11 +584,6 @@ impl<A: InterestAccess> Broker<A> {
     pub fn open_connections(&self) -> Vec<u32> {
         let open = self.local.sessions.iter().filter(|(_, session)| session.closing.is_none());
         open.map(|(conn, _)| conn as u32).collect()
-    }
-
-    /// Slots of all connections.
-    pub fn connections(&self) -> Vec<u32> {
-        self.local.sessions.iter().map(|(conn, _)| conn as u32).collect()
     }
 
     pub(super) fn log_session(&mut self, conn: u32, level: Level, text: &str) {

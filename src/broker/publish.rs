@@ -308,22 +308,17 @@ impl Local {
         let written = match message.content {
             // A reference holds the whole buffer: only for a delivery that is most of it. What is left of a large
             // header block that is stripped is copied, so that the bytes counted are the bytes held.
-            Content::Shared(content) if skipped <= content.len() / 2 => {
+            Content::Shared(shared) => {
                 let chunk = session.output.append(head_len_max, &mut self.pool);
                 let before = chunk.len();
                 delivery.write_head(chunk);
                 let written = chunk.len() - before;
                 session.output.appended(written);
-                session.output.share(content.slice(skipped..));
-                written + size
-            }
-            Content::Shared(_) => {
-                let chunk = session.output.append(head_len_max, &mut self.pool);
-                let before = chunk.len();
-                delivery.write_head(chunk);
-                let written = chunk.len() - before;
-                session.output.appended(written);
-                session.output.extend(&content[skipped..], &mut self.pool);
+                if skipped <= shared.len() / 2 {
+                    session.output.share(shared.slice(skipped..));
+                } else {
+                    session.output.extend(&shared[skipped..], &mut self.pool);
+                }
                 written + size
             }
             Content::Borrowed(content) => {

@@ -10,7 +10,6 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::base::handover::Sleeper;
-use crate::broker::core::Stats;
 use crate::io::wake::Waker;
 use crate::subject::interest::{Generations, Interest, InterestAccess};
 
@@ -70,8 +69,6 @@ pub struct Door {
     pub has_accepted: AtomicBool,
     /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
-    /// What it has done, published once per turn.
-    pub stats: Mutex<Stats>,
 }
 
 impl Door {
@@ -83,7 +80,6 @@ impl Door {
             accepted: Mutex::new(Vec::new()),
             has_accepted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            stats: Mutex::new(Stats::default()),
         }
     }
 

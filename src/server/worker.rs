@@ -239,7 +239,7 @@ impl Worker {
         self.close_connections();
         self.start_sends();
         busy |= self.rearm();
-        self.publish();
+        self.write_log();
         busy
     }
 
@@ -509,7 +509,7 @@ impl Worker {
         }
         self.stopping = true;
         self.ring.stop_accepting();
-        for conn in self.parts.broker.connections() {
+        for conn in self.parts.broker.open_connections() {
             self.parts.broker.close(conn, CloseReason::ServerShutdown);
         }
     }
@@ -646,15 +646,11 @@ impl Worker {
         false
     }
 
-    fn publish(&mut self) {
+    fn write_log(&mut self) {
         if self.parts.broker.has_log() {
             for LogLine { level, text } in self.parts.broker.poll_log() {
                 self.parts.log.write(level, text);
             }
-        }
-        // A reader that happens to look just now gets the next turn's numbers.
-        if let Some(mut stats) = self.parts.shared.doors[self.parts.worker].stats.try_lock() {
-            *stats = self.parts.broker.stats();
         }
     }
 

@@ -40,9 +40,6 @@ pub struct Info {
     /// The connection's remote address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_ip: String,
-    /// Addresses of this and other servers of the cluster.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub connect_urls: Vec<String>,
     /// The server is about to stop.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
@@ -74,7 +71,6 @@ impl Info {
             max_payload: 0,
             client_id: 0,
             client_ip: String::new(),
-            connect_urls: Vec::new(),
             ldm: false,
             connect_info: false,
             remote_account: String::new(),
