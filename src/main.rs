@@ -9,8 +9,7 @@ use ringmain::server::signal;
 fn main() -> ExitCode {
     match config::load(std::env::args_os().skip(1)) {
         Ok(Startup::Run(options, warnings)) => {
-            let warnings = warnings.iter().map(ToString::to_string).chain(options.not_supported_warning());
-            match ServerOptions::new(&options, warnings.collect()).and_then(run::run) {
+            match ServerOptions::new(*options, &warnings).and_then(run::run) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     // The log has it already if there is one.

@@ -9,25 +9,24 @@
 //! MALFORMED_FRAMES=n     how many broken frames (default 20,000)
 //! ```
 
+mod peer;
 mod server_process;
 
-use server_process::{ServerProcess, candidate, wait_until};
+use peer::{Event, PATIENCE, Peer};
+use server_process::{ServerProcess, candidate, raise_open_files_limit, wait_until};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const HELLO: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n";
-
 // ---- connections ----
 
 #[test]
 fn thousands_of_connections_leave_no_open_files_behind() {
-    allow_many_files();
+    raise_open_files_limit();
     let server = start("");
     let open_and_close = |count: usize| {
         let mut peers: Vec<Peer> = (0..count).map(|_| Peer::open(server.address)).collect();
@@ -49,7 +48,7 @@ fn thousands_of_connections_leave_no_open_files_behind() {
 
 #[test]
 fn connections_cut_in_the_middle_of_a_frame_leave_no_open_files_behind() {
-    allow_many_files();
+    raise_open_files_limit();
     let server = start("");
     let mut witness = Peer::open(server.address);
     witness.round_trip();
@@ -66,7 +65,7 @@ fn connections_cut_in_the_middle_of_a_frame_leave_no_open_files_behind() {
 
 #[test]
 fn a_thousand_silent_connections_do_not_delay_a_pair() {
-    allow_many_files();
+    raise_open_files_limit();
     let server = start("");
     let silent: Vec<TcpStream> =
         (0..1000).map(|_| TcpStream::connect(server.address).expect("connect")).collect();
@@ -593,113 +592,6 @@ fn a_queue_group_whose_members_come_and_go_gets_every_message_once() {
     assert_eq!(received.len(), MESSAGES, "messages came twice, SEED={seed}");
 }
 
-// ---- a client that hides nothing ----
-
-#[derive(Debug, PartialEq)]
-enum Event {
-    Message { subject: String, sid: String, payload: Vec<u8> },
-    Pong,
-    Error(String),
-    Closed,
-}
-
-/// One connection. Answers PING by itself, as clients do.
-struct Peer {
-    stream: BufReader<TcpStream>,
-}
-
-impl Peer {
-    fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connect");
-        stream.set_nodelay(true).expect("nodelay");
-        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("write timeout");
-        let mut peer = Self { stream: BufReader::new(stream) };
-        peer.send(HELLO);
-        peer
-    }
-
-    fn send(&mut self, text: &str) {
-        self.send_bytes(text.as_bytes());
-    }
-
-    fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).expect("write");
-    }
-
-    fn publish(&mut self, subject: &str, payload: &[u8]) {
-        let mut frame = format!("PUB {subject} {}\r\n", payload.len()).into_bytes();
-        frame.extend_from_slice(payload);
-        frame.extend_from_slice(b"\r\n");
-        self.send_bytes(&frame);
-    }
-
-    /// Returns once the server has handled everything sent on this connection.
-    #[track_caller]
-    fn round_trip(&mut self) {
-        self.send("PING\r\n");
-        self.expect_pong();
-    }
-
-    #[track_caller]
-    fn expect_pong(&mut self) {
-        assert_eq!(self.next(), Event::Pong);
-    }
-
-    #[track_caller]
-    fn expect_message(&mut self, wanted: &str, body: &[u8]) {
-        match self.next() {
-            Event::Message { subject, payload, .. } if subject == wanted && payload == body => {}
-            Event::Message { subject, payload, .. } => {
-                let shown = String::from_utf8_lossy(&payload[..payload.len().min(40)]).into_owned();
-                panic!(
-                    "{} bytes on {subject}, {shown:?}, instead of {} on {wanted}",
-                    payload.len(),
-                    body.len()
-                );
-            }
-            other => panic!("{other:?} instead of a message on {wanted}"),
-        }
-    }
-
-    /// The next thing that a client library would act on.
-    #[track_caller]
-    fn next(&mut self) -> Event {
-        loop {
-            let mut line = String::new();
-            match self.stream.read_line(&mut line) {
-                Ok(0) => return Event::Closed,
-                Ok(_) => {}
-                Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-                    return Event::Closed;
-                }
-                Err(e) => panic!("nothing came: {e}"),
-            }
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            match words.as_slice() {
-                ["INFO", ..] => {}
-                ["PING"] => self.send("PONG\r\n"),
-                ["PONG"] => return Event::Pong,
-                ["MSG" | "HMSG", subject, sid, .., size] => {
-                    let size: usize = size.parse().expect("a size");
-                    let mut payload = vec![0; size + 2];
-                    if self.stream.read_exact(&mut payload).is_err() {
-                        return Event::Closed;
-                    }
-                    assert_eq!(payload.split_off(size), b"\r\n");
-                    return Event::Message {
-                        subject: (*subject).to_owned(),
-                        sid: (*sid).to_owned(),
-                        payload,
-                    };
-                }
-                ["-ERR", ..] => return Event::Error(line.trim_end().to_owned()),
-                _ => panic!("not a frame: {line:?}"),
-            }
-        }
-    }
-}
-
 /// A frame that is wrong somewhere: noise, a good dialogue with a few bytes changed, bad sizes, cut ends.
 fn malformed_frame(random: &mut fastrand::Rng) -> Vec<u8> {
     const VERBS: [&str; 14] = [
@@ -773,15 +665,4 @@ fn seed(test: &str) -> u64 {
     let seed = setting("SEED", fastrand::u64(..));
     println!("replay: SEED={seed} cargo test --test blackbox {test}");
     seed
-}
-
-/// Raises this process's own limit: the connections of a test are its files too.
-fn allow_many_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a valid pointer to a live rlimit.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
-        limit.rlim_cur = limit.rlim_max;
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
-    }
 }

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use proptest::prelude::*;
 use ringmain::config::lang::{self, Environment, Files, ReadError, Value};
-use ringmain::config::{Startup, load_from};
+use ringmain::config::{Options, RELOADS, Startup, compare, load_from};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/cases.txt");
 const MAIN: &str = "server.conf";
@@ -40,6 +40,62 @@ impl Environment for Case {
     fn variable(&self, name: &str) -> Option<String> {
         self.environment.get(name).cloned()
     }
+}
+
+/// A value other than the default for every option that is there.
+const OTHER_VALUES: &[(&str, &str)] = &[
+    ("authorization", "{ token: t }"),
+    ("client_advertise", "\"a:1\""),
+    ("debug", "true"),
+    ("host", "\"127.0.0.1\""),
+    ("lame_duck_duration", "\"50s\""),
+    ("lame_duck_grace_period", "\"5s\""),
+    ("log_file", "\"l\""),
+    ("logtime", "false"),
+    ("logtime_utc", "true"),
+    ("max_connections", "5"),
+    ("max_control_line", "5"),
+    ("max_payload", "5"),
+    ("max_pending", "50MB"),
+    ("max_subscription_tokens", "5"),
+    ("max_subscriptions", "5"),
+    ("max_traced_msg_len", "5"),
+    ("no_fast_producer_stall", "true"),
+    ("no_header_support", "true"),
+    ("pid_file", "\"p\""),
+    ("ping_interval", "\"5s\""),
+    ("ping_max", "5"),
+    ("port", "5"),
+    ("ports_file_dir", "\"d\""),
+    ("server_name", "s"),
+    ("trace", "true"),
+    ("trace_headers", "true"),
+    ("trace_verbose", "true"),
+    ("workers", "5"),
+    ("write_deadline", "\"5s\""),
+];
+
+#[test]
+fn an_option_is_reloaded_or_refused_as_the_documentation_says() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    let (_, table) = page.split_once("| changes while the server runs |").expect("the table of reloads");
+    let (table, _) = table.split_once("\n\n").expect("its end");
+    let first_cells = table.lines().skip(2).filter_map(|line| line.split('|').nth(1));
+    let mut documented: Vec<&str> =
+        first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).collect::<Vec<_>>()).collect();
+    documented.sort_unstable();
+    assert_eq!(documented, RELOADS);
+    for (key, value) in OTHER_VALUES {
+        let mut case = Case::default();
+        case.files.insert(MAIN.to_owned(), format!("{key}: {value}"));
+        let started = load_from(["-c", MAIN].map(Into::into), &case, &case);
+        let Ok(Startup::Run(new, _)) = started else { panic!("{key}: {started:?}") };
+        let changes = compare(&Options::default(), &new);
+        assert_eq!(changes.is_ok(), RELOADS.contains(key), "{key}: {changes:?}");
+        assert!(changes.is_err() || !changes.unwrap().is_empty(), "{key} makes a difference");
+    }
+    assert!(RELOADS.iter().all(|key| OTHER_VALUES.iter().any(|(other, _)| other == key)));
 }
 
 #[test]

@@ -375,9 +375,6 @@ impl<A: InterestAccess> Broker<A> {
         let accepted = credentials.accept(&connect.user, &connect.pass, &connect.auth_token)
             && connect.account.is_empty()
             && !connect.new_account;
-        // Secrets are not kept.
-        connect.pass = String::new();
-        connect.auth_token = String::new();
         if !accepted {
             session.connect = Some(connect);
             return self.refuse_unauthorized(conn);
@@ -413,7 +410,7 @@ impl<A: InterestAccess> Broker<A> {
 
     pub(super) fn refuse_unauthorized(&mut self, conn: u32) {
         self.log_session(conn, Level::Error, "authentication error");
-        self.local.write_error(conn, &ErrorText::AuthorizationViolation);
+        self.local.send_error(conn, &ErrorText::AuthorizationViolation);
         self.close(conn, CloseReason::AuthenticationFailure);
     }
 
@@ -506,7 +503,7 @@ impl<A: InterestAccess> Broker<A> {
         self.log_session(conn, Level::Error, &error.to_string());
         // With credentials demanded, nothing is said about the protocol to someone who has shown none.
         if !self.local.sessions[conn as usize].flags.connected {
-            self.local.write_error(conn, &ErrorText::AuthorizationViolation);
+            self.local.send_error(conn, &ErrorText::AuthorizationViolation);
             return self.close(conn, CloseReason::AuthenticationFailure);
         }
         let (text, reason) = match error {
@@ -520,7 +517,7 @@ impl<A: InterestAccess> Broker<A> {
             DecodeError::Payload { .. } => (Some(ErrorText::MaximumPayload), CloseReason::MaxPayloadExceeded),
         };
         if let Some(text) = text {
-            self.local.write_error(conn, &text);
+            self.local.send_error(conn, &text);
         }
         self.close(conn, reason);
     }
@@ -564,6 +561,41 @@ impl<A: InterestAccess> Broker<A> {
     /// A connection by its slot.
     pub fn session(&self, conn: u32) -> Option<&Session> {
         self.local.sessions.get(conn as usize)
+    }
+
+    /// Goes on with other settings. Connections get the new limits; those that would not be let in any more are closed.
+    /// What cannot change while the server runs must be as it was: [`crate::config::compare`] sees to that.
+    pub fn apply_settings(&mut self, settings: Arc<Settings>, info: Info) {
+        let ldm = self.info.ldm;
+        self.info = info;
+        self.info.ldm = ldm;
+        self.local.no_fast_producer_stall = settings.no_fast_producer_stall;
+        self.local.trace = settings.trace;
+        let credentials_changed = settings.credentials != self.settings.credentials;
+        self.settings = settings;
+        for conn in self.open_connections() {
+            let session = &mut self.local.sessions[conn as usize];
+            session.limits.control_line_max = self.settings.control_line_max;
+            session.limits.payload_max = self.settings.payload_max;
+            if credentials_changed {
+                self.authorize_again(conn);
+            }
+        }
+    }
+
+    fn authorize_again(&mut self, conn: u32) {
+        let session = &mut self.local.sessions[conn as usize];
+        let credentials = &self.settings.credentials;
+        let accepted = match &session.connect {
+            Some(connect) => credentials.accept(&connect.user, &connect.pass, &connect.auth_token),
+            // It has shown nothing yet. Who had to may still do so in time.
+            None => !credentials.required() || !session.flags.connected,
+        };
+        if !accepted {
+            self.refuse_unauthorized(conn);
+        } else if !credentials.required() {
+            session.flags.connected = true;
+        }
     }
 
     /// Tells the clients that understand it that this server is about to stop.
@@ -632,11 +664,16 @@ impl Local {
         self.check_pending(conn);
     }
 
+    /// Queues an `-ERR` about which the log has a line of its own.
+    fn send_error(&mut self, conn: u32, error: &ErrorText) {
+        self.write_line(conn, &error.line());
+    }
+
     /// Queues an `-ERR`, and says it to the log too.
     pub fn write_error(&mut self, conn: u32, error: &ErrorText) {
         let label = self.sessions[conn as usize].label();
         self.log.push(LogLine { level: Level::Error, text: format!("{label} - {}", error.text()) });
-        self.write_line(conn, &error.line());
+        self.send_error(conn, error);
     }
 
     pub fn write_ok_if_verbose(&mut self, conn: u32) {

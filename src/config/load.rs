@@ -262,7 +262,7 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
     if grace >= duration {
         return invalid(Problem::LameDuckOrder { grace, duration });
     }
-    options.trace |= options.trace_verbose;
+    options.trace |= options.trace_verbose || options.trace_headers;
     if options.max_payload > MAX_PAYLOAD_ADVISED {
         warnings.push(Warning::LargePayload);
     }

@@ -31,7 +31,8 @@
 //! }
 //! ```
 //!
-//! A reload is [`load`] again with the same arguments: the command line keeps overriding the file.
+//! A reload is [`load`] again with the same arguments, so that the command line keeps overriding the file, and then
+//! [`compare`], before anything is done.
 //!
 //! The way of a configuration through the files of this room:
 //!
@@ -42,7 +43,8 @@
 //! 4. `keys`: which names there are, and what is supported today;
 //! 5. `decode`: tree to [`Options`], `duration` for Go's durations;
 //! 6. `load`: flags over file, rules between options;
-//! 7. `error`, `help`: what is printed when it does not work, or was asked for.
+//! 7. `reload`: what differs between two readings, and whether it may;
+//! 8. `error`, `help`: what is printed when it does not work, or was asked for.
 //!
 //! `docs/configuration.md` is the operator's side of it.
 
@@ -56,6 +58,7 @@ mod keys;
 pub mod lang;
 mod load;
 mod options;
+mod reload;
 
 pub use args::{Args, ArgsError, parse_args};
 pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};
@@ -66,3 +69,4 @@ pub use options::{
     Authorization, Credentials, KeyAt, LAME_DUCK_DURATION_MIN, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT,
     Password, Port, User, WORKERS_MAX,
 };
+pub use reload::{NotReloadable, RELOADS, compare};

@@ -36,7 +36,7 @@ pub struct Options {
     pub trace: bool,
     /// `trace_verbose`; `-VV`, `-DVV`. Traces the system account too; implies `trace`.
     pub trace_verbose: bool,
-    /// `trace_headers`. Traces only the headers of messages.
+    /// `trace_headers`. Traces only the headers of messages; implies `trace`.
     pub trace_headers: bool,
     /// `max_traced_msg_len`. Bytes of a payload that a trace line shows; `None` (0): all.
     pub max_traced_msg_len: Option<NonZeroU32>,

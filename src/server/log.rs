@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -21,7 +21,7 @@ use crate::broker::core::Level;
 const QUEUE_LINES_MAX: usize = 64 * 1024;
 
 /// Where the log goes and how a line looks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSettings {
     /// A file, or standard error.
     pub file: Option<PathBuf>,
@@ -40,8 +40,21 @@ pub struct LogSettings {
 pub struct Log {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
-    debug: bool,
-    trace: bool,
+    wanted: Arc<Wanted>,
+}
+
+/// The levels that are shown only when asked for.
+#[derive(Debug, Default)]
+struct Wanted {
+    debug: AtomicBool,
+    trace: AtomicBool,
+}
+
+impl Wanted {
+    fn set(&self, settings: &LogSettings) {
+        self.debug.store(settings.debug, Ordering::Relaxed);
+        self.trace.store(settings.trace, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +62,7 @@ enum Message {
     Line { level: Level, text: String },
     Fatal(String),
     Reopen,
+    Settings(LogSettings, Sink),
     Stop,
 }
 
@@ -68,15 +82,13 @@ impl Log {
     pub fn start(settings: LogSettings) -> io::Result<(Log, LogThread)> {
         let (sender, receiver) = sync_channel(QUEUE_LINES_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let log = Log { queue: sender, lost: lost.clone(), debug: settings.debug, trace: settings.trace };
+        let wanted = Arc::<Wanted>::default();
+        wanted.set(&settings);
+        let log = Log { queue: sender, lost: lost.clone(), wanted };
         let sink = Sink::open(settings.file.as_deref())?;
         // The offset must be asked for while there is one thread only.
-        let offset = if settings.utc {
-            time::UtcOffset::UTC
-        } else {
-            time::UtcOffset::current_local_offset().unwrap_or(time::UtcOffset::UTC)
-        };
-        let writer = Writer { settings, sink, offset, pid: std::process::id(), lost };
+        let local_offset = time::UtcOffset::current_local_offset().unwrap_or(time::UtcOffset::UTC);
+        let writer = Writer { settings, sink, local_offset, pid: std::process::id(), lost };
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&receiver))?;
         Ok((log.clone(), LogThread { log, thread }))
     }
@@ -84,8 +96,8 @@ impl Log {
     /// Queues a line if its level is wanted.
     pub fn write(&self, level: Level, text: String) {
         let wanted = match level {
-            Level::Debug => self.debug,
-            Level::Trace => self.trace,
+            Level::Debug => self.wanted.debug.load(Ordering::Relaxed),
+            Level::Trace => self.wanted.trace.load(Ordering::Relaxed),
             Level::Error | Level::Warning | Level::Info => true,
         };
         if wanted && self.queue.try_send(Message::Line { level, text }).is_err() {
@@ -111,6 +123,18 @@ impl Log {
     /// The `[FTL]` line of a server that does not start.
     pub fn fatal(&self, text: String) {
         let _ = self.queue.send(Message::Fatal(text));
+    }
+
+    /// Goes on with other settings, after everything that is queued.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened; the log goes on as before.
+    pub fn reconfigure(&self, settings: LogSettings) -> io::Result<()> {
+        let sink = Sink::open(settings.file.as_deref())?;
+        self.wanted.set(&settings);
+        let _ = self.queue.send(Message::Settings(settings, sink));
+        Ok(())
     }
 
     /// Opens the log file anew, after it was moved away.
@@ -162,7 +186,7 @@ impl Sink {
 struct Writer {
     settings: LogSettings,
     sink: Sink,
-    offset: time::UtcOffset,
+    local_offset: time::UtcOffset,
     pid: u32,
     lost: Arc<AtomicU64>,
 }
@@ -179,6 +203,10 @@ impl Writer {
                         self.sink.write(&line);
                     }
                     Message::Reopen => self.reopen(),
+                    Message::Settings(settings, sink) => {
+                        self.sink.flush();
+                        (self.settings, self.sink) = (settings, sink);
+                    }
                     Message::Stop => {
                         self.sink.flush();
                         return;
@@ -225,7 +253,8 @@ impl Writer {
             return format!("[{}] [{name}] {text}\n", self.pid);
         }
         let form = format_description!("[year]/[month]/[day] [hour]:[minute]:[second].[subsecond digits:6]");
-        let now = OffsetDateTime::now_utc().to_offset(self.offset).format(form).unwrap_or_default();
+        let offset = if self.settings.utc { time::UtcOffset::UTC } else { self.local_offset };
+        let now = OffsetDateTime::now_utc().to_offset(offset).format(form).unwrap_or_default();
         format!("[{}] {now} [{name}] {text}\n", self.pid)
     }
 }
@@ -263,5 +292,31 @@ mod tests {
         assert_eq!((words[1].len(), words[2].len()), (10, 15));
         assert_eq!(words[3..], ["[INF]", "one"]);
         assert!(lines[1].ends_with("[DBG] two"));
+    }
+
+    #[test]
+    fn other_settings_hold_from_the_next_line_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (before, after) = (directory.path().join("before"), directory.path().join("after"));
+        let settings = LogSettings { file: Some(before.clone()), ..LogSettings::default() };
+        let (log, thread) = Log::start(settings).unwrap();
+        log.write(Level::Debug, "unwanted".into());
+        log.info("one");
+        let settings = LogSettings {
+            file: Some(after.clone()),
+            debug: true,
+            without_time: true,
+            ..LogSettings::default()
+        };
+        log.reconfigure(settings).unwrap();
+        log.write(Level::Debug, "two".into());
+        let missing = LogSettings { file: Some(directory.path().join("no/file")), ..LogSettings::default() };
+        assert!(log.reconfigure(missing).is_err());
+        log.write(Level::Debug, "three".into());
+        thread.stop();
+        assert!(std::fs::read_to_string(before).unwrap().ends_with("[INF] one\n"));
+        let pid = std::process::id();
+        let expected = format!("[{pid}] [DBG] two\n[{pid}] [DBG] three\n");
+        assert_eq!(std::fs::read_to_string(after).unwrap(), expected);
     }
 }

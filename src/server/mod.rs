@@ -1,12 +1,14 @@
 //! The server room: puts the cores and the io room together.
 //!
 //! * [`run`]: start, signals, shutdown: the control thread.
+//! * [`reload`]: the configuration read again while the server runs.
 //! * [`worker`]: one worker's loop.
 //! * [`shared`]: what the threads share.
 //! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
 
 pub mod log;
+pub mod reload;
 pub mod run;
 pub mod shared;
 pub mod signal;

@@ -2,22 +2,24 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::log::{Log, LogSettings};
-use super::shared::{Door, Shared, SharedInterest};
+use super::reload;
+use super::shared::{Door, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, WorkerParts};
 use crate::base::handover;
 use crate::broker::settings::Credentials;
 use crate::broker::{Broker, Settings};
-use crate::config::{self, Options, Password};
+use crate::config::{self, Options, Password, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
 use crate::io::socket_ring::RingError;
@@ -47,13 +49,15 @@ pub struct ServerOptions {
     /// Where to write the ports file.
     pub ports_file_dir: Option<PathBuf>,
     /// What the brokers enforce.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Time that lame duck mode takes to close all connections, and how long it waits before.
     pub lame_duck: LameDuck,
     /// The log.
     pub log: LogSettings,
     /// Said as warnings once the log is open.
     pub warnings: Vec<String>,
+    /// What all of this comes from.
+    pub configured: Options,
 }
 
 /// The times of lame duck mode.
@@ -71,7 +75,7 @@ impl ServerOptions {
     /// # Errors
     ///
     /// It asks for something that would be less secure if it were left out.
-    pub fn new(options: &Options, warnings: Vec<String>) -> Result<ServerOptions, StartError> {
+    pub fn new(options: Options, warnings: &[Warning]) -> Result<ServerOptions, StartError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(ServerOptions {
             host: options.host.clone(),
@@ -82,7 +86,7 @@ impl ServerOptions {
             connections_max: i64::from(options.max_connections),
             pid_file: options.pid_file.clone(),
             ports_file_dir: options.ports_file_dir.clone(),
-            settings: Settings {
+            settings: Arc::new(Settings {
                 control_line_max: options.max_control_line as usize,
                 payload_max: options.max_payload as usize,
                 pending_max: usize::try_from(options.max_pending).unwrap_or(usize::MAX),
@@ -101,7 +105,7 @@ impl ServerOptions {
                 debug: options.debug,
                 trace_headers: options.trace_headers,
                 traced_len_max: options.max_traced_msg_len.map_or(0, |max| max.get() as usize),
-            },
+            }),
             lame_duck: LameDuck {
                 duration: options.lame_duck_duration,
                 grace_period: options.lame_duck_grace_period,
@@ -113,7 +117,12 @@ impl ServerOptions {
                 without_time: !options.logtime,
                 utc: options.logtime_utc,
             },
-            warnings,
+            warnings: warnings
+                .iter()
+                .map(ToString::to_string)
+                .chain(options.not_supported_warning())
+                .collect(),
+            configured: options,
         })
     }
 }
@@ -175,11 +184,11 @@ impl StartError {
 /// # Errors
 ///
 /// Why it did not start.
-pub fn run(options: ServerOptions) -> Result<(), StartError> {
+pub fn run(mut options: ServerOptions) -> Result<(), StartError> {
     process::configure_allocator();
     let (log, log_thread) = Log::start(options.log.clone())
         .map_err(|error| StartError::LogFile(options.log.file.clone().unwrap_or_default(), error))?;
-    let result = run_logged(&options, &log);
+    let result = run_logged(&mut options, &log);
     if let Err(error) = &result {
         log.fatal(error.to_string());
     }
@@ -187,7 +196,7 @@ pub fn run(options: ServerOptions) -> Result<(), StartError> {
     result
 }
 
-fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
+fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> {
     let server_id = nkeys::KeyPair::new_server().public_key();
     let server_name =
         if options.server_name.is_empty() { server_id.clone() } else { options.server_name.clone() };
@@ -209,12 +218,8 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
     }
     let listener = listen(options)?;
     let addr = listener.local_addr().map_err(|error| StartError::System("listener", error))?;
-    let (host, port) = advertised(options, addr.port());
-    let mut info = Info::new(server_id, server_name, host, port);
-    info.xkey = nkeys::XKey::new().public_key();
-    info.headers = options.settings.headers;
-    info.auth_required = options.settings.credentials.required();
-    info.max_payload = options.settings.payload_max as i64;
+    let advertised =
+        Advertised { server_id, server_name, xkey: nkeys::XKey::new().public_key(), port: addr.port() };
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -223,10 +228,12 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
     runtime.block_on(async {
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
-        let workers = Workers::start(options, &info, listener, log)?;
+        let workers = Workers::start(options, &advertised.info(options), listener, log)?;
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         log.info("Server is ready");
-        let files = Files::write(options, addr.port(), log);
+        let mut files = Files { port: addr.port(), ports: None };
+        files.write_pid(options, log);
+        files.write_ports(options, log);
         let mut next_give_back = Instant::now();
         loop {
             let signal = tokio::select! {
@@ -244,7 +251,9 @@ fn run_logged(options: &ServerOptions, log: &Log) -> Result<(), StartError> {
                     workers.drain(options.lame_duck, log, &mut signals).await;
                     break;
                 }
-                Signal::Reload => log.warning("not supported yet: configuration reload (SIGHUP)"),
+                Signal::Reload => {
+                    reload::reload(options, &advertised, &workers.shared, &mut files, log).await;
+                }
             }
         }
         log.info("Initiating Shutdown...");
@@ -267,54 +276,88 @@ fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
     })
 }
 
-/// Host and port that clients are told.
-fn advertised(options: &ServerOptions, port: u16) -> (String, u16) {
-    match &options.client_advertise {
-        None => (options.host.clone(), port),
-        Some(text) => match text.rsplit_once(':') {
-            Some((host, digits)) if !host.ends_with(':') && digits.parse::<u16>().is_ok() => {
-                (host.to_owned(), digits.parse().unwrap_or(port))
-            }
-            _ => (text.clone(), port),
-        },
+/// What `INFO` tells clients of the server, beside its options.
+pub struct Advertised {
+    server_id: String,
+    server_name: String,
+    xkey: String,
+    /// The port that is listened on.
+    port: u16,
+}
+
+impl Advertised {
+    /// What all `INFO` lines share with these options.
+    pub fn info(&self, options: &ServerOptions) -> Info {
+        let (host, port) = self.host_and_port(options);
+        let mut info = Info::new(self.server_id.clone(), self.server_name.clone(), host, port);
+        info.xkey = self.xkey.clone();
+        info.headers = options.settings.headers;
+        info.auth_required = options.settings.credentials.required();
+        info.max_payload = options.settings.payload_max as i64;
+        info
+    }
+
+    fn host_and_port(&self, options: &ServerOptions) -> (String, u16) {
+        match &options.client_advertise {
+            None => (options.host.clone(), self.port),
+            Some(text) => match text.rsplit_once(':') {
+                Some((host, digits)) if !host.ends_with(':') && digits.parse::<u16>().is_ok() => {
+                    (host.to_owned(), digits.parse().unwrap_or(self.port))
+                }
+                _ => (text.clone(), self.port),
+            },
+        }
     }
 }
 
 /// The files that tell others about the running server.
-struct Files {
+pub struct Files {
+    port: u16,
     ports: Option<PathBuf>,
 }
 
 impl Files {
-    fn write(options: &ServerOptions, port: u16, log: &Log) -> Files {
+    fn write_pid(&self, options: &ServerOptions, log: &Log) {
         if let Some(path) = &options.pid_file
             && let Err(error) = std::fs::write(path, std::process::id().to_string())
         {
             log.error(format!("Could not write pidfile {path:?}: {error}"));
         }
-        let ports = options.ports_file_dir.as_ref().map(|directory| {
+    }
+
+    fn write_ports(&mut self, options: &ServerOptions, log: &Log) {
+        self.ports = options.ports_file_dir.as_ref().map(|directory| {
             // Named after what the server was started as, which may be a link or a wrapper's `exec -a`.
             let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
             let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
             directory.join(format!("{name}_{}.ports", std::process::id()))
         });
-        if let Some(path) = &ports {
-            let urls: Vec<String> =
-                endpoints(&options.host).map(|host| format!("nats://{}", host_port(&host, port))).collect();
-            let text = serde_json::json!({ "nats": urls }).to_string();
-            // Written beside and renamed, so that whoever waits for it never sees half of it.
-            let beside = path.with_extension("ports.new");
-            let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-            if let Err(error) = written {
-                log.error(format!("Error writing ports file to {path:?}: {error}"));
-            }
+        let Some(path) = &self.ports else { return };
+        let urls: Vec<String> =
+            endpoints(&options.host).map(|host| format!("nats://{}", host_port(&host, self.port))).collect();
+        let text = serde_json::json!({ "nats": urls }).to_string();
+        // Written beside and renamed, so that whoever waits for it never sees half of it.
+        let beside = path.with_extension("ports.new");
+        let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+        if let Err(error) = written {
+            log.error(format!("Error writing ports file to {path:?}: {error}"));
         }
-        Files { ports }
+    }
+
+    /// Writes the files whose places a reload has changed.
+    pub fn change(&mut self, old: &ServerOptions, new: &ServerOptions, log: &Log) {
+        if new.pid_file != old.pid_file {
+            self.write_pid(new, log);
+        }
+        if new.ports_file_dir != old.ports_file_dir {
+            self.remove();
+            self.write_ports(new, log);
+        }
     }
 
     /// The reference leaves the pid file behind, and so do we.
-    fn remove(self) {
-        if let Some(path) = self.ports {
+    fn remove(&self) {
+        if let Some(path) = &self.ports {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -362,12 +405,15 @@ impl Workers {
         let shared = Arc::new(Shared {
             doors,
             next_cid: AtomicU64::new(FIRST_CID),
-            connections_max: options.connections_max,
+            connections_max: AtomicI64::new(options.connections_max),
+            connections_surplus: AtomicI64::new(0),
+            live: Mutex::new(LiveSettings { settings: options.settings.clone(), info: info.clone() }),
+            settings_version: AtomicU64::new(0),
+            settings_taken: Notify::new(),
             stopping: AtomicBool::new(false),
             memory_freed: Notify::new(),
             lame_duck: OnceLock::new(),
         });
-        let settings = Arc::new(options.settings.clone());
         let interest = SharedInterest::default();
         let mut outboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         let mut inboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
@@ -385,7 +431,7 @@ impl Workers {
             let broker = Broker::new(
                 worker as u16,
                 count,
-                settings.clone(),
+                options.settings.clone(),
                 info.clone(),
                 vec![interest.clone()],
                 fastrand::u64(..),

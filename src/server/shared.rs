@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -10,8 +10,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::base::handover::Sleeper;
+use crate::broker::Settings;
 use crate::io::wake::Waker;
 use crate::subject::interest::{Generations, Interest, InterestAccess};
+use crate::wire::info::Info;
 
 /// An account's index behind a lock. It is taken for changes and for subjects that no cache holds, never for a message
 /// whose fan-out list is cached.
@@ -69,6 +71,17 @@ pub struct Door {
     pub has_accepted: AtomicBool,
     /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
+    /// The version of the settings that it goes by.
+    pub settings_version: AtomicU64,
+}
+
+/// What a reload changes for the workers.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    /// What the brokers enforce.
+    pub settings: Arc<Settings>,
+    /// What all `INFO` lines share.
+    pub info: Info,
 }
 
 impl Door {
@@ -80,6 +93,7 @@ impl Door {
             accepted: Mutex::new(Vec::new()),
             has_accepted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            settings_version: AtomicU64::new(0),
         }
     }
 
@@ -99,7 +113,15 @@ pub struct Shared {
     /// The next connection's number.
     pub next_cid: AtomicU64,
     /// Connections allowed; 0 or less refuses everybody.
-    pub connections_max: i64,
+    pub connections_max: AtomicI64,
+    /// Connections that are to be closed because a reload allows fewer.
+    pub connections_surplus: AtomicI64,
+    /// The settings that workers are to go by, and which they are.
+    pub live: Mutex<LiveSettings>,
+    /// Counts the changes of `live`; readable without its lock.
+    pub settings_version: AtomicU64,
+    /// Told when a worker has taken settings over.
+    pub settings_taken: Notify,
     /// Set when the server is to stop.
     pub stopping: AtomicBool,
     /// Told when a lot of memory was freed at once.
@@ -118,6 +140,26 @@ impl Shared {
     pub fn least_loaded(&self) -> usize {
         let loads = self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed));
         loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker)
+    }
+
+    /// Makes all workers go by other settings, and waits until they do. `connections_max` may have fallen below what
+    /// is connected; returns how many connections are closed for that.
+    pub async fn change_settings(&self, live: LiveSettings, connections_max: i64) -> i64 {
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        let surplus = (self.connections() as i64 - connections_max.max(0)).max(0);
+        self.connections_surplus.store(surplus, Ordering::Relaxed);
+        let version = {
+            let mut current = self.live.lock();
+            *current = live;
+            self.settings_version.fetch_add(1, Ordering::SeqCst) + 1
+        };
+        for door in &self.doors {
+            door.waker.wake();
+        }
+        while self.doors.iter().any(|door| door.settings_version.load(Ordering::Acquire) < version) {
+            self.settings_taken.notified().await;
+        }
+        surplus - self.connections_surplus.swap(0, Ordering::Relaxed)
     }
 
     /// Tells all workers to take no more connections, and when to close the ones they have.

@@ -127,6 +127,7 @@ struct Worker {
     closing: Vec<Closing>,
     sends_checked_ms: u64,
     accept_at_ms: Option<u64>,
+    settings_version: u64,
     stopping: bool,
     /// Lame duck mode has begun: when the next connection is closed.
     lame_duck_next_ms: Option<u64>,
@@ -163,6 +164,7 @@ pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
             closing: Vec::new(),
             sends_checked_ms: 0,
             accept_at_ms: None,
+            settings_version: 0,
             stopping: false,
             lame_duck_next_ms: None,
         };
@@ -232,6 +234,7 @@ impl Worker {
         }
         self.end_connections();
         self.check_sends();
+        self.check_settings();
         self.check_stopping();
         self.check_lame_duck();
         self.resume_accepting();
@@ -289,7 +292,7 @@ impl Worker {
         // A connection that is gone already has no address.
         let Some(addr) = socket.peer_addr().ok().and_then(|addr| addr.as_socket()) else { return };
         let addr = std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        let refused = shared.connections() as i64 >= shared.connections_max;
+        let refused = shared.connections() as i64 >= shared.connections_max.load(Ordering::Relaxed);
         let worker = shared.least_loaded();
         let door = &shared.doors[worker];
         door.connections.fetch_add(1, Ordering::Relaxed);
@@ -503,6 +506,31 @@ impl Worker {
         }
     }
 
+    /// Goes by the settings of a reload from here on.
+    fn check_settings(&mut self) {
+        if self.parts.shared.settings_version.load(Ordering::Relaxed) == self.settings_version {
+            return;
+        }
+        let shared = self.parts.shared.clone();
+        let (version, live) = {
+            let live = shared.live.lock();
+            (shared.settings_version.load(Ordering::SeqCst), live.clone())
+        };
+        self.settings_version = version;
+        self.parts.write_deadline_ms = live.settings.write_deadline_ms;
+        self.parts.broker.apply_settings(live.settings, live.info);
+        // Which connections are too many is nobody's merit: the reference takes any.
+        for conn in self.parts.broker.open_connections() {
+            if shared.connections_surplus.fetch_sub(1, Ordering::Relaxed) <= 0 {
+                shared.connections_surplus.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+            self.parts.broker.refuse(conn);
+        }
+        shared.doors[self.parts.worker].settings_version.store(version, Ordering::Release);
+        shared.settings_taken.notify_one();
+    }
+
     fn check_stopping(&mut self) {
         if self.stopping || !self.parts.shared.stopping.load(Ordering::Relaxed) {
             return;
@@ -661,6 +689,7 @@ impl Worker {
         let inboxes_empty = !self.parts.inboxes.iter().flatten().any(Receiver::has_batch);
         inboxes_empty
             && !door.has_accepted.load(Ordering::Acquire)
+            && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
             && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())
             && self.ring.prepare_to_sleep()

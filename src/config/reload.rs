@@ -1,0 +1,242 @@
+//! What a reload changes: the running options and those of the file read again, compared before anything is done.
+//!
+//! [`compare`] refuses the whole reload when one option differs that cannot change while the server runs; the server
+//! then goes on as it was. Which options those are, the order of the fields and the texts are the reference's
+//! (measured on 2.15.1); `workers` is Ringmain's own. `RELOADS` is the table that `docs/configuration.md` shows.
+
+use std::fmt::Display;
+
+use super::duration::GoDuration;
+use super::options::{Credentials, Options, Password, Port};
+
+/// Why a reload does nothing: the first option, in the reference's order, that cannot change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("config reload not supported for {field}: old={old}, new={new}")]
+pub struct NotReloadable {
+    /// The reference's name of the option.
+    pub field: &'static str,
+    /// What the server runs with.
+    pub old: String,
+    /// What the file says now.
+    pub new: String,
+}
+
+/// Keys that a reload changes, for the documentation; the others that [`Options`] holds are refused.
+pub const RELOADS: &[&str] = &[
+    "authorization",
+    "client_advertise",
+    "debug",
+    "log_file",
+    "logtime",
+    "logtime_utc",
+    "max_connections",
+    "max_control_line",
+    "max_payload",
+    "max_traced_msg_len",
+    "no_fast_producer_stall",
+    "pid_file",
+    "ping_interval",
+    "ping_max",
+    "ports_file_dir",
+    "trace",
+    "trace_headers",
+    "trace_verbose",
+    "write_deadline",
+];
+
+/// Compares the options that the server runs with and new ones. The result has a line for the log for everything that
+/// changes, in the reference's order; it is empty if nothing does.
+///
+/// # Errors
+///
+/// An option has changed that cannot.
+pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadable> {
+    refuse_fixed(old, new)?;
+    let mut lines = Lines(Vec::new());
+    if old.client_advertise != new.client_advertise {
+        // Not "Reloaded", in the reference.
+        lines.0.push(format!("Reload: client_advertise = {}", text(&new.client_advertise)));
+    }
+    lines.changed("trace", &old.trace, &new.trace);
+    lines.changed("debug", &old.debug, &new.debug);
+    lines.changed("trace_verbose", &old.trace_verbose, &new.trace_verbose);
+    lines.changed("trace_headers", &old.trace_headers, &new.trace_headers);
+    lines.changed("logtime", &old.logtime, &new.logtime);
+    lines.changed("logtime_utc", &old.logtime_utc, &new.logtime_utc);
+    if old.max_connections != new.max_connections {
+        let shown = if new.max_connections == 0 { -1 } else { i64::from(new.max_connections) };
+        lines.0.push(format!("Reloaded: max_connections = {shown}"));
+    }
+    let (before, after) =
+        (Parts::of(&old.authorization.credentials), Parts::of(&new.authorization.credentials));
+    for (what, changed) in [
+        ("users", before.users != after.users),
+        ("username", before.user != after.user),
+        ("password", before.password != after.password),
+        ("token", before.token != after.token),
+    ] {
+        if changed {
+            lines.0.push(format!("Reloaded: authorization {what}"));
+        }
+    }
+    lines.changed("ping_interval", &GoDuration(old.ping_interval), &GoDuration(new.ping_interval));
+    lines.changed("ping_max", &old.ping_max, &new.ping_max);
+    lines.changed(
+        "authorization timeout",
+        &old.authorization.timeout.as_secs_f64(),
+        &new.authorization.timeout.as_secs_f64(),
+    );
+    lines.changed("max_control_line", &old.max_control_line, &new.max_control_line);
+    lines.changed("max_payload", &old.max_payload, &new.max_payload);
+    if old.no_fast_producer_stall != new.no_fast_producer_stall {
+        let not = if new.no_fast_producer_stall { " not" } else { "" };
+        lines.0.push(format!("Reloaded: fast producers will{not} be stalled"));
+    }
+    lines.changed("pid_file", &path(&old.pid_file), &path(&new.pid_file));
+    lines.changed("ports_file_dir", &path(&old.ports_file_dir), &path(&new.ports_file_dir));
+    lines.changed("log_file", &path(&old.log_file), &path(&new.log_file));
+    lines.changed("write_deadline", &GoDuration(old.write_deadline), &GoDuration(new.write_deadline));
+    lines.changed("max_traced_msg_len", &number(old.max_traced_msg_len), &number(new.max_traced_msg_len));
+    Ok(lines.0)
+}
+
+fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
+    fixed("ServerName", text(&old.server_name), text(&new.server_name))?;
+    fixed("Host", &old.host, &new.host)?;
+    fixed("Port", port(old.port), port(new.port))?;
+    fixed("NoHeaderSupport", old.no_header_support, new.no_header_support)?;
+    fixed("MaxSubs", number(old.max_subscriptions), number(new.max_subscriptions))?;
+    let tokens = |options: &Options| options.max_subscription_tokens.map_or(0, std::num::NonZeroU8::get);
+    fixed("MaxSubTokens", tokens(old), tokens(new))?;
+    fixed("MaxPending", old.max_pending, new.max_pending)?;
+    fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
+    let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
+    fixed("LameDuckGracePeriod", grace(old), grace(new))?;
+    fixed("Workers", number(old.workers), number(new.workers))
+}
+
+fn fixed<T: Display + PartialEq>(field: &'static str, old: T, new: T) -> Result<(), NotReloadable> {
+    if old == new {
+        return Ok(());
+    }
+    Err(NotReloadable { field, old: old.to_string(), new: new.to_string() })
+}
+
+/// The lines so far.
+struct Lines(Vec<String>);
+
+impl Lines {
+    fn changed<T: Display + PartialEq>(&mut self, name: &str, old: &T, new: &T) {
+        if old != new {
+            self.0.push(format!("Reloaded: {name} = {new}"));
+        }
+    }
+}
+
+fn text(option: &Option<String>) -> &str {
+    option.as_deref().unwrap_or_default()
+}
+
+fn path(option: &Option<std::path::PathBuf>) -> String {
+    option.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn number(option: Option<std::num::NonZeroU32>) -> u32 {
+    option.map_or(0, std::num::NonZeroU32::get)
+}
+
+fn port(port: Port) -> i32 {
+    match port {
+        Port::Random => -1,
+        Port::Fixed(port) => i32::from(port),
+    }
+}
+
+/// Credentials as the four options that they come from.
+#[derive(Default, PartialEq)]
+struct Parts<'a> {
+    user: Option<&'a str>,
+    password: Option<&'a Password>,
+    token: Option<&'a Password>,
+    users: &'a [super::options::User],
+}
+
+impl<'a> Parts<'a> {
+    fn of(credentials: &'a Credentials) -> Parts<'a> {
+        let none = Parts::default();
+        match credentials {
+            Credentials::None => none,
+            Credentials::UserPassword { user, password } => {
+                Parts { user: Some(user), password: Some(password), ..none }
+            }
+            Credentials::Token(token) => Parts { token: Some(token), ..none },
+            Credentials::Users(users) => Parts { users, ..none },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn changed(change: impl FnOnce(&mut Options)) -> Result<Vec<String>, String> {
+        let old = Options::default();
+        let mut new = old.clone();
+        change(&mut new);
+        compare(&old, &new).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_changed_says_nothing() {
+        assert_eq!(changed(|_| {}), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_changes_is_named_in_the_references_order() {
+        let lines = changed(|options| {
+            options.max_payload = 100;
+            options.debug = true;
+            options.trace = true;
+            options.max_connections = 0;
+            options.ping_interval = Duration::from_secs(90);
+            options.client_advertise = Some("a:1".to_owned());
+            options.no_fast_producer_stall = true;
+            options.authorization.timeout = Duration::from_millis(500);
+            options.authorization.credentials =
+                Credentials::UserPassword { user: "u".into(), password: Password::new("p".into()) };
+        });
+        assert_eq!(
+            lines.unwrap(),
+            [
+                "Reload: client_advertise = a:1",
+                "Reloaded: trace = true",
+                "Reloaded: debug = true",
+                "Reloaded: max_connections = -1",
+                "Reloaded: authorization username",
+                "Reloaded: authorization password",
+                "Reloaded: ping_interval = 1m30s",
+                "Reloaded: authorization timeout = 0.5",
+                "Reloaded: max_payload = 100",
+                "Reloaded: fast producers will not be stalled",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_change_refuses_everything() {
+        let refused = changed(|options| {
+            options.debug = true;
+            options.max_subscriptions = NonZeroU32::new(3);
+            options.server_name = Some("q".to_owned());
+        });
+        assert_eq!(refused.unwrap_err(), "config reload not supported for ServerName: old=, new=q");
+        let refused = changed(|options| options.lame_duck_duration = Duration::from_secs(40));
+        assert_eq!(
+            refused.unwrap_err(),
+            "config reload not supported for LameDuckDuration: old=2m0s, new=40s"
+        );
+    }
+}

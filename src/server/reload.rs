@@ -1,0 +1,58 @@
+//! The configuration read again, on SIGHUP: everything is read and compared first; only if all of it may change is
+//! anything done. The texts are the reference's.
+
+use super::log::Log;
+use super::run::{Advertised, Files, ServerOptions};
+use super::shared::{LiveSettings, Shared};
+use crate::config::{self, Startup};
+
+/// Reads the configuration again and goes by it, or says in the log why not. `options` are what the server runs with.
+pub async fn reload(
+    options: &mut ServerOptions,
+    advertised: &Advertised,
+    shared: &Shared,
+    files: &mut Files,
+    log: &Log,
+) {
+    let (new, lines) = match read(options) {
+        Ok(read) => read,
+        Err(error) => return log.error(format!("Failed to reload server configuration: {error}")),
+    };
+    if new.log != options.log
+        && let Err(error) = log.reconfigure(new.log.clone())
+    {
+        let file = new.log.file.unwrap_or_default();
+        let text =
+            format!("Failed to reload server configuration: cannot open the log file {file:?}: {error}");
+        return log.error(text);
+    }
+    for warning in new.warnings.iter().filter(|warning| !options.warnings.contains(warning)) {
+        log.warning(warning.clone());
+    }
+    let live = LiveSettings { settings: new.settings.clone(), info: advertised.info(&new) };
+    let closed = shared.change_settings(live, new.connections_max).await;
+    if closed > 0 {
+        log.info(format!("Closed {closed} connections to fall within max_connections"));
+    }
+    files.change(options, &new, log);
+    for line in lines {
+        log.info(line);
+    }
+    let digest = new.configured.config_digest.clone().unwrap_or_default();
+    *options = new;
+    log.info(format!("Reloaded server configuration ({digest})"));
+}
+
+/// The options as they are configured now, and a line for each that has changed.
+fn read(running: &ServerOptions) -> Result<(ServerOptions, Vec<String>), String> {
+    if running.configured.config_file.is_none() {
+        return Err("can only reload config when a file is provided using -c or --config".to_owned());
+    }
+    let startup = config::load(std::env::args_os().skip(1)).map_err(|error| error.to_string())?;
+    let Startup::Run(configured, warnings) = startup else {
+        unreachable!("the same command line started the server");
+    };
+    let lines = config::compare(&running.configured, &configured).map_err(|error| error.to_string())?;
+    let new = ServerOptions::new(*configured, &warnings).map_err(|error| error.to_string())?;
+    Ok((new, lines))
+}

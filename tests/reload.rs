@@ -1,0 +1,255 @@
+//! A configuration read again while the server runs: what the log says, who stays, who goes. The log lines are the real
+//! nats-server's; where it is at hand the same cases run against it too.
+
+mod peer;
+mod server_process;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use peer::{Event, PATIENCE, Peer};
+use server_process::{ServerProcess, announce, candidate, raise_open_files_limit, reference, wait_until};
+
+/// Before, after, and what the log says between the signal and the end of the reload.
+const CASES: &[(&str, &str, &[&str])] = &[
+    ("debug: false", "debug: true", &["Reloaded: debug = true"]),
+    ("debug: true", "debug: false", &["Reloaded: debug = false"]),
+    ("", "trace_headers: true", &["Reloaded: trace = true", "Reloaded: trace_headers = true"]),
+    (
+        "",
+        "ping_max: 4, ping_interval: \"90s\", max_payload: 100, max_control_line: 500, write_deadline: \"2.5s\"",
+        &[
+            "Reloaded: ping_interval = 1m30s",
+            "Reloaded: ping_max = 4",
+            "Reloaded: max_control_line = 500",
+            "Reloaded: max_payload = 100",
+            "Reloaded: write_deadline = 2.5s",
+        ],
+    ),
+    (
+        "client_advertise: \"a:1\", no_fast_producer_stall: true, max_traced_msg_len: 5",
+        "",
+        &[
+            "Reload: client_advertise = ",
+            "Reloaded: fast producers will be stalled",
+            "Reloaded: max_traced_msg_len = 0",
+        ],
+    ),
+    (
+        "authorization { user: a, password: b }",
+        "authorization { token: t, timeout: 0.5 }",
+        &[
+            "Reloaded: authorization username",
+            "Reloaded: authorization password",
+            "Reloaded: authorization token",
+            "Reloaded: authorization timeout = 0.5",
+        ],
+    ),
+    ("", "max_connections: 0", &["Reloaded: max_connections = -1"]),
+];
+
+/// Before, after, and why the whole of it is refused.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "debug: true, max_subs: 3, server_name: q",
+        "config reload not supported for ServerName: old=, new=q",
+    ),
+    ("", "max_pending: 10000000", "config reload not supported for MaxPending: old=67108864, new=10000000"),
+    ("", "max_subscriptions: 5", "config reload not supported for MaxSubs: old=0, new=5"),
+    ("", "max_sub_tokens: 5", "config reload not supported for MaxSubTokens: old=0, new=5"),
+    (
+        "",
+        "lame_duck_duration: \"40s\"",
+        "config reload not supported for LameDuckDuration: old=2m0s, new=40s",
+    ),
+    ("", "no_header_support: true", "config reload not supported for NoHeaderSupport: old=false, new=true"),
+    ("", "max_payload: 100MB", "max_payload (104857600) cannot be higher than max_pending (67108864)"),
+    ("", "blah: 1", "server.conf:2:1: unknown field \"blah\""),
+];
+
+#[test]
+fn what_changes_is_said_as_the_reference_says_it() {
+    on_both(|binary| {
+        for (before, after, expected) in CASES {
+            let server = start(binary, before);
+            let lines = reload(&server, after);
+            let (last, lines) = lines.split_last().expect("lines");
+            assert!(last.starts_with("[INF] Reloaded server configuration (sha256:"), "{after}: {last}");
+            let expected: Vec<String> = expected.iter().map(|line| format!("[INF] {line}")).collect();
+            assert_eq!(lines, expected, "{before:?} -> {after:?}");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_change_is_refused_and_nothing_else_changes_either() {
+    on_both(|binary| {
+        for (before, after, expected) in REFUSED {
+            let server = start(binary, before);
+            let mut witness = Peer::open(server.address);
+            witness.round_trip();
+            let lines = reload(&server, after);
+            let [line] = &lines[..] else { panic!("{after:?}: {lines:?}") };
+            let text = line.strip_prefix("[ERR] Failed to reload server configuration: ").unwrap_or(line);
+            // The reference says the place as it was on the command line, a temporary directory here.
+            assert!(text.ends_with(expected), "{after:?}: {line}");
+            witness.round_trip();
+        }
+        let server = ServerProcess::start(binary, "").expect("a server");
+        server.signal(libc::SIGHUP);
+        let text = "Failed to reload server configuration: can only reload config when a file is provided";
+        wait_until(text, PATIENCE, || server.log().contains(text));
+    });
+}
+
+#[test]
+fn a_connection_that_may_not_stay_is_told_and_the_others_stay() {
+    // The reference closes some of them without a word, so this is Ringmain's alone.
+    let users = |password: &str| {
+        format!("authorization {{ users: [{{user: a, password: {password}}}, {{user: b, password: y}}] }}")
+    };
+    let server = start(&candidate(), &users("x"));
+    let mut goes = login(&server, "a", "x");
+    let mut stays = login(&server, "b", "y");
+    reload(&server, &users("z"));
+    assert_eq!(goes.next(), Event::Error("-ERR 'Authorization Violation'".to_owned()));
+    assert_eq!(goes.next(), Event::Closed);
+    stays.round_trip();
+    login(&server, "a", "z");
+    // Nobody has to show anything any more; then everybody again, and who has shown enough may stay.
+    reload(&server, "");
+    let mut nobody = Peer::open(server.address);
+    nobody.round_trip();
+    reload(&server, &users("w"));
+    assert_eq!(nobody.next(), Event::Error("-ERR 'Authorization Violation'".to_owned()));
+    stays.round_trip();
+}
+
+#[test]
+fn limits_hold_for_connections_that_are_there_already() {
+    on_both(|binary| {
+        let server = start(binary, "");
+        let mut peers: Vec<Peer> = (0..5).map(|_| Peer::open(server.address)).collect();
+        peers.iter_mut().for_each(Peer::round_trip);
+        reload(&server, "max_payload: 10, max_connections: 3");
+        let left = peers.iter_mut().filter_map(|peer| {
+            peer.send("PING\r\n");
+            (peer.next() == Event::Pong).then_some(peer)
+        });
+        let mut left: Vec<&mut Peer> = left.collect();
+        assert_eq!(left.len(), 3);
+        left[0].publish("a", b"0123456789");
+        left[0].round_trip();
+        left[0].publish("a", b"0123456789x");
+        assert_eq!(left[0].next(), Event::Error("-ERR 'Maximum Payload Violation'".to_owned()));
+        left[1].round_trip();
+    });
+}
+
+/// A thousand connections, messages all the while, fifty reloads in a row.
+#[test]
+fn fifty_reloads_under_load_lose_nothing() {
+    const CLIENTS: usize = 1000;
+    const RELOADS: usize = 50;
+    raise_open_files_limit();
+    let server = start(&candidate(), "");
+    let mut peers: Vec<Peer> = (0..CLIENTS).map(|_| Peer::open(server.address)).collect();
+    for (i, peer) in peers.iter_mut().enumerate() {
+        peer.send(&format!("SUB load.{i} 1\r\n"));
+        peer.round_trip();
+    }
+    let stop = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let publisher = scope.spawn(|| {
+            let mut publisher = Peer::open(server.address);
+            let mut rounds = 0usize;
+            while !stop.load(Ordering::Relaxed) {
+                for i in 0..CLIENTS {
+                    publisher.publish(&format!("load.{i}"), rounds.to_string().as_bytes());
+                }
+                publisher.round_trip();
+                rounds += 1;
+            }
+            rounds
+        });
+        for round in 0..RELOADS {
+            let debug = round % 2 == 0;
+            let users = if round % 5 == 4 { "authorization { timeout: 3 }" } else { "" };
+            reload(
+                &server,
+                &format!(
+                    "debug: {debug}, max_payload: {}, max_connections: {}, ping_max: {}, {users}",
+                    1000 + round,
+                    2000 + round,
+                    3 + round % 2
+                ),
+            );
+        }
+        stop.store(true, Ordering::Relaxed);
+        publisher.join().expect("the publisher")
+    });
+    assert!(sent > 0);
+    for (i, peer) in peers.iter_mut().enumerate() {
+        for round in 0..sent {
+            peer.expect_message(&format!("load.{i}"), round.to_string().as_bytes());
+        }
+        peer.round_trip();
+    }
+    announce(&format!("{RELOADS} reloads, {CLIENTS} connections, {} messages", sent * CLIENTS));
+}
+
+/// Runs `test` against Ringmain and, if it is there, the real nats-server.
+fn on_both(test: impl Fn(&Path)) {
+    test(&candidate());
+    match reference() {
+        Some(reference) => test(&reference),
+        None => announce("SKIPPED for the reference: no nats-server here"),
+    }
+}
+
+fn start(binary: &Path, config: &str) -> ServerProcess {
+    ServerProcess::start(binary, &file(config)).expect("a server")
+}
+
+/// A file without any option draws a warning.
+fn file(config: &str) -> String {
+    format!("logtime: true\n{config}\n")
+}
+
+/// Writes the file, sends the signal, and returns what the log says of it. The two lines that the reference writes in
+/// any case are left out, and what it says about connections.
+fn reload(server: &ServerProcess, config: &str) -> Vec<String> {
+    let before = server.log().len();
+    std::fs::write(server.path("server.conf"), file(config)).expect("the file");
+    server.signal(libc::SIGHUP);
+    wait_until("the reload", PATIENCE, || {
+        let log = server.log();
+        let new = &log[before..];
+        (new.contains("Reloaded server configuration") || new.contains("Failed to reload"))
+            && new.ends_with('\n')
+    });
+    let about_connections = |line: &String| line.contains(" cid:") || line.starts_with("[INF] Closed ");
+    let always =
+        |line: &String| line.ends_with("authorization users") || line.ends_with("Reloaded: accounts");
+    let log = server.log();
+    let lines = log[before..].lines().map(text).filter(|line| !line.contains("Trapped"));
+    lines.filter(|line| !about_connections(line) && !always(line)).collect()
+}
+
+/// A line without process number and time.
+fn text(line: &str) -> String {
+    let level =
+        ["[INF]", "[ERR]", "[WRN]", "[DBG]", "[TRC]"].iter().filter_map(|level| line.find(level)).min();
+    line[level.unwrap_or(0)..].to_owned()
+}
+
+fn login(server: &ServerProcess, user: &str, password: &str) -> Peer {
+    let mut peer = Peer::open_with(
+        server.address,
+        &format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\"}}\r\n"),
+    );
+    peer.round_trip();
+    peer
+}
