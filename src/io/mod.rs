@@ -1,5 +1,6 @@
 //! The io room: the only one with system calls. It knows of bytes and sockets, not of NATS.
 //!
+//! * [`socket_driver`]: what a worker asks of whatever drives its sockets.
 //! * [`socket_ring`]: the io_uring that carries all sockets of a worker.
 //! * [`wake`]: how a worker sleeps, and how others wake it.
 //! * [`listener`]: the listening socket.
@@ -7,5 +8,6 @@
 
 pub mod listener;
 pub mod process;
+pub mod socket_driver;
 pub mod socket_ring;
 pub mod wake;

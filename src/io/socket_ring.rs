@@ -14,13 +14,13 @@
 //!
 //! # What the kernel may touch, and until when
 //!
-//! A receive buffer belongs to the kernel until its completion is reaped, and again after [`SocketRing::recycle`]. The
+//! A receive buffer belongs to the kernel until its completion is reaped, and again after [`SocketDriver::recycle`]. The
 //! bytes of a send belong to the kernel until its completion is reaped; `Output` keeps them in place for so long. A
-//! descriptor is closed only when neither a receive nor a send is under way ([`SocketRing::is_quiet`]).
+//! descriptor is closed only when neither a receive nor a send is under way ([`SocketDriver::is_quiet`]).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -28,6 +28,10 @@ use io_uring::types::{BufRingEntry, Fd};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::listener::Listener;
+use super::socket_driver::{
+    ACCEPTS_MAX, BUFFER_LEN, BUFFERS, Completion, PLANS_KEPT_MAX, SEND_SLICES_MAX, SocketDriver,
+};
+use super::wake::{Sleep, Waker};
 use crate::base::buffer_slab::{BufferSlab, Lease};
 
 /// Operations that one turn can queue before it has to submit them.
@@ -36,61 +40,7 @@ const SUBMISSIONS: u32 = 4096;
 /// Completions that may wait to be reaped.
 const COMPLETIONS: u32 = 32 * 1024;
 
-/// Read buffers per worker, a power of two. They are used in turn, so together they should fit the
-/// second-level cache: at 1 → 1, 128 of 32 KiB cost a fifth more CPU per message.
-const BUFFERS: u16 = 32;
-
-/// Size of a read buffer. Less costs more completions per byte, more costs cache.
-const BUFFER_LEN: usize = 16 * 1024;
-
-/// Pieces sent in one call. With large payloads each takes two: its head and itself.
-pub const SEND_SLICES_MAX: usize = 64;
-
-/// Connections accepted in one go; the rest waits for the next turn.
-const ACCEPTS_MAX: usize = 64;
-
 const BUFFER_GROUP: u16 = 0;
-
-/// What happened.
-#[derive(Debug)]
-pub enum Completion {
-    /// Bytes arrived. The lease must come back by [`SocketRing::recycle`].
-    Received {
-        /// The connection.
-        conn: u32,
-        /// Where they are.
-        lease: Lease,
-    },
-    /// Nothing more will arrive: the peer is done, or the connection broke.
-    Ended {
-        /// The connection.
-        conn: u32,
-        /// How it broke.
-        error: Option<io::Error>,
-    },
-    /// A send is over.
-    Sent {
-        /// The connection.
-        conn: u32,
-        /// Bytes sent, or why not.
-        result: io::Result<usize>,
-    },
-    /// Receiving stopped, by request or for lack of buffers; arm it again when it is wanted.
-    Stopped {
-        /// The connection.
-        conn: u32,
-    },
-    /// A new connection on the listener.
-    Accepted {
-        /// Its descriptor.
-        fd: OwnedFd,
-    },
-    /// Accepting failed; resume it after a pause.
-    AcceptStopped {
-        /// Why.
-        error: io::Error,
-    },
-}
 
 /// Why there is no io_uring to be had.
 #[derive(Debug, thiserror::Error)]
@@ -151,17 +101,18 @@ pub struct SocketRing {
     #[expect(clippy::vec_box, reason = "a plan moves between here and its socket, and must stay in place")]
     plans: Vec<Box<SendPlan>>,
     listener: Option<Listener>,
+    waker: Waker,
     sends_in_flight: usize,
     eventfd_enabled: bool,
 }
 
 impl SocketRing {
-    /// A ring that wakes `eventfd`. To be called on the thread that will use it.
+    /// A ring that wakes the worker by `waker`. To be called on the thread that will use it.
     ///
     /// # Errors
     ///
     /// See [`RingError`].
-    pub fn new(eventfd: RawFd) -> Result<SocketRing, RingError> {
+    pub fn new(waker: &Waker) -> Result<SocketRing, RingError> {
         let mut ring: IoUring = IoUring::builder()
             .setup_cqsize(COMPLETIONS)
             .setup_single_issuer()
@@ -181,7 +132,7 @@ impl SocketRing {
             provided.add(index, buffers.address(index), buffers.buffer_len());
         }
         provided.publish();
-        ring.submitter().register_eventfd(eventfd).map_err(RingError::Other)?;
+        ring.submitter().register_eventfd(waker.as_raw_fd()).map_err(RingError::Other)?;
         ring.completion().disable_eventfd();
         // One descriptor look-up less per call; not all kernels have it, none needs it.
         let _ = ring.submitter().register_ring_fd();
@@ -192,39 +143,34 @@ impl SocketRing {
             sockets: Vec::new(),
             plans: Vec::new(),
             listener: None,
+            waker: waker.clone(),
             sends_in_flight: 0,
             eventfd_enabled: false,
         })
     }
+}
 
-    /// Starts to accept connections on `listener`.
-    pub fn accept_on(&mut self, listener: Listener) {
+impl SocketDriver for SocketRing {
+    fn accept_on(&mut self, listener: Listener) {
         self.listener = Some(listener);
         self.resume_accepting();
     }
 
-    /// Goes on accepting after [`Completion::AcceptStopped`].
-    pub fn resume_accepting(&mut self) {
+    fn resume_accepting(&mut self) {
         if let Some(listener) = &self.listener {
             let entry = opcode::PollAdd::new(Fd(listener.watch_fd()), libc::POLLIN as u32).build();
             self.push(entry.user_data(UserData::pack(Operation::Accept, 0)));
         }
     }
 
-    /// Stops accepting and closes the listener.
-    pub fn stop_accepting(&mut self) {
+    fn stop_accepting(&mut self) {
         if self.listener.take().is_some() {
             let entry = opcode::AsyncCancel::new(UserData::pack(Operation::Accept, 0)).build();
             self.push(entry.user_data(UserData::pack(Operation::Cancel, 0)));
         }
     }
 
-    /// Takes a socket under the name `conn` and starts to receive.
-    ///
-    /// # Panics
-    ///
-    /// If the name is in use.
-    pub fn add(&mut self, conn: u32, fd: OwnedFd) {
+    fn add(&mut self, conn: u32, fd: OwnedFd) {
         let at = conn as usize;
         if self.sockets.len() <= at {
             self.sockets.resize_with(at + 1, || None);
@@ -242,8 +188,7 @@ impl SocketRing {
         self.arm(conn);
     }
 
-    /// Starts to receive, unless that is under way or the socket is at its end.
-    pub fn arm(&mut self, conn: u32) {
+    fn arm(&mut self, conn: u32) {
         let Some(socket) = &mut self.sockets[conn as usize] else { return };
         if socket.receiving || socket.shut {
             return;
@@ -254,8 +199,7 @@ impl SocketRing {
         self.push(entry.user_data(UserData::pack(Operation::Receive, conn)));
     }
 
-    /// Stops receiving; [`Completion::Stopped`] follows, perhaps after more bytes.
-    pub fn stop(&mut self, conn: u32) {
+    fn stop(&mut self, conn: u32) {
         let Some(socket) = &mut self.sockets[conn as usize] else { return };
         if !socket.receiving || socket.stopping {
             return;
@@ -265,12 +209,7 @@ impl SocketRing {
         self.push(entry.user_data(UserData::pack(Operation::Cancel, conn)));
     }
 
-    /// Sends `slices` in order. They must stay in place until [`Completion::Sent`].
-    ///
-    /// # Panics
-    ///
-    /// If a send is under way, or there are no or too many slices.
-    pub fn send<'a>(&mut self, conn: u32, slices: impl Iterator<Item = &'a [u8]>, now_ms: u64) {
+    fn send<'a>(&mut self, conn: u32, slices: impl Iterator<Item = &'a [u8]>, now_ms: u64) {
         let mut plan = self.plans.pop().unwrap_or_else(SendPlan::new);
         let mut count = 0;
         for slice in slices {
@@ -297,19 +236,16 @@ impl SocketRing {
         self.push(entry.user_data(UserData::pack(Operation::Send, conn)));
     }
 
-    /// Whether a send of `conn` is under way.
     #[inline]
-    pub fn is_sending(&self, conn: u32) -> bool {
+    fn is_sending(&self, conn: u32) -> bool {
         self.sockets[conn as usize].as_ref().is_some_and(|socket| socket.sending.is_some())
     }
 
-    /// Number of sends under way.
-    pub fn sends_in_flight(&self) -> usize {
+    fn sends_in_flight(&self) -> usize {
         self.sends_in_flight
     }
 
-    /// Connections whose send has been under way since before `ms`.
-    pub fn sending_since_before(&self, ms: u64) -> Vec<u32> {
+    fn sending_since_before(&self, ms: u64) -> Vec<u32> {
         let late = |socket: &Socket| socket.sending.is_some() && socket.sending_since_ms < ms && !socket.shut;
         (0u32..)
             .zip(&self.sockets)
@@ -318,8 +254,7 @@ impl SocketRing {
             .collect()
     }
 
-    /// Ends a socket in both directions. What is under way completes soon after.
-    pub fn shut_down(&mut self, conn: u32) {
+    fn shut_down(&mut self, conn: u32) {
         let Some(socket) = &mut self.sockets[conn as usize] else { return };
         if !std::mem::replace(&mut socket.shut, true) {
             // SAFETY: a plain call on an open descriptor. It fails only if the peer has ended it before.
@@ -327,61 +262,44 @@ impl SocketRing {
         }
     }
 
-    /// Whether the socket was ended by [`SocketRing::shut_down`].
-    pub fn is_shut(&self, conn: u32) -> bool {
+    fn is_shut(&self, conn: u32) -> bool {
         self.sockets[conn as usize].as_ref().is_none_or(|socket| socket.shut)
     }
 
-    /// Whether no more bytes can be sent.
-    pub fn is_ended(&self, conn: u32) -> bool {
+    fn is_ended(&self, conn: u32) -> bool {
         self.sockets[conn as usize].as_ref().is_none_or(|socket| socket.shut || socket.broken)
     }
 
-    /// Whether the kernel holds nothing of `conn`.
-    pub fn is_quiet(&self, conn: u32) -> bool {
+    fn is_quiet(&self, conn: u32) -> bool {
         self.sockets[conn as usize]
             .as_ref()
             .is_none_or(|socket| !socket.receiving && socket.sending.is_none())
     }
 
-    /// Closes the socket of `conn`.
-    ///
-    /// # Panics
-    ///
-    /// If the kernel still holds something of it.
-    pub fn remove(&mut self, conn: u32) {
+    fn remove(&mut self, conn: u32) {
         assert!(self.is_quiet(conn));
         self.sockets[conn as usize] = None;
     }
 
-    /// The bytes of a lease.
-    pub fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {
+    fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {
         self.buffers.bytes(lease)
     }
 
-    /// Gives a read buffer back to the kernel.
-    pub fn recycle(&mut self, lease: Lease) {
+    fn recycle(&mut self, lease: Lease) {
         let index = self.buffers.release(lease);
         self.provided.add(index, self.buffers.address(index), self.buffers.buffer_len());
         self.provided.publish();
     }
 
-    /// Read buffers that are not with the kernel.
-    pub fn leased_count(&self) -> usize {
+    fn leased_count(&self) -> usize {
         self.buffers.leased_count()
     }
 
-    /// Read buffers in all.
-    pub fn buffer_count(&self) -> usize {
+    fn buffer_count(&self) -> usize {
         self.buffers.count()
     }
 
-    /// Submits what was queued and moves everything that has completed to `completions`. Does not wait.
-    ///
-    /// # Errors
-    ///
-    /// The ring is broken.
-    pub fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+    fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         let queued = self.ring.submission();
         if !queued.is_empty() || queued.taskrun() || queued.cq_overflow() {
             drop(queued);
@@ -393,6 +311,30 @@ impl SocketRing {
         Ok(())
     }
 
+    fn sleeper(&self) -> io::Result<Sleep> {
+        self.waker.sleeper()
+    }
+
+    fn prepare_to_sleep(&mut self) -> bool {
+        if !self.eventfd_enabled {
+            self.eventfd_enabled = true;
+            self.ring.completion().enable_eventfd();
+            std::sync::atomic::fence(Ordering::SeqCst);
+        }
+        let has_completions = !self.ring.completion().is_empty();
+        let queued = self.ring.submission();
+        !has_completions && queued.is_empty() && !queued.taskrun() && !queued.cq_overflow()
+    }
+
+    fn wake_up(&mut self) {
+        if self.eventfd_enabled {
+            self.eventfd_enabled = false;
+            self.ring.completion().disable_eventfd();
+        }
+    }
+}
+
+impl SocketRing {
     fn enter(&mut self) -> io::Result<()> {
         loop {
             let to_submit = self.ring.submission().len() as u32;
@@ -487,30 +429,7 @@ impl SocketRing {
             }
         }
     }
-
-    /// Lets completions wake the worker. Returns `false` if there is something to do first.
-    pub fn prepare_to_sleep(&mut self) -> bool {
-        if !self.eventfd_enabled {
-            self.eventfd_enabled = true;
-            self.ring.completion().enable_eventfd();
-            std::sync::atomic::fence(Ordering::SeqCst);
-        }
-        let has_completions = !self.ring.completion().is_empty();
-        let queued = self.ring.submission();
-        !has_completions && queued.is_empty() && !queued.taskrun() && !queued.cq_overflow()
-    }
-
-    /// Silences the eventfd while the worker is awake anyway.
-    pub fn wake_up(&mut self) {
-        if self.eventfd_enabled {
-            self.eventfd_enabled = false;
-            self.ring.completion().disable_eventfd();
-        }
-    }
 }
-
-/// Send plans kept for reuse.
-const PLANS_KEPT_MAX: usize = 256;
 
 impl SendPlan {
     fn new() -> Box<SendPlan> {

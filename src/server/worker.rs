@@ -1,4 +1,5 @@
-//! One worker's loop: a task in a tokio-uring runtime that drives the worker's socket ring and its broker.
+//! One worker's loop: a task in a tokio-uring runtime that drives the worker's sockets and its broker. It is generic over
+//! what drives the sockets (`io::socket_driver`).
 //!
 //! A turn:
 //!
@@ -30,7 +31,8 @@ use crate::base::handover::{Receiver, Sender};
 use crate::broker::core::LogLine;
 use crate::broker::{Batch, Broker, CloseReason, Input};
 use crate::io::listener::Listener;
-use crate::io::socket_ring::{Completion, RingError, SEND_SLICES_MAX, SocketRing};
+use crate::io::socket_driver::{Completion, SEND_SLICES_MAX, SocketDriver};
+use crate::io::socket_ring::{RingError, SocketRing};
 
 /// Room that every door must have before input is handled. A turn fills at most two batches for each.
 const ROOM_MIN: usize = 4;
@@ -107,9 +109,9 @@ struct Closing {
     flush_until_ms: Option<u64>,
 }
 
-struct Worker {
+struct Worker<D> {
     parts: WorkerParts,
-    ring: SocketRing,
+    ring: D,
     started: Instant,
     now_ms: u64,
     completions: Vec<Completion>,
@@ -134,22 +136,28 @@ struct Worker {
 }
 
 /// Runs a worker to its end. `ready` is told whether its ring could be set up.
-pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
+pub fn run(parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
     let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => runtime,
         Err(error) => return ready(Err(RingError::at_setup(error))),
     };
     runtime.block_on(async move {
-        let mut ring = match SocketRing::new(parts.shared.doors[parts.worker].waker.as_raw_fd()) {
+        let ring = match SocketRing::new(&parts.shared.doors[parts.worker].waker) {
             Ok(ring) => ring,
             Err(error) => return ready(Err(error)),
         };
+        ready(Ok(()));
+        Worker::new(parts, ring).run().await;
+    });
+}
+
+impl<D: SocketDriver> Worker<D> {
+    fn new(mut parts: WorkerParts, mut ring: D) -> Worker<D> {
         if let Some(listener) = parts.listener.take() {
             ring.accept_on(listener);
         }
-        ready(Ok(()));
         let owed = vec![0; parts.inboxes.len()];
-        let mut worker = Worker {
+        Worker {
             parts,
             ring,
             started: Instant::now(),
@@ -167,17 +175,13 @@ pub fn run(mut parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
             settings_version: 0,
             stopping: false,
             lame_duck_next_ms: None,
-        };
-        worker.run().await;
-    });
-}
+        }
+    }
 
-impl Worker {
     async fn run(&mut self) {
-        let door = &self.parts.shared.doors[self.parts.worker];
-        let sleep = match door.waker.sleeper() {
+        let sleep = match self.ring.sleeper() {
             Ok(sleep) => sleep,
-            Err(error) => panic!("the runtime cannot watch an eventfd: {error}"),
+            Err(error) => panic!("the runtime cannot watch what wakes the worker: {error}"),
         };
         let mut turns = 0u32;
         let mut idle_turns = 0u32;
