@@ -4,6 +4,9 @@
 //! Ringmain's, and what nats-server 2.15.1 printed for the same files (`same`, or its own text). A valid outcome shows
 //! the digest, so equal digests prove equal trees.
 //!
+//! `tests/config/keys.txt` has a line for every key of the reference with a right value, and with wrong ones and what is
+//! said of them; its head explains it.
+//!
 //! * `CONFIG_RECORD=1 NATS_SERVER=/path/to/nats-server cargo test --test config` writes both outcomes anew: look at the
 //!   difference before you commit it;
 //! * `NATS_SERVER=…` alone holds the written outcomes of nats-server against the real one.
@@ -17,6 +20,7 @@ use ringmain::config::lang::{self, Environment, Files, ReadError, Value};
 use ringmain::config::{Options, RELOADS, Startup, compare, load_from};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/cases.txt");
+const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/keys.txt");
 const MAIN: &str = "server.conf";
 
 #[derive(Default, Clone)]
@@ -126,6 +130,97 @@ fn every_case_ends_as_written() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+#[test]
+fn every_key_is_accepted_or_refused_as_by_the_reference() {
+    let text = std::fs::read_to_string(KEYS).expect("the keys are there");
+    let reference = std::env::var_os("NATS_SERVER");
+    let is_recording = std::env::var_os("CONFIG_RECORD").is_some();
+    let mut recorded = String::new();
+    let mut wrong = String::new();
+    let mut count = 0;
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let _ = writeln!(recorded, "{line}");
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        count += 1;
+        let mut expected = String::new();
+        while let Some(line) = lines.next_if(|line| line.starts_with("  ")) {
+            let _ = writeln!(expected, "{}", line.trim_start());
+        }
+        let case = Case { files: [(MAIN.to_owned(), config_with(line))].into(), ..Case::default() };
+        let ringmain = without_not_supported(&ringmain(&case));
+        let (ringmain_words, _) = told_apart(&ringmain);
+        let mut outcome = expected.clone();
+        if let Some(reference) = &reference {
+            let reference = nats_server(&case, reference);
+            outcome = sorted(told_apart(&reference).0).iter().map(|line| format!("{line}\n")).collect();
+            if sorted(&ringmain) != sorted(&reference) {
+                outcome.push_str("Ringmain:\n");
+                outcome.push_str(ringmain_words);
+            }
+        }
+        if is_recording {
+            outcome.lines().for_each(|line| recorded += &format!("  {line}\n"));
+            continue;
+        }
+        if outcome != expected {
+            let _ = writeln!(wrong, "{line}\nexpected\n{expected}got\n{outcome}");
+        }
+        let expected_words = expected.split_once("Ringmain:\n").map_or(&*expected, |(_, words)| words);
+        if sorted(ringmain_words) != sorted(expected_words) {
+            let _ = writeln!(wrong, "{line}\nexpected\n{expected_words}got\n{ringmain_words}");
+        }
+    }
+    if is_recording {
+        std::fs::write(KEYS, recorded).expect("the keys can be written");
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(count > 300, "the file of keys was read");
+}
+
+/// `a.b: 1` as a configuration; `a[].b: 1` puts the map into an array.
+fn config_with(line: &str) -> String {
+    let (path, value) = line.split_once(": ").expect("KEY: VALUE");
+    let mut text = String::new();
+    let mut closing = String::new();
+    for part in path.split('.') {
+        if !text.is_empty() {
+            text.push_str("{\n");
+            closing.insert_str(0, "}\n");
+        }
+        match part.strip_suffix("[]") {
+            Some(name) => {
+                let _ = write!(text, "{name}: [ ");
+                closing.insert_str(0, "]\n");
+            }
+            None => {
+                let _ = write!(text, "{part} ");
+            }
+        }
+    }
+    let text = text.trim_end();
+    format!("{text}: {value}\n{closing}")
+}
+
+/// What is said of a wrong configuration; and of a right one, which is its digest.
+fn told_apart(outcome: &str) -> (&str, &str) {
+    if outcome.contains(" is valid (sha256:") { ("", outcome) } else { (outcome, "") }
+}
+
+/// Ringmain says more than the reference of a valid configuration: what of it has no effect yet.
+fn without_not_supported(outcome: &str) -> String {
+    outcome.lines().filter(|line| !line.starts_with("not supported yet: ")).fold(
+        String::new(),
+        |mut all, line| {
+            all.push_str(line);
+            all.push('\n');
+            all
+        },
+    )
+}
+
 fn record(case: Case, reference: &std::ffi::OsStr) -> Case {
     let ringmain = ringmain(&case);
     let reference = same_or(&ringmain, &nats_server(&case, reference));
@@ -154,18 +249,25 @@ fn nats_server(case: &Case, reference: &std::ffi::OsStr) -> String {
         .current_dir(directory.path())
         .output()
         .expect("nats-server runs");
-    normal(&String::from_utf8_lossy(&output.stderr))
+    let text = normal(&String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.success(), text.contains(" is valid (sha256:"), "{}: {text}", case.name);
+    text
 }
 
 /// Without the prefix, empty lines, and NUL for the end of the text.
 fn normal(text: &str) -> String {
     let text = text.replace("nats-server: ", "").replace('\0', "EOF");
-    text.lines().filter(|line| !line.is_empty()).fold(String::new(), |all, line| all + line + "\n")
+    // After some mistakes the reference goes on without what it was reading, and reports where that brought it down too.
+    let counts = |line: &&str| {
+        !line.is_empty()
+            && !line.ends_with(": runtime error: invalid memory address or nil pointer dereference")
+    };
+    text.lines().filter(counts).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// The reference reports several problems in random order.
 fn same_or(ringmain: &str, reference: &str) -> String {
-    if sorted(ringmain) == sorted(reference) {
+    if sorted(&without_not_supported(ringmain)) == sorted(reference) {
         "same\n".to_owned()
     } else {
         sorted(reference).join("\n") + "\n"

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::duration::parse_duration_ns;
 use super::error::{Problem, ProblemAt, Warning};
-use super::keys::{self, Kind, Status};
+use super::keys::{self, Status};
 use super::lang::{Map, Node, Position, Value};
 use super::options::{
     Authorization, Credentials, KeyAt, LAME_DUCK_DURATION_MIN, Options, Password, Port, User, WORKERS_MAX,
 };
+use super::shape::{Checker, Entry, Shape};
 
 /// What a file says. Rules between options are not checked yet.
 #[derive(Debug)]
@@ -35,21 +36,21 @@ pub(super) fn decode(map: &Map) -> Decoded {
         let result = match keys::status(keys::TOP, &lower) {
             None => unknown(name, node),
             Some(Status::Supported) => decoder.supported(&lower, node),
-            Some(Status::NoEffect(Kind::Bool)) => boolean(node).map(drop),
-            Some(Status::NoEffect(Kind::Integer)) => integer(node).map(drop),
-            Some(Status::NotYet) => {
+            Some(Status::NoEffect(shape)) => decoder.check(&shape, name, node),
+            Some(Status::NotYet(shape)) => {
                 if !asks_for_nothing(&lower, &node.value) {
                     decoder
                         .options
                         .not_supported
                         .push(KeyAt { name: name.clone(), at: Some(node.at.clone()) });
                 }
-                Ok(())
+                decoder.check(&shape, name, node)
             }
             Some(Status::Refused) => Err(Problem::Refused(lower)),
         };
         decoder.note(&node.at, result);
     }
+    decoder.check_store_dirs(map);
     if decoder.max_payload_is_max_pending {
         decoder.options.max_payload = decoder.options.max_pending.min(i32::MAX as u64) as u32;
     }
@@ -57,7 +58,8 @@ pub(super) fn decode(map: &Map) -> Decoded {
     Decoded { options, problems, warnings }
 }
 
-type Outcome<T = ()> = Result<T, Problem>;
+/// What a value of an option says, or what is wrong with it.
+pub(super) type Outcome<T = ()> = Result<T, Problem>;
 
 struct Decoder {
     options: Options,
@@ -70,6 +72,33 @@ impl Decoder {
     fn note(&mut self, at: &Position, result: Outcome) {
         if let Err(problem) = result {
             self.problems.push(ProblemAt { at: at.clone(), problem });
+        }
+    }
+
+    /// Checks a value that nothing is read from.
+    fn check(&mut self, shape: &Shape, name: &str, node: &Node) -> Outcome {
+        let mut checker =
+            Checker { problems: &mut self.problems, warnings: &mut self.warnings, wrong_types_at: None };
+        checker.check(shape, &Entry { name, node })
+    }
+
+    /// The directory of JetStream may be named at one place only; of several, the last ones are wrong.
+    fn check_store_dirs(&mut self, map: &Map) {
+        let names = |map: &Map, aliases: &[&str]| -> Vec<Position> {
+            let named = map.iter().filter(|(name, _)| aliases.contains(&name.to_lowercase().as_str()));
+            named.map(|(_, node)| node.at.clone()).collect()
+        };
+        let mut places = names(map, &["store_dir", "storedir"]);
+        for (name, node) in map {
+            if let Value::Map(jetstream) = &node.value
+                && name.eq_ignore_ascii_case("jetstream")
+            {
+                places.extend(names(jetstream, &["store", "store_dir", "storedir"]));
+            }
+        }
+        places.sort();
+        for at in places.iter().skip(1) {
+            self.note(at, Err(Problem::DuplicateStoreDir));
         }
     }
 
@@ -196,7 +225,12 @@ impl Decoder {
                     "user" | "username" => string(entry).map(|text| user = Some(text.to_owned())),
                     "pass" | "password" => string(entry).map(|text| password = Some(text.to_owned())),
                     "token" => string(entry).map(|text| token = Some(text.to_owned())),
-                    "timeout" => auth_timeout(entry).map(|duration| timeout = or_default(duration, timeout)),
+                    "timeout" => auth_timeout(entry).map(|duration| {
+                        timeout = or_default(duration, timeout);
+                        let reason = long_timeout(duration.as_secs_f64(), &entry.value);
+                        let (at, field) = (entry.at.clone(), name.clone());
+                        self.warnings.extend(reason.map(|reason| Warning::Misuse { at, field, reason }));
+                    }),
                     "users" => self.users(entry).map(|list| users = Some(list)),
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
@@ -291,13 +325,13 @@ impl Credentials {
 }
 
 /// Entries in the order of writing, so that problems come in that order and the later of two aliases wins.
-fn in_order(map: &Map) -> Vec<(&String, &Node)> {
+pub(super) fn in_order(map: &Map) -> Vec<(&String, &Node)> {
     let mut entries: Vec<_> = map.iter().collect();
     entries.sort_by(|(_, a), (_, b)| a.at.cmp(&b.at));
     entries
 }
 
-fn unknown(name: &str, node: &Node) -> Outcome {
+pub(super) fn unknown(name: &str, node: &Node) -> Outcome {
     // Whatever a `$NAME` refers to is a variable and may have any name.
     if node.is_variable { Ok(()) } else { Err(Problem::UnknownField(name.to_owned())) }
 }
@@ -308,31 +342,32 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         Value::Bool(truth) => !truth,
         Value::Integer(number) => *number == 0,
         Value::String(text) => {
-            text.is_empty() || (name == "jetstream" && text.eq_ignore_ascii_case("disabled"))
+            let text = text.to_lowercase();
+            text.is_empty() || (name == "jetstream" && matches!(text.as_str(), "disabled" | "disable"))
         }
         _ => false,
     }
 }
 
-fn wrong_type(node: &Node, expected: &'static str) -> Problem {
+pub(super) fn wrong_type(node: &Node, expected: &'static str) -> Problem {
     Problem::WrongType { found: node.value.type_name(), expected }
 }
 
-fn string(node: &Node) -> Outcome<&str> {
+pub(super) fn string(node: &Node) -> Outcome<&str> {
     match &node.value {
         Value::String(text) => Ok(text),
         _ => Err(wrong_type(node, "string")),
     }
 }
 
-fn integer(node: &Node) -> Outcome<i64> {
+pub(super) fn integer(node: &Node) -> Outcome<i64> {
     match node.value {
         Value::Integer(number) => Ok(number),
         _ => Err(wrong_type(node, "int64")),
     }
 }
 
-fn boolean(node: &Node) -> Outcome<bool> {
+pub(super) fn boolean(node: &Node) -> Outcome<bool> {
     match node.value {
         Value::Bool(truth) => Ok(truth),
         _ => Err(wrong_type(node, "bool")),
@@ -361,7 +396,7 @@ fn set_text(field: &mut String, text: &str) {
 }
 
 /// A value in an error message that says what was found instead of a structure.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Integer(number) => number.to_string(),
@@ -377,7 +412,7 @@ fn port(number: i64) -> Outcome<Port> {
 }
 
 /// `PORT`, `"HOST:PORT"` or `"[IPv6]:PORT"`; the host may be missing.
-fn listen(node: &Node) -> Outcome<(Option<String>, Port)> {
+pub(super) fn listen(node: &Node) -> Outcome<(Option<String>, Port)> {
     let text = match &node.value {
         Value::Integer(number) => return Ok((None, port(*number)?)),
         Value::String(text) => text,
@@ -431,6 +466,18 @@ fn duration(name: &str, text: &str) -> Outcome<Option<Duration>> {
 
 fn or_default(duration: Duration, default: Duration) -> Duration {
     if duration.is_zero() { default } else { duration }
+}
+
+/// What is said of a time to log in that is likely to be a mistake.
+pub(super) fn long_timeout(seconds: f64, written: &Value) -> Option<String> {
+    const ADVISED_S: f64 = 60.0;
+    (seconds > ADVISED_S).then(|| {
+        format!(
+            "timeout of {} ({seconds:.6} seconds) is high, consider keeping it under 60 seconds. possibly caused by \
+             unquoted duration; use '1m' instead of 1m, for example",
+            shown(written)
+        )
+    })
 }
 
 /// Seconds, whole or not, or a duration.

@@ -121,6 +121,62 @@ pub enum Problem {
     PasswordWithoutUser,
     #[error("an empty list of users would let everybody in")]
     UsersEmpty,
+    #[error("{wanted}, got {found}")]
+    Expected { wanted: String, found: String },
+    #[error("error parsing {context}: unsupported {what}")]
+    Unsupported { context: &'static str, what: String },
+    #[error("{0}")]
+    NotHere(&'static str),
+    #[error("error parsing {context} config, 'timeout' {reason}")]
+    PeerTimeout { context: &'static str, reason: String },
+    #[error("Unknown field {0:?} parsing permissions")]
+    UnknownPermission(String),
+    #[error("Unknown field name {0:?} parsing subject permissions, only 'allow' or 'deny' are permitted")]
+    UnknownSubjectPermission(String),
+    #[error("subject {0:?} is not a valid subject")]
+    InvalidSubject(String),
+    #[error("error parsing {kind} url [{text:?}]")]
+    Url { kind: &'static str, text: String },
+    #[error("duplicate user {0:?} detected in leafnode authorization")]
+    DuplicateLeafUser(String),
+    #[error("Remote leafnode nkey is not a valid seed: {0:?}")]
+    LeafSeed(String),
+    #[error("proxy URL scheme must be http or https, got: {0}")]
+    LeafProxyScheme(String),
+    #[error(
+        "proxy is configured but remote URL {0} requires TLS and no TLS configuration is provided. When using proxy with TLS endpoints, ensure TLS is properly configured for the leafnode remote"
+    )]
+    LeafProxyTls(String),
+    #[error("invalid leafnode's minimum version: invalid semver")]
+    LeafMinVersion,
+    #[error("{field} {reason}")]
+    StorageSize { field: String, reason: String },
+    #[error("Unknown cipher type: {0:?}")]
+    Cipher(String),
+    #[error("{0}")]
+    PlainDuration(DurationError),
+    #[error("error parsing header key {name}: unsupported type {found}")]
+    Header { name: String, found: &'static str },
+    #[error("invalid value {0}, should in [0..65535] range")]
+    MqttAckPending(i64),
+    #[error("error parsing tls config, unknown field {0:?}")]
+    UnknownTlsField(String),
+    #[error("error parsing tls config, expected '{field}' to be {wanted}")]
+    TlsType { field: String, wanted: &'static str },
+    #[error("error parsing OCSP peer cache config, unknown field [{0:?}]")]
+    OcspCacheField(String),
+    #[error("error parsing OCSP peer cache config, unknown type [{0}]")]
+    OcspCacheType(String),
+    #[error("error parsing tls peer config, conversion error: {0}")]
+    OcspCacheInterval(DurationError),
+    #[error("error parsing OCSP peer cache config, conversion error: unexpected type")]
+    OcspCacheIntervalType,
+    #[error("error parsing feature flag {name:?}: expected bool, got {found}")]
+    FeatureFlag { name: String, found: &'static str },
+    #[error("error default_js_domain config: unsupported type {0}")]
+    JsDomain(&'static str),
+    #[error("Duplicate 'store_dir' configuration")]
+    DuplicateStoreDir,
     #[error("{0} is not supported yet, and running without it would be less secure than asked")]
     Refused(String),
 }
@@ -142,6 +198,24 @@ pub enum Warning {
         /// The key, in lower case.
         field: String,
     },
+    /// An option that is out of date, ignored, or likely to be a mistake; `-t` fails on it.
+    #[error("{at}: invalid use of field {field:?}: {reason}")]
+    Misuse {
+        /// Where the key stands.
+        at: Position,
+        /// The key, as written.
+        field: String,
+        /// What the reference says of it.
+        reason: String,
+    },
+    /// A value that will not do what it looks like; `-t` fails on it.
+    #[error("{at}: {advice}")]
+    Advice {
+        /// Where the key stands.
+        at: Position,
+        /// What the reference says of it.
+        advice: &'static str,
+    },
     /// Log it. Advice of the reference: large messages hold up the others on their connection.
     #[error("Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance")]
     LargePayload,
@@ -150,6 +224,6 @@ pub enum Warning {
 impl Warning {
     /// Whether `-t` reports the file as wrong because of it.
     pub fn fails_test(&self) -> bool {
-        matches!(self, Warning::NotADuration { .. } | Warning::Empty { .. })
+        !matches!(self, Warning::LargePayload)
     }
 }

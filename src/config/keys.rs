@@ -5,25 +5,20 @@
 //! start where it would guard less than the file asks for. When a feature arrives, its line here changes and the
 //! decoder gets its field.
 
+use super::blocks;
+use super::shape::Shape;
+
 /// What happens when a key is present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Status {
     /// Read into a field of `Options`.
     Supported,
     /// Its type is checked and nothing else: it tunes something that this server does not have or need.
-    NoEffect(Kind),
-    /// Reported in `Options::not_supported`.
-    NotYet,
+    NoEffect(Shape),
+    /// Checked, and reported in `Options::not_supported`.
+    NotYet(Shape),
     /// An error at start: running without it would be less secure than asked.
     Refused,
-}
-
-/// The type that a key without effect still must have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Kind {
-    Bool,
-    Integer,
 }
 
 /// Looks a name up, in lower case.
@@ -31,6 +26,7 @@ pub fn status(table: &[(&str, Status)], name: &str) -> Option<Status> {
     table.iter().find(|(known, _)| *known == name).map(|(_, status)| *status)
 }
 
+use Shape::{Any, Bool, Checked, Integer, Listen, Map, Text};
 use Status::{NoEffect, NotYet, Refused, Supported};
 
 /// The options at the top level of a file.
@@ -72,55 +68,55 @@ pub const TOP: &[(&str, Status)] = &[
     ("authorization", Supported),
     ("workers", Supported),
     // The subscription cache of the reference has no counterpart that could be wrong.
-    ("disable_sublist_cache", NoEffect(Kind::Bool)),
-    ("no_sublist_cache", NoEffect(Kind::Bool)),
+    ("disable_sublist_cache", NoEffect(Bool)),
+    ("no_sublist_cache", NoEffect(Bool)),
     // How often failed connections to other servers are logged: there are none.
-    ("connect_error_reports", NoEffect(Kind::Integer)),
-    ("reconnect_error_reports", NoEffect(Kind::Integer)),
+    ("connect_error_reports", NoEffect(Integer)),
+    ("reconnect_error_reports", NoEffect(Integer)),
     // Go's profiler.
-    ("prof_block_rate", NoEffect(Kind::Integer)),
-    ("prof_port", NotYet),
-    ("server_tags", NotYet),
-    ("server_metadata", NotYet),
-    ("feature_flags", NotYet),
-    ("log_size_limit", NotYet),
-    ("logfile_size_limit", NotYet),
-    ("log_max_num", NotYet),
-    ("logfile_max_num", NotYet),
-    ("syslog", NotYet),
-    ("remote_syslog", NotYet),
-    ("http", NotYet),
-    ("https", NotYet),
-    ("http_port", NotYet),
-    ("monitor_port", NotYet),
-    ("https_port", NotYet),
-    ("http_base_path", NotYet),
-    ("max_closed_clients", NotYet),
-    ("write_timeout", NotYet),
-    ("mappings", NotYet),
-    ("maps", NotYet),
-    ("system_account", NotYet),
-    ("system", NotYet),
-    ("no_system_account", NotYet),
-    ("no_system", NotYet),
-    ("no_sys_acc", NotYet),
+    ("prof_block_rate", NoEffect(Integer)),
+    ("prof_port", NotYet(Integer)),
+    ("server_tags", NotYet(Checked(blocks::server_tags))),
+    ("server_metadata", NotYet(Checked(blocks::server_metadata))),
+    ("feature_flags", NotYet(Checked(blocks::feature_flags))),
+    ("log_size_limit", NotYet(Integer)),
+    ("logfile_size_limit", NotYet(Integer)),
+    ("log_max_num", NotYet(Integer)),
+    ("logfile_max_num", NotYet(Integer)),
+    ("syslog", NotYet(Bool)),
+    ("remote_syslog", NotYet(Text)),
+    ("http", NotYet(Listen)),
+    ("https", NotYet(Listen)),
+    ("http_port", NotYet(Integer)),
+    ("monitor_port", NotYet(Integer)),
+    ("https_port", NotYet(Integer)),
+    ("http_base_path", NotYet(Text)),
+    ("max_closed_clients", NotYet(Integer)),
+    ("write_timeout", NotYet(Checked(blocks::write_timeout))),
+    ("mappings", NotYet(Any)),
+    ("maps", NotYet(Any)),
+    ("system_account", NotYet(Any)),
+    ("system", NotYet(Any)),
+    ("no_system_account", NotYet(Bool)),
+    ("no_system", NotYet(Bool)),
+    ("no_sys_acc", NotYet(Bool)),
     // Without it, clients that give no credentials are refused: more strict, not less.
-    ("no_auth_user", NotYet),
-    ("allow_non_tls", NotYet),
-    ("ocsp", NotYet),
-    ("ocsp_cache", NotYet),
-    ("proxy_protocol", NotYet),
-    ("cluster", NotYet),
-    ("gateway", NotYet),
-    ("leafnodes", NotYet),
-    ("leaf", NotYet),
-    ("jetstream", NotYet),
-    ("websocket", NotYet),
-    ("ws", NotYet),
-    ("mqtt", NotYet),
-    ("store_dir", NotYet),
-    ("storedir", NotYet),
-    ("default_js_domain", NotYet),
+    ("no_auth_user", NotYet(Text)),
+    ("allow_non_tls", NotYet(Bool)),
+    ("ocsp", NotYet(Checked(blocks::ocsp))),
+    ("ocsp_cache", NotYet(Checked(blocks::ocsp_cache))),
+    ("proxy_protocol", NotYet(Bool)),
+    ("cluster", NotYet(Map(&blocks::CLUSTER))),
+    ("gateway", NotYet(Map(&blocks::GATEWAY))),
+    ("leafnodes", NotYet(Map(&blocks::LEAFNODES))),
+    ("leaf", NotYet(Map(&blocks::LEAFNODES))),
+    ("jetstream", NotYet(Checked(blocks::jetstream))),
+    ("websocket", NotYet(Map(&blocks::WEBSOCKET))),
+    ("ws", NotYet(Map(&blocks::WEBSOCKET))),
+    ("mqtt", NotYet(Map(&blocks::MQTT))),
+    ("store_dir", NotYet(Text)),
+    ("storedir", NotYet(Text)),
+    ("default_js_domain", NotYet(Checked(blocks::default_js_domain))),
     ("tls", Refused),
     ("accounts", Refused),
     ("operator", Refused),

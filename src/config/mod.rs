@@ -41,6 +41,7 @@
 //!    [`lang::Environment`];
 //! 3. [`lang`]: text to a tree of values with positions;
 //! 4. `keys`: which names there are, and what is supported today;
+//!    `shape` and `blocks`: what the values of those look like that are not supported yet;
 //! 5. `decode`: tree to [`Options`], `duration` for Go's durations;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
@@ -49,6 +50,7 @@
 //! `docs/configuration.md` is the operator's side of it.
 
 mod args;
+mod blocks;
 mod decode;
 mod disk;
 mod duration;
@@ -59,6 +61,7 @@ pub mod lang;
 mod load;
 mod options;
 mod reload;
+mod shape;
 
 pub use args::{Args, ArgsError, parse_args};
 pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};
