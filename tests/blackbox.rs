@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! RINGMAIN_BIN=…         judges that binary instead of the one just built
+//! RINGMAIN_IO=…          what drives its sockets: uring, epoll, or epoll because io_uring is refused
 //! SEED=n                 the seed of the random tests
 //! MALFORMED_FRAMES=n     how many broken frames (default 20,000)
 //! ```
@@ -13,7 +14,9 @@ mod peer;
 mod server_process;
 
 use peer::{Event, PATIENCE, Peer};
-use server_process::{ServerProcess, candidate, raise_open_files_limit, wait_until};
+use server_process::{
+    ServerProcess, announce, candidate, raise_open_files_limit, refuse_io_uring, wait_until,
+};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -224,37 +227,14 @@ fn a_port_in_use_is_named_with_the_cause_and_ends_with_status_1() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What a container's seccomp profile does: `io_uring_setup` fails with EPERM.
 #[test]
-fn without_io_uring_one_clear_error_names_the_cause_and_the_remedy() {
-    use std::os::unix::process::CommandExt as _;
-    if std::env::var_os("RINGMAIN_BIN").is_some() {
-        server_process::announce(
-            "SKIPPED without_io_uring…: another server is judged, which may not need it",
-        );
+fn a_refused_io_uring_that_was_asked_for_is_one_clear_error() {
+    if judges_another_server("a_refused_io_uring_that_was_asked_for_is_one_clear_error") {
         return;
     }
-    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut command = Command::new(candidate());
-    command.args(["-a", "127.0.0.1", "-p", "-1"]);
-    // SAFETY: between fork and exec only two system calls are made, on memory of this closure.
-    unsafe {
-        command.pre_exec(move || {
-            let mut filter = [
-                statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
-                statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-                statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-            ];
-            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
-                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
-            {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    command.args(["-a", "127.0.0.1", "-p", "-1", "--io", "uring"]);
+    refuse_io_uring(&mut command);
     let output = command.output().expect("the candidate starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     let complaints: Vec<&str> = stderr.lines().filter(|line| !line.contains("[INF]")).collect();
@@ -263,6 +243,107 @@ fn without_io_uring_one_clear_error_names_the_cause_and_the_remedy() {
         assert!(complaints[0].contains(part), "no {part:?} in {stderr}");
     }
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn where_io_uring_is_refused_one_warning_names_cause_and_remedy_and_epoll_serves() {
+    if judges_another_server("where_io_uring_is_refused…") {
+        return;
+    }
+    let server = ServerProcess::start_without_io_uring(&candidate(), "workers: 2\n");
+    let server = server.unwrap_or_else(|e| panic!("{e}"));
+    let log = server.log();
+    assert!(log.contains("[INF]   Sockets:  epoll\n"), "{log}");
+    let complaints: Vec<&str> = log.lines().filter(|line| !line.contains("[INF]")).collect();
+    assert_eq!(complaints.len(), 1, "{log}");
+    for part in ["[WRN] io_uring is refused", "kernel.io_uring_disabled", "seccomp", "epoll"] {
+        assert!(complaints[0].contains(part), "no {part:?} in {log}");
+    }
+    serve_an_application(&server);
+}
+
+#[test]
+fn epoll_that_was_asked_for_draws_no_warning() {
+    if judges_another_server("epoll_that_was_asked_for_draws_no_warning") {
+        return;
+    }
+    let arguments = ["-a", "127.0.0.1", "-p", "-1", "--io", "epoll"];
+    let server = ServerProcess::start_with(&candidate(), "workers: 2\nio: uring\n", &arguments);
+    let server = server.unwrap_or_else(|e| panic!("{e}"));
+    let log = server.log();
+    assert!(log.contains("[INF]   Sockets:  epoll\n") && !log.contains("[WRN]"), "{log}");
+    serve_an_application(&server);
+}
+
+fn judges_another_server(test: &str) -> bool {
+    let another = std::env::var_os("RINGMAIN_BIN").is_some();
+    if another {
+        announce(&format!("SKIPPED {test}: another server is judged, which may know no io_uring"));
+    }
+    another
+}
+
+/// Orders are published to all and to a group, large ones too, and a service answers requests: over more connections
+/// than there are workers.
+fn serve_an_application(server: &ServerProcess) {
+    const ORDERS: usize = 500;
+    let mut auditors: Vec<Peer> = (0..3).map(|_| Peer::open(server.address)).collect();
+    for auditor in &mut auditors {
+        auditor.send("SUB orders.> audit\r\n");
+        auditor.round_trip();
+    }
+    let mut packers: Vec<Peer> = (0..3).map(|_| Peer::open(server.address)).collect();
+    for packer in &mut packers {
+        packer.send("SUB orders.* packers pack\r\nSUB done done\r\n");
+        packer.round_trip();
+    }
+    let mut service = Peer::open(server.address);
+    service.send("SUB price.* 1\r\n");
+    service.round_trip();
+    let mut shop = Peer::open(server.address);
+    shop.send("SUB inbox.* 1\r\n");
+    shop.round_trip();
+    // Every tenth is larger than what a socket holds.
+    let order = |i: usize| vec![b'a' + (i % 26) as u8; if i % 10 == 9 { 700_000 } else { 10 + i }];
+    let packed: usize = thread::scope(|scope| {
+        for auditor in &mut auditors {
+            scope.spawn(move || {
+                for i in 0..ORDERS {
+                    auditor.expect_message(&format!("orders.{i}"), &order(i));
+                }
+            });
+        }
+        let packing: Vec<_> = packers
+            .iter_mut()
+            .map(|packer| {
+                scope.spawn(move || {
+                    let mut count = 0;
+                    loop {
+                        match packer.next() {
+                            Event::Message { sid, .. } if sid == "pack" => count += 1,
+                            Event::Message { .. } => return count,
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            for i in 0..ORDERS {
+                service.expect_message(&format!("price.{i}"), b"?");
+                service.publish(&format!("inbox.{i}"), i.to_string().as_bytes());
+            }
+        });
+        for i in 0..ORDERS {
+            shop.send(&format!("PUB price.{i} inbox.{i} 1\r\n?\r\n"));
+            shop.expect_message(&format!("inbox.{i}"), i.to_string().as_bytes());
+            shop.publish(&format!("orders.{i}"), &order(i));
+        }
+        shop.publish("done", b"");
+        shop.round_trip();
+        packing.into_iter().map(|packer| packer.join().expect("a packer")).sum()
+    });
+    assert_eq!(packed, ORDERS);
 }
 
 #[test]

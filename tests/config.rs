@@ -52,6 +52,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("client_advertise", "\"a:1\""),
     ("debug", "true"),
     ("host", "\"127.0.0.1\""),
+    ("io", "epoll"),
     ("lame_duck_duration", "\"50s\""),
     ("lame_duck_grace_period", "\"5s\""),
     ("log_file", "\"l\""),

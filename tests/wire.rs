@@ -9,6 +9,7 @@
 //! WIRE_CASE=text    plays only the cases whose `file: title` contains the text
 //! WIRE_RECORD=1     writes the recordings anew from the real server
 //! RINGMAIN_BIN=…    judges that binary instead of the one just built
+//! RINGMAIN_IO=…     what drives its sockets: uring, epoll, or epoll because io_uring is refused
 //! NATS_SERVER=…     the real server
 //! ```
 //!
@@ -70,7 +71,16 @@ fn ringmain_answers_as_recorded() {
         announce("SKIPPED ringmain_answers_as_recorded: recording from the real server");
         return;
     }
-    play_all(&candidate(), RINGMAIN);
+    play_all(&candidate(), RINGMAIN, ServerProcess::start);
+}
+
+#[test]
+fn ringmain_answers_as_recorded_where_io_uring_is_refused() {
+    if std::env::var_os("WIRE_RECORD").is_some() {
+        announce("SKIPPED ringmain_answers_as_recorded_where_io_uring_is_refused: recording");
+        return;
+    }
+    play_all(&candidate(), RINGMAIN_ON_EPOLL, ServerProcess::start_without_io_uring);
 }
 
 #[test]
@@ -84,7 +94,7 @@ fn the_real_server_answers_as_recorded() {
     if std::env::var_os("WIRE_RECORD").is_some() {
         record_all(&binary);
     } else {
-        play_all(&binary, "the real server");
+        play_all(&binary, "the real server", ServerProcess::start);
     }
 }
 
@@ -117,17 +127,21 @@ fn scripts_have_distinct_titles_and_no_recording_without_a_script() {
     assert!(cases >= 130, "only {cases} cases");
 }
 
-/// The candidate's name in reports.
+/// The candidate's names in reports.
 const RINGMAIN: &str = "ringmain";
+const RINGMAIN_ON_EPOLL: &str = "ringmain without io_uring";
 
-fn play_all(binary: &Path, whom: &str) {
+/// How a server is started, from its binary and its configuration.
+type Start = fn(&Path, &str) -> Result<ServerProcess, String>;
+
+fn play_all(binary: &Path, whom: &str, start: Start) {
     let filter = std::env::var("WIRE_CASE").unwrap_or_default();
     let (mut played, mut failures) = (0, Vec::new());
     for file in script_files() {
         let recorded = read_recording(&file);
-        let mut servers = Servers::new(binary);
+        let mut servers = Servers::new(binary, start);
         for case in read_script(&file).iter().filter(|case| case.name().contains(&filter)) {
-            if let (Some(feature), true) = (&case.awaits, whom == RINGMAIN) {
+            if let (Some(feature), true) = (&case.awaits, whom.starts_with(RINGMAIN)) {
                 announce(&format!("SKIPPED {}: awaits {feature}", case.name()));
                 continue;
             }
@@ -158,7 +172,7 @@ fn play_all(binary: &Path, whom: &str) {
 
 fn record_all(binary: &Path) {
     for file in script_files() {
-        let mut servers = Servers::new(binary);
+        let mut servers = Servers::new(binary, ServerProcess::start);
         let mut text = String::new();
         for case in &read_script(&file) {
             let transcript =
@@ -230,18 +244,19 @@ enum Step {
 /// The servers of one script file, one for each configuration in it.
 struct Servers<'a> {
     binary: &'a Path,
+    start: Start,
     by_config: HashMap<String, ServerProcess>,
 }
 
 impl<'a> Servers<'a> {
-    fn new(binary: &'a Path) -> Self {
-        Self { binary, by_config: HashMap::new() }
+    fn new(binary: &'a Path, start: Start) -> Self {
+        Self { binary, start, by_config: HashMap::new() }
     }
 
     /// Plays one case. `expected` is only used to know for how long waiting makes sense.
     fn play(&mut self, case: &Case, expected: Option<&[Block]>) -> Result<Vec<Block>, String> {
         if case.fresh || !self.by_config.contains_key(&case.config) {
-            let server = ServerProcess::start(self.binary, &case.config)?;
+            let server = (self.start)(self.binary, &case.config)?;
             self.by_config.insert(case.config.clone(), server);
         }
         let server = self.by_config.get_mut(&case.config).expect("just inserted");

@@ -12,7 +12,7 @@ use super::error::{Problem, ProblemAt, Warning};
 use super::keys::{self, Status};
 use super::lang::{Map, Node, Position, Value};
 use super::options::{
-    Authorization, Credentials, KeyAt, LAME_DUCK_DURATION_MIN, Options, Password, Port, User, WORKERS_MAX,
+    Authorization, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Options, Password, Port, User, WORKERS_MAX,
 };
 use super::shape::{Checker, Entry, Shape};
 
@@ -123,6 +123,7 @@ impl Decoder {
                 options.server_name = non_empty(name);
             }
             "workers" => options.workers = workers(integer(node)?)?,
+            "io" => options.io = io(string(node)?)?,
             "debug" => options.debug = boolean(node)?,
             "trace" => options.trace = boolean(node)?,
             "trace_verbose" => options.trace_verbose = boolean(node)?,
@@ -438,6 +439,10 @@ pub(super) fn workers(number: i64) -> Outcome<Option<NonZeroU32>> {
     let number =
         u32::try_from(number).ok().filter(|number| *number <= WORKERS_MAX).ok_or(Problem::Workers)?;
     Ok(NonZeroU32::new(number))
+}
+
+pub(super) fn io(name: &str) -> Outcome<Io> {
+    Io::from_name(name).ok_or_else(|| Problem::Io(name.to_owned()))
 }
 
 /// 0 and negative numbers are no limit.

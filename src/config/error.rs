@@ -99,6 +99,8 @@ pub enum Problem {
     ServerNameSpaces,
     #[error("workers must be 0 (one per core) to {max}", max = super::options::WORKERS_MAX)]
     Workers,
+    #[error("io must be auto, uring or epoll, not {0:?}")]
+    Io(String),
     #[error("error parsing authorization config, 'timeout' {0}")]
     TimeoutDuration(DurationError),
     #[error("error parsing authorization config, 'timeout' wrong type")]

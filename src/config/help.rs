@@ -17,6 +17,8 @@ Server:
     -n, --name,
         --server_name <name>         Name of this server, without spaces (default: its id)
         --workers <number>           Worker threads, 0 for one per core (default: 0)
+        --io <driver>                What drives the sockets: uring, epoll, or auto, which is uring where the system
+                                     allows it, and else epoll with a warning (default: auto)
     -P, --pid <file>                 Write the process id to this file
     -c, --config <file>              Read options from this file; flags override it
     -t                               Check the file of -c, print its fingerprint, and exit

@@ -67,6 +67,7 @@ pub const TOP: &[(&str, Status)] = &[
     ("lame_duck_grace_period", Supported),
     ("authorization", Supported),
     ("workers", Supported),
+    ("io", Supported),
     // The subscription cache of the reference has no counterpart that could be wrong.
     ("disable_sublist_cache", NoEffect(Bool)),
     ("no_sublist_cache", NoEffect(Bool)),

@@ -191,6 +191,9 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(workers) = args.workers {
         options.workers = decode::workers(workers).map_err(invalid)?;
     }
+    if let Some(io) = given(&args.io) {
+        options.io = decode::io(&io).map_err(invalid)?;
+    }
     if let Some(len) = args.max_traced_msg_len {
         options.max_traced_msg_len = decode::limit_or_none("max_traced_msg_len", len).map_err(invalid)?;
     }
@@ -274,7 +277,7 @@ mod tests {
     use std::num::{NonZeroU8, NonZeroU32};
     use std::time::Duration;
 
-    use super::super::options::{KeyAt, User};
+    use super::super::options::{Io, KeyAt, User};
     use super::*;
     use crate::config::lang::ReadError;
 
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn every_core_option_reaches_its_field() {
         let file = "
-            listen: \"[::1]:4333\", client_advertise: \"example.org:1\", server_name: s, workers: 3
+            listen: \"[::1]:4333\", client_advertise: \"example.org:1\", server_name: s, workers: 3, io: uring
             debug: true, trace_verbose: true, trace_headers: true, max_traced_msg_len: 10
             logtime: false, logtime_utc: true, log_file: /l, pid_file: /p, ports_file_dir: /d
             max_connections: 10K, max_subscriptions: 7, max_subscription_tokens: 8
@@ -336,6 +339,7 @@ mod tests {
             client_advertise: Some("example.org:1".into()),
             server_name: Some("s".into()),
             workers: NonZeroU32::new(3),
+            io: Io::Uring,
             debug: true,
             trace: true,
             trace_verbose: true,
@@ -375,16 +379,16 @@ mod tests {
     fn every_flag_overrides_the_file() {
         let file = "
             listen: \"h:1\", client_advertise: x, server_name: x, workers: 1, debug: true, trace: false
-            logtime: true, log_file: x, pid_file: x, ports_file_dir: x, max_traced_msg_len: 1
+            io: auto, logtime: true, log_file: x, pid_file: x, ports_file_dir: x, max_traced_msg_len: 1
             authorization { user: a, pass: b }
         ";
-        let line = "-c c -a ::1 -p -1 --client_advertise y -n y --workers 0 -D=false -VV -T=false -l y -P y \
+        let line = "-c c -a ::1 -p -1 --client_advertise y -n y --workers 0 --io Epoll -D=false -VV -T=false -l y -P y \
             --ports_file_dir y --max_traced_msg_len 5 --user c --logtime_utc";
         let options = options(line, file);
         assert_eq!((options.host.as_str(), options.port), ("::1", Port::Random));
         assert_eq!(options.client_advertise.as_deref(), Some("y"));
         assert_eq!(options.server_name.as_deref(), Some("y"));
-        assert_eq!(options.workers, None);
+        assert_eq!((options.workers, options.io), (None, Io::Epoll));
         assert_eq!((options.debug, options.trace, options.trace_verbose), (false, true, true));
         assert_eq!((options.logtime, options.logtime_utc), (false, true));
         assert_eq!(options.log_file, Some("y".into()));
@@ -496,6 +500,7 @@ mod tests {
     fn flags_are_checked_like_the_file() {
         assert_eq!(error("-p 99999", ""), "port 99999 is out of range: -1 (random) or 1 to 65535");
         assert_eq!(error("--workers -1", ""), "workers must be 0 (one per core) to 1024");
+        assert_eq!(error("--io aio", ""), "io must be auto, uring or epoll, not \"aio\"");
         assert_eq!(error("-t", ""), "must specify [-c, --config] option to check configuration file syntax");
         assert_eq!(error("-D foo", ""), "unrecognized command: \"foo\"");
         let words = ["-n", "a b"].map(OsString::from);

@@ -69,7 +69,7 @@ pub use duration::{DurationError, GoDuration, parse_duration_ns};
 pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
-    Authorization, Credentials, KeyAt, LAME_DUCK_DURATION_MIN, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT,
-    Password, Port, User, WORKERS_MAX,
+    Authorization, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, MAX_PAYLOAD_ADVISED, Options,
+    PORT_DEFAULT, Password, Port, User, WORKERS_MAX,
 };
 pub use reload::{NotReloadable, RELOADS, compare};

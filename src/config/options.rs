@@ -29,6 +29,8 @@ pub struct Options {
     pub server_name: Option<String>,
     /// `workers`; `--workers`. Worker threads; `None` (0 in a file): one per core. At most [`WORKERS_MAX`].
     pub workers: Option<NonZeroU32>,
+    /// `io`; `--io`. What drives the sockets.
+    pub io: Io,
 
     /// `debug`; `-D`, `-DV`, `-DVV`.
     pub debug: bool,
@@ -109,6 +111,7 @@ impl Default for Options {
             client_advertise: None,
             server_name: None,
             workers: None,
+            io: Io::Auto,
             debug: false,
             trace: false,
             trace_verbose: false,
@@ -174,6 +177,33 @@ impl Port {
             0 => Some(Port::Fixed(PORT_DEFAULT)),
             _ => u16::try_from(number).ok().map(Port::Fixed),
         }
+    }
+}
+
+/// What drives the sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring where the system allows it, and else epoll.
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl Io {
+    const NAMES: [(&str, Io); 3] = [("auto", Io::Auto), ("uring", Io::Uring), ("epoll", Io::Epoll)];
+
+    /// By its name in a file and on the command line, in any case.
+    pub(super) fn from_name(name: &str) -> Option<Io> {
+        Io::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, io)| *io)
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Io::NAMES.iter().find(|(_, io)| io == self).map_or("", |(name, _)| name);
+        f.write_str(name)
     }
 }
 

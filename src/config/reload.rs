@@ -2,7 +2,7 @@
 //!
 //! [`compare`] refuses the whole reload when one option differs that cannot change while the server runs; the server
 //! then goes on as it was. Which options those are, the order of the fields and the texts are the reference's
-//! (measured on 2.15.1); `workers` is Ringmain's own. `RELOADS` is the table that `docs/configuration.md` shows.
+//! (measured on 2.15.1); `workers` and `io` are Ringmain's own. `RELOADS` is the table that `docs/configuration.md` shows.
 
 use std::fmt::Display;
 
@@ -112,7 +112,8 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
     let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
     fixed("LameDuckGracePeriod", grace(old), grace(new))?;
-    fixed("Workers", number(old.workers), number(new.workers))
+    fixed("Workers", number(old.workers), number(new.workers))?;
+    fixed("Io", old.io, new.io)
 }
 
 fn fixed<T: Display + PartialEq>(field: &'static str, old: T, new: T) -> Result<(), NotReloadable> {

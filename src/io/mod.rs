@@ -2,6 +2,7 @@
 //!
 //! * [`socket_driver`]: what a worker asks of whatever drives its sockets.
 //! * [`socket_ring`]: the io_uring that carries all sockets of a worker.
+//! * [`socket_poll`]: the epoll that does where io_uring is refused.
 //! * [`wake`]: how a worker sleeps, and how others wake it.
 //! * [`listener`]: the listening socket.
 //! * [`process`]: limits of the process: open files, memory given back.
@@ -9,5 +10,6 @@
 pub mod listener;
 pub mod process;
 pub mod socket_driver;
+pub mod socket_poll;
 pub mod socket_ring;
 pub mod wake;

@@ -46,7 +46,7 @@ const BUFFER_GROUP: u16 = 0;
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// The kernel lacks a feature.
-    #[error("this kernel's io_uring lacks {0}; Ringmain needs Linux 6.1 or newer")]
+    #[error("this kernel's io_uring lacks {0}: it takes Linux 6.1 or newer")]
     TooOld(&'static str),
     /// Not allowed to use it.
     #[error(
@@ -62,12 +62,29 @@ pub enum RingError {
 impl RingError {
     /// What a failed `io_uring_setup` means.
     pub fn at_setup(error: io::Error) -> RingError {
+        RingError::new(error, "deferred task work")
+    }
+
+    /// What a failed call means, if it is not understood for lack of `feature`.
+    fn new(error: io::Error, feature: &'static str) -> RingError {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Refused(error),
-            Some(libc::EINVAL) => RingError::TooOld("deferred task work"),
+            Some(libc::EINVAL) => RingError::TooOld(feature),
             _ => RingError::Other(error),
         }
     }
+}
+
+/// Whether a worker can have its two rings here, the runtime's and its own: sets both up, makes the calls that may be
+/// refused each for itself, and drops them.
+///
+/// # Errors
+///
+/// What [`SocketRing::new`] would say in a worker.
+pub fn probe() -> Result<(), RingError> {
+    tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(RingError::at_setup)?;
+    let waker = Waker::new().map_err(RingError::Other)?;
+    SocketRing::new(&waker)?.enter().map_err(RingError::at_setup)
 }
 
 /// One connection's socket.
@@ -127,7 +144,7 @@ impl SocketRing {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(provided.address(), BUFFERS, BUFFER_GROUP, 0)
         }
-        .map_err(|_| RingError::TooOld("provided buffer rings"))?;
+        .map_err(|error| RingError::new(error, "provided buffer rings"))?;
         for index in 0..BUFFERS {
             provided.add(index, buffers.address(index), buffers.buffer_len());
         }

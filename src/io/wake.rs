@@ -1,7 +1,8 @@
-//! How a worker sleeps, and how others wake it: one eventfd, written by the kernel when its socket ring has something
-//! and by other threads when they have. It is awaited in the worker's tokio-uring runtime.
+//! How a worker sleeps, and how others wake it: one eventfd, written by other threads when they have something for the
+//! worker, and by the kernel when its socket ring has. The worker's runtime awaits it, or what watches it (see
+//! [`super::socket_poll`]).
 //!
-//! The eventfd is never read. tokio waits for it edge-triggered, and every write is an edge.
+//! The eventfd is never read. It is waited for edge-triggered, and every write is an edge.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -49,17 +50,26 @@ impl Waker {
     ///
     /// The runtime cannot watch the descriptor.
     pub fn sleeper(&self) -> io::Result<Sleep> {
-        // SAFETY: the descriptor stays open as long as the `AsyncFd`, which holds a reference to its owner.
-        let watched = unsafe { AsyncFd::register_with_interest(self.0.clone(), Interest::READABLE) };
-        watched.map(Sleep).map_err(|error| error.into_parts().1)
+        Sleep::on(self.0.clone())
     }
 }
 
-/// The sleeping side of a [`Waker`].
+/// What a sleeping worker waits for.
 #[derive(Debug)]
 pub struct Sleep(AsyncFd<Arc<OwnedFd>>);
 
 impl Sleep {
+    /// Waits for `fd` to become readable. To be called inside the worker's runtime.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot watch the descriptor.
+    pub fn on(fd: Arc<OwnedFd>) -> io::Result<Sleep> {
+        // SAFETY: the descriptor stays open as long as the `AsyncFd`, which holds a reference to its owner.
+        let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        watched.map(Sleep).map_err(|error| error.into_parts().1)
+    }
+
     /// Waits for the next wake-up since the last call.
     pub async fn wait(&self) {
         if let Ok(mut ready) = self.0.readable().await {

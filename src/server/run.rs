@@ -15,14 +15,15 @@ use tokio::sync::Notify;
 use super::log::{Log, LogSettings};
 use super::reload;
 use super::shared::{Door, LiveSettings, Shared, SharedInterest};
-use super::worker::{self, WorkerParts};
+use super::worker::{self, WorkerError, WorkerParts};
 use crate::base::handover;
 use crate::broker::settings::Credentials;
 use crate::broker::{Broker, Settings};
-use crate::config::{self, Options, Password, Warning};
+use crate::config::{self, Io, Options, Password, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
-use crate::io::socket_ring::RingError;
+use crate::io::socket_driver::Driver;
+use crate::io::socket_ring::{self, RingError};
 use crate::io::wake::Waker;
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
 
@@ -161,6 +162,9 @@ pub enum StartError {
     /// No io_uring.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// A worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
     /// The log file.
     #[error("cannot open the log file {0:?}: {1}")]
     LogFile(PathBuf, io::Error),
@@ -204,6 +208,8 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     log.info(format!("  Version:  {REFERENCE_VERSION} (ringmain {RINGMAIN_VERSION})"));
     log.info(format!("  Name:     {server_name}"));
     log.info(format!("  ID:       {server_id}"));
+    let driver = choose_driver(options.configured.io, log)?;
+    log.info(format!("  Sockets:  {}", driver.name()));
     for warning in &options.warnings {
         log.warning(warning.clone());
     }
@@ -228,7 +234,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     runtime.block_on(async {
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
-        let workers = Workers::start(options, &advertised.info(options), listener, log)?;
+        let workers = Workers::start(options, driver, &advertised.info(options), listener, log)?;
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         log.info("Server is ready");
         let mut files = Files { port: addr.port(), ports: None };
@@ -381,6 +387,21 @@ fn host_port(host: &str, port: u16) -> String {
     }
 }
 
+/// What drives the sockets, of all workers alike.
+fn choose_driver(configured: Io, log: &Log) -> Result<Driver, StartError> {
+    if configured == Io::Epoll {
+        return Ok(Driver::Epoll);
+    }
+    match socket_ring::probe() {
+        Ok(()) => Ok(Driver::Uring),
+        Err(error) if configured == Io::Auto => {
+            log.warning(format!("{error}; epoll drives the sockets instead, at more CPU per message"));
+            Ok(Driver::Epoll)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The running workers.
 struct Workers {
     shared: Arc<Shared>,
@@ -390,6 +411,7 @@ struct Workers {
 impl Workers {
     fn start(
         options: &ServerOptions,
+        driver: Driver,
         info: &Info,
         listener: Listener,
         log: &Log,
@@ -450,7 +472,7 @@ impl Workers {
             let thread = std::thread::Builder::new()
                 .name(worker::thread_name(worker))
                 .spawn(move || {
-                    worker::run(parts, |result| {
+                    worker::run(driver, parts, |result| {
                         let _ = ready.send(result);
                     });
                 })

@@ -1,4 +1,4 @@
-//! One worker's loop: a task in a tokio-uring runtime that drives the worker's sockets and its broker. It is generic over
+//! One worker's loop: a task in a tokio-uring or, on epoll, a plain tokio runtime that drives the worker's sockets and its broker. It is generic over
 //! what drives the sockets (`io::socket_driver`).
 //!
 //! A turn:
@@ -31,8 +31,10 @@ use crate::base::handover::{Receiver, Sender};
 use crate::broker::core::LogLine;
 use crate::broker::{Batch, Broker, CloseReason, Input};
 use crate::io::listener::Listener;
-use crate::io::socket_driver::{Completion, SEND_SLICES_MAX, SocketDriver};
+use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver};
+use crate::io::socket_poll::SocketPoll;
 use crate::io::socket_ring::{RingError, SocketRing};
+use crate::io::wake::Waker;
 
 /// Room that every door must have before input is handled. A turn fills at most two batches for each.
 const ROOM_MIN: usize = 4;
@@ -135,20 +137,48 @@ struct Worker<D> {
     lame_duck_next_ms: Option<u64>,
 }
 
-/// Runs a worker to its end. `ready` is told whether its ring could be set up.
-pub fn run(parts: WorkerParts, ready: impl FnOnce(Result<(), RingError>)) {
-    let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-        Ok(runtime) => runtime,
-        Err(error) => return ready(Err(RingError::at_setup(error))),
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No io_uring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// No runtime, or no epoll.
+    #[error("a worker cannot be set up: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs a worker to its end. `ready` is told whether it could be set up.
+pub fn run(driver: Driver, parts: WorkerParts, ready: impl FnOnce(Result<(), WorkerError>)) {
+    match driver {
+        Driver::Uring => {
+            let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+                Ok(runtime) => runtime,
+                Err(error) => return ready(Err(RingError::at_setup(error).into())),
+            };
+            runtime.block_on(run_in_runtime(parts, |waker| Ok(SocketRing::new(waker)?), ready));
+        }
+        Driver::Epoll => {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return ready(Err(error.into())),
+            };
+            runtime.block_on(run_in_runtime(parts, |waker| Ok(SocketPoll::new(waker)?), ready));
+        }
+    }
+}
+
+async fn run_in_runtime<D: SocketDriver>(
+    parts: WorkerParts,
+    new_driver: impl FnOnce(&Waker) -> Result<D, WorkerError>,
+    ready: impl FnOnce(Result<(), WorkerError>),
+) {
+    let driver = match new_driver(&parts.shared.doors[parts.worker].waker) {
+        Ok(driver) => driver,
+        Err(error) => return ready(Err(error)),
     };
-    runtime.block_on(async move {
-        let ring = match SocketRing::new(&parts.shared.doors[parts.worker].waker) {
-            Ok(ring) => ring,
-            Err(error) => return ready(Err(error)),
-        };
-        ready(Ok(()));
-        Worker::new(parts, ring).run().await;
-    });
+    ready(Ok(()));
+    Worker::new(parts, driver).run().await;
 }
 
 impl<D: SocketDriver> Worker<D> {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Client applications on the official clients, played to each server given (default: the release build of Ringmain
-# and the real nats-server). Everything is installed into .deps/ at the top of the repository, once.
+# Client applications on the official clients, played to each server given (default: the release build of Ringmain, the
+# same on epoll, and the real nats-server). Everything is installed into .deps/ at the top of the repository, once.
 #
 #   tests/clients/run.sh [SERVER_BIN...]
 set -u
@@ -96,7 +96,10 @@ play() {
 
 if [ $# -eq 0 ]; then
     (cd "$root" && cargo build --quiet --release --bin ringmain)
-    set -- "${CARGO_TARGET_DIR:-$root/target}/release/ringmain" "$deps/py/bin/nats-server"
+    ringmain=$(realpath "${CARGO_TARGET_DIR:-$root/target}/release/ringmain")
+    printf '#!/bin/sh\nexec "%s" --io epoll "$@"\n' "$ringmain" >"$deps/bin/ringmain-epoll"
+    chmod +x "$deps/bin/ringmain-epoll"
+    set -- "$ringmain" "$deps/bin/ringmain-epoll" "$deps/py/bin/nats-server"
 fi
 for server in "$@"; do
     label=$(basename "$server")

@@ -1,5 +1,8 @@
 //! A server under test: a child process on a free port, killed and its files removed on drop.
 //!
+//! `RINGMAIN_IO` says what is to drive the candidate's sockets: `uring` and `epoll` are what `--io` takes; with `refused`
+//! the candidate is left to choose, on a machine that refuses io_uring as a container's seccomp profile does.
+//!
 //! Knows nothing of the protocol beyond the log lines that every tool around nats-server scrapes
 //! (`Listening for client connections on HOST:PORT`, `Server is ready`). Used by several test binaries,
 //! each of which needs a part of it.
@@ -8,6 +11,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -52,13 +56,32 @@ impl ServerProcess {
         Self::start_with(binary, config, &["-a", "127.0.0.1", "-p", "-1"])
     }
 
+    /// As [`Self::start`], where io_uring is refused.
+    pub fn start_without_io_uring(binary: &Path, config: &str) -> Result<Self, String> {
+        let mut command = Command::new(binary);
+        command.args(["-a", "127.0.0.1", "-p", "-1"]);
+        refuse_io_uring(&mut command);
+        Self::start_command(command, config)
+    }
+
     /// As [`Self::start`], with all other arguments chosen by the caller. They must make it listen on a port.
     pub fn start_with(binary: &Path, config: &str, arguments: &[&str]) -> Result<Self, String> {
+        let mut command = Command::new(binary);
+        command.args(arguments);
+        match std::env::var("RINGMAIN_IO") {
+            Ok(io) if binary == candidate() && io == "refused" => refuse_io_uring(&mut command),
+            Ok(io) if binary == candidate() => drop(command.args(["--io", &io])),
+            _ => {}
+        }
+        Self::start_command(command, config)
+    }
+
+    fn start_command(mut command: Command, config: &str) -> Result<Self, String> {
+        let binary = command.get_program().to_string_lossy().into_owned();
         let dir = tempfile::tempdir().map_err(|e| format!("temporary directory: {e}"))?;
         let log_path = dir.path().join("log");
         let log = File::create(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
-        let mut command = Command::new(binary);
-        command.args(arguments).current_dir(dir.path());
+        command.current_dir(dir.path());
         if !config.is_empty() {
             let path = dir.path().join("server.conf");
             fs::write(&path, config).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -66,7 +89,7 @@ impl ServerProcess {
         }
         let stdout = log.try_clone().map_err(|e| format!("log: {e}"))?;
         command.stdin(Stdio::null()).stdout(stdout).stderr(log);
-        let child = command.spawn().map_err(|e| format!("{}: {e}", binary.display()))?;
+        let child = command.spawn().map_err(|e| format!("{binary}: {e}"))?;
         let unset = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self { child, dir, address: unset };
 
@@ -78,14 +101,10 @@ impl ServerProcess {
                 return Ok(server);
             }
             if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!(
-                    "{} ended ({status}) before it was ready:\n{}",
-                    binary.display(),
-                    server.log()
-                ));
+                return Err(format!("{binary} ended ({status}) before it was ready:\n{}", server.log()));
             }
             if Instant::now() > give_up {
-                return Err(format!("{} was not ready within {READY_WITHIN:?}:\n{log}", binary.display()));
+                return Err(format!("{binary} was not ready within {READY_WITHIN:?}:\n{log}"));
             }
             std::thread::sleep(POLL_EVERY);
         }
@@ -131,6 +150,29 @@ impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Does to the command's process what a container's seccomp profile does: `io_uring_setup` fails with EPERM.
+pub fn refuse_io_uring(command: &mut Command) {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    // SAFETY: between fork and exec only two system calls are made, on memory of this closure.
+    unsafe {
+        command.pre_exec(move || {
+            let mut filter = [
+                statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+                statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
     }
 }
 
