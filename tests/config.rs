@@ -56,6 +56,8 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("lame_duck_duration", "\"50s\""),
     ("lame_duck_grace_period", "\"5s\""),
     ("log_file", "\"l\""),
+    ("log_max_num", "5"),
+    ("log_size_limit", "1MB"),
     ("logtime", "false"),
     ("logtime_utc", "true"),
     ("max_connections", "5"),

@@ -258,7 +258,7 @@ impl World {
                 client.start_send(broker);
             }
         }
-        broker.poll_log().for_each(drop);
+        drop(broker.take_log());
         moved
     }
 

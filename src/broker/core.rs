@@ -11,8 +11,9 @@ use rustc_hash::FxSeededState;
 use slab::Slab;
 
 use super::batch::Batch;
+use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
-use super::publish::Flow;
+use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
@@ -21,8 +22,9 @@ use crate::base::timer_wheel::TimerWheel;
 use crate::subject::fanout::{FanOutCache, Memo};
 use crate::subject::interest::{InterestAccess, Target, WorkerId};
 use crate::subject::name::Pattern;
-use crate::wire::error_text::ErrorText;
+use crate::wire::error_text::{ErrorText, quote};
 use crate::wire::info::Info;
+use crate::wire::redaction::redacted;
 use crate::wire::{Command, DecodeError, Decoder, Limits, frame};
 
 /// Name of the account that everyone belongs to without configured accounts.
@@ -86,7 +88,7 @@ pub(super) struct Local {
     pub congested: Vec<u32>,
     /// Changes of `congested` that the other workers have not been told.
     pub congestion_changes: Vec<(u32, bool)>,
-    pub log: Vec<LogLine>,
+    pub log: LogLines,
     pub stats: Stats,
     pub now_ms: u64,
     /// Bytes queued for this worker's sessions since the turn began.
@@ -96,6 +98,21 @@ pub(super) struct Local {
     pub pending_watched: usize,
     pub no_fast_producer_stall: bool,
     pub trace: bool,
+    pub traced: Traced,
+}
+
+/// What a trace shows of a message's content.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traced {
+    headers_only: bool,
+    /// Bytes; 0 for all.
+    len_max: usize,
+}
+
+impl Traced {
+    fn new(settings: &Settings) -> Traced {
+        Traced { headers_only: settings.trace_headers, len_max: settings.traced_len_max }
+    }
 }
 
 /// What a worker has done since it started.
@@ -120,26 +137,6 @@ pub struct Counts {
     pub count: u64,
     /// Their headers and payloads.
     pub bytes: u64,
-}
-
-/// How much a log line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Level {
-    Error,
-    Warning,
-    Info,
-    Debug,
-    Trace,
-}
-
-/// Something for the log.
-#[derive(Debug)]
-pub struct LogLine {
-    /// How much it matters.
-    pub level: Level,
-    /// The text behind the level.
-    pub text: String,
 }
 
 /// What became of a read's bytes.
@@ -175,7 +172,7 @@ impl<A: InterestAccess> Broker<A> {
             exhausted: Vec::new(),
             congested: Vec::new(),
             congestion_changes: Vec::new(),
-            log: Vec::new(),
+            log: LogLines::default(),
             stats: Stats::default(),
             now_ms: 0,
             turn_bytes: 0,
@@ -183,6 +180,7 @@ impl<A: InterestAccess> Broker<A> {
             pending_watched: CONSUMER_HOLD_BYTES.min(settings.pending_max),
             no_fast_producer_stall: settings.no_fast_producer_stall,
             trace: settings.trace,
+            traced: Traced::new(&settings),
         };
         Broker {
             worker,
@@ -539,8 +537,8 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     /// Log lines since the last call.
-    pub fn poll_log(&mut self) -> std::vec::Drain<'_, LogLine> {
-        self.local.log.drain(..)
+    pub fn take_log(&mut self) -> LogLines {
+        self.local.log.take()
     }
 
     /// Whether there are log lines.
@@ -571,6 +569,7 @@ impl<A: InterestAccess> Broker<A> {
         self.info.ldm = ldm;
         self.local.no_fast_producer_stall = settings.no_fast_producer_stall;
         self.local.trace = settings.trace;
+        self.local.traced = Traced::new(&settings);
         let credentials_changed = settings.credentials != self.settings.credentials;
         self.settings = settings;
         for conn in self.open_connections() {
@@ -619,15 +618,17 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     pub(super) fn log_session(&mut self, conn: u32, level: Level, text: &str) {
+        if level == Level::Debug && !self.settings.debug {
+            return;
+        }
         let label = self.local.sessions[conn as usize].label();
-        self.local.log.push(LogLine { level, text: format!("{label} - {text}") });
+        self.local.log.push(level, format_args!("{label} - {text}"));
     }
 
     fn trace_command(&mut self, conn: u32, command: &Command<'_>) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = String::from_utf8_lossy;
         let line = match command {
             Command::Connect(json) => format!("CONNECT {}", redacted(json)),
-            Command::Info(json) => format!("INFO {}", text(json)),
             Command::Subscribe { subject, queue: None, sid } => {
                 format!("SUB {} {}", text(subject), text(sid))
             }
@@ -638,11 +639,11 @@ impl<A: InterestAccess> Broker<A> {
             Command::Unsubscribe { sid, max: Some(max) } => format!("UNSUB {} {max}", text(sid)),
             Command::Ping => "PING".to_owned(),
             Command::Pong => "PONG".to_owned(),
-            Command::Ok => "+OK".to_owned(),
-            Command::Err(error) => format!("-ERR {}", text(error)),
-            Command::Publish(_) => return,
+            // Not from clients, so that the reference does not show them.
+            Command::Info(_) | Command::Ok | Command::Err(_) => return,
+            Command::Publish(_) => unreachable!("publishing has its own way"),
         };
-        self.log_session(conn, Level::Trace, &format!("<<- [{line}]"));
+        self.local.trace(conn, format_args!("<<- [{line}]"));
     }
 }
 
@@ -656,12 +657,49 @@ impl Local {
         session.output.extend(line, &mut self.pool);
         self.turn_bytes += line.len();
         if self.trace {
-            let end = line.len() - line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            let text = format!("{} - ->> [{}]", session.label(), String::from_utf8_lossy(&line[..end]));
-            self.log.push(LogLine { level: Level::Trace, text });
+            self.trace_line(conn, line);
         }
         self.mark_dirty(conn);
         self.check_pending(conn);
+    }
+
+    /// Shows a line that goes to `conn`, if it is one that the reference shows, and as it shows it.
+    #[cold]
+    fn trace_line(&mut self, conn: u32, line: &[u8]) {
+        let line = String::from_utf8_lossy(line.trim_ascii_end());
+        if line == "+OK" {
+            self.trace(conn, format_args!("->> [OK]"));
+        } else if let Some(text) = line.strip_prefix("-ERR '").and_then(|rest| rest.strip_suffix('\'')) {
+            self.trace(conn, format_args!("->> [-ERR {text}]"));
+        } else if matches!(&*line, "PING" | "PONG") {
+            self.trace(conn, format_args!("->> [{line}]"));
+        }
+    }
+
+    /// Shows headers and payload of a message.
+    #[cold]
+    pub fn trace_content(&mut self, conn: u32, arrow: &str, header_len: Option<usize>, content: &[u8]) {
+        let Traced { headers_only, len_max } = self.traced;
+        // Without the empty line that ends them, as in the reference.
+        let headers = || &content[..header_len.map_or(0, |len| len.saturating_sub(4))];
+        let content = if headers_only { headers() } else { content };
+        if !content.is_empty() {
+            let is_cut = len_max > 0 && content.len() > len_max;
+            let mut quoted = quote(if is_cut { &content[..len_max] } else { content });
+            if is_cut {
+                // Before the closing quote, as in the reference.
+                quoted.insert_str(quoted.len() - 1, "...");
+            }
+            self.trace(conn, format_args!("{arrow} MSG_PAYLOAD: [{quoted}]"));
+        }
+    }
+
+    /// A line of the protocol trace about `conn`.
+    #[cold]
+    pub fn trace(&mut self, conn: u32, text: std::fmt::Arguments<'_>) {
+        let before = self.log.bytes();
+        self.log.push(Level::Trace, format_args!("{} - {text}", self.sessions[conn as usize].label()));
+        self.turn_bytes += TRACE_LINE_COST_BYTES + TRACE_BYTE_COST_BYTES * (self.log.bytes() - before);
     }
 
     /// Queues an `-ERR` about which the log has a line of its own.
@@ -672,7 +710,7 @@ impl Local {
     /// Queues an `-ERR`, and says it to the log too.
     pub fn write_error(&mut self, conn: u32, error: &ErrorText) {
         let label = self.sessions[conn as usize].label();
-        self.log.push(LogLine { level: Level::Error, text: format!("{label} - {}", error.text()) });
+        self.log.push(Level::Error, format_args!("{label} - {}", error.text()));
         self.send_error(conn, error);
     }
 
@@ -727,6 +765,10 @@ impl Local {
             Err(_) => unreachable!("a session knows its subscriptions"),
         }
         self.stats.subscriptions -= 1;
+        if self.trace {
+            let sid = String::from_utf8_lossy(subscription.sid.as_bytes());
+            self.trace(subscription.conn, format_args!("<-> [DELSUB {sid}]"));
+        }
         subscription
     }
 }
@@ -736,21 +778,4 @@ fn hash_sid(seed: &FxSeededState, sid: &[u8]) -> u64 {
     let mut hasher = seed.build_hasher();
     hasher.write(sid);
     hasher.finish()
-}
-
-/// `CONNECT`'s JSON with everything secret replaced.
-fn redacted(json: &[u8]) -> String {
-    const SECRETS: [&str; 7] = ["pass", "password", "auth_token", "jwt", "sig", "proxy_sig", "nkey"];
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json) {
-        Ok(mut map) => {
-            for (key, value) in &mut map {
-                if SECRETS.contains(&key.to_ascii_lowercase().as_str()) {
-                    *value = "[REDACTED]".into();
-                }
-            }
-            serde_json::to_string(&map).expect("a map of JSON values always serialises")
-        }
-        // What cannot be read cannot be redacted.
-        Err(_) => "[REDACTED]".to_owned(),
-    }
 }

@@ -5,7 +5,8 @@
 //! them does not stall its worker. The server meanwhile sends what is queued, if the reason allows, and ends the
 //! socket; when the kernel holds nothing of it any more and the subscriptions are gone, [`Broker::remove`] frees it.
 
-use super::core::{Broker, Level};
+use super::core::Broker;
+use super::log_lines::Level;
 use super::session::CloseReason;
 use crate::subject::interest::InterestAccess;
 use crate::wire::error_text::ErrorText;

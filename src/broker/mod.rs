@@ -13,6 +13,7 @@
 //! * [`peers`]: what arrives from other workers.
 //! * [`pace`]: slow consumers and fast producers.
 //! * [`lifetime`]: pings, time-outs, closing.
+//! * [`log_lines`]: what a turn has for the log.
 //!
 //! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
 //! now there is one, `$G`.
@@ -20,6 +21,7 @@
 pub mod batch;
 pub mod core;
 pub mod lifetime;
+pub mod log_lines;
 pub mod pace;
 pub mod peers;
 pub mod publish;
@@ -29,5 +31,6 @@ pub mod subscription;
 
 pub use batch::Batch;
 pub use core::{Broker, Input};
+pub use log_lines::{Level, LogLines};
 pub use session::CloseReason;
 pub use settings::Settings;

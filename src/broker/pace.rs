@@ -12,7 +12,8 @@
 //! A consumer may belong to another worker: workers tell each other in their batches which of their connections have
 //! fallen behind.
 
-use super::core::{Broker, Level, Local, LogLine};
+use super::core::{Broker, Local};
+use super::log_lines::Level;
 use super::publish::Delivered;
 use super::session::{CloseReason, Hold};
 use crate::subject::interest::{InterestAccess, WorkerId};
@@ -135,7 +136,6 @@ impl Local {
         session.closing = Some(reason);
         self.closing.push(conn);
         self.stats.slow_consumers += 1;
-        let text = format!("{} - {text}", self.sessions[conn as usize].label());
-        self.log.push(LogLine { level: Level::Info, text });
+        self.log.push(Level::Info, format_args!("{} - {text}", self.sessions[conn as usize].label()));
     }
 }

@@ -8,19 +8,24 @@
 //! Budget: 25 ns to find nobody, 60 ns for one receiver, measured by `benches/delivery.rs`.
 
 use super::batch::{Content, To};
-use super::core::{Broker, Level, Local, LogLine};
+use super::core::{Broker, Local};
 use super::pace::PENDING_STALL_NUMERATOR;
 use super::session::CloseReason;
 use crate::subject::fanout::{FanOut, TargetList};
 use crate::subject::interest::{InterestAccess, Matches, Target};
 use crate::subject::name::is_valid_literal_subject;
-use crate::wire::error_text::{ErrorText, quote};
+use crate::wire::error_text::ErrorText;
 use crate::wire::frame::Delivery;
 use crate::wire::{Publish, Widths, header};
 
 /// Bytes that one turn may queue for this worker's connections before the rest of the input waits for the next, so
 /// that a message to thousands, thousands of times, is sent in between.
 pub const TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a line of the protocol trace counts against `TURN_BYTES_MAX`, and each of its bytes: a turn writes some two
+/// thousand ordinary ones, which takes it a millisecond.
+pub(super) const TRACE_LINE_COST_BYTES: usize = 1024;
+pub(super) const TRACE_BYTE_COST_BYTES: usize = 8;
 
 /// What looking at one target counts against `TURN_BYTES_MAX`, whether anything is delivered to it or not.
 pub(super) const TARGET_COST_BYTES: usize = 16;
@@ -233,21 +238,9 @@ impl<A: InterestAccess> Broker<A> {
 
     #[cold]
     fn trace_publish(&mut self, conn: u32, publish: &Publish<'_>) {
-        let label = self.local.sessions[conn as usize].label();
         let verb = if publish.header_len.is_some() { "HPUB" } else { "PUB" };
-        let args = String::from_utf8_lossy(publish.args);
-        self.local.log.push(LogLine { level: Level::Trace, text: format!("{label} - <<- [{verb} {args}]") });
-        let mut content = publish.payload.content();
-        if self.settings.trace_headers {
-            content = &content[..publish.header_len.unwrap_or(0)];
-        }
-        if !content.is_empty() {
-            let max = self.settings.traced_len_max;
-            let (shown, dots) =
-                if max > 0 && content.len() > max { (&content[..max], "...") } else { (content, "") };
-            let text = format!("{label} - <<- MSG_PAYLOAD: [{}{dots}]", quote(shown));
-            self.local.log.push(LogLine { level: Level::Trace, text });
-        }
+        self.local.trace(conn, format_args!("<<- [{verb} {}]", String::from_utf8_lossy(publish.args)));
+        self.local.trace_content(conn, "<<-", publish.header_len, publish.payload.content());
     }
 }
 
@@ -341,7 +334,7 @@ impl Local {
             self.dirty.push(target.conn);
         }
         if self.trace {
-            self.trace_delivery(target.conn, &delivery_line(message, target.sub, &self.subscriptions));
+            self.trace_delivery(target, message, header_len, skipped);
         }
         let session = &self.sessions[target.conn as usize];
         if session.output.pending_bytes() > self.pending_watched {
@@ -360,26 +353,27 @@ impl Local {
     }
 
     #[cold]
-    fn trace_delivery(&mut self, conn: u32, line: &str) {
-        let label = self.sessions[conn as usize].label();
-        self.log.push(LogLine { level: Level::Trace, text: format!("{label} - ->> [{line}]") });
-    }
-}
-
-#[cold]
-fn delivery_line(
-    message: &Outbound<'_>,
-    sub: u32,
-    subscriptions: &slab::Slab<super::subscription::Subscription>,
-) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let size = message.content.with_crlf().len() - 2;
-    let reply = message.reply.map(|reply| text(reply) + " ").unwrap_or_default();
-    let sid = text(subscriptions[sub as usize].sid.as_bytes());
-    let subject = text(message.subject);
-    match message.header_len {
-        Some(len) => format!("HMSG {subject} {sid} {reply}{len} {size}"),
-        None => format!("MSG {subject} {sid} {reply}{size}"),
+    fn trace_delivery(
+        &mut self,
+        target: Target,
+        message: &Outbound<'_>,
+        header_len: Option<usize>,
+        skipped: usize,
+    ) {
+        let text = String::from_utf8_lossy;
+        let content = message.content.with_crlf();
+        let content = &content[skipped..content.len() - 2];
+        let size = content.len();
+        let (reply, space) = message.reply.map_or((text(b""), ""), |reply| (text(reply), " "));
+        let sid = self.subscriptions[target.sub as usize].sid.clone();
+        let (subject, sid) = (text(message.subject), text(sid.as_bytes()));
+        match header_len {
+            Some(len) => {
+                self.trace(target.conn, format_args!("->> [HMSG {subject} {sid} {reply}{space}{len} {size}]"))
+            }
+            None => self.trace(target.conn, format_args!("->> [MSG {subject} {sid} {reply}{space}{size}]")),
+        }
+        self.trace_content(target.conn, "->>", header_len, content);
     }
 }
 

@@ -3,7 +3,7 @@
 //! It goes on after a mistake, so that an operator sees all of them at once. The rules between options and the command
 //! line come afterwards, in `load`.
 
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -131,6 +131,10 @@ impl Decoder {
             "logtime" => options.logtime = boolean(node)?,
             "logtime_utc" => options.logtime_utc = boolean(node)?,
             "log_file" | "logfile" => options.log_file = path(node)?,
+            "log_size_limit" | "logfile_size_limit" => {
+                options.log_size_limit = log_size_limit(integer(node)?)
+            }
+            "log_max_num" | "logfile_max_num" => options.log_max_num = limit_or_none(name, integer(node)?)?,
             "pid_file" | "pidfile" => options.pid_file = path(node)?,
             "ports_file_dir" => options.ports_file_dir = path(node)?,
             "max_traced_msg_len" => options.max_traced_msg_len = limit_or_none(name, integer(node)?)?,
@@ -449,6 +453,11 @@ pub(super) fn io(name: &str) -> Outcome<Io> {
 pub(super) fn limit_or_none(name: &str, number: i64) -> Outcome<Option<NonZeroU32>> {
     let number = u32::try_from(number.max(0)).map_err(|_| Problem::TooBig(name.to_owned()))?;
     Ok(NonZeroU32::new(number))
+}
+
+/// 0 and negative numbers are no limit.
+pub(super) fn log_size_limit(number: i64) -> Option<NonZeroU64> {
+    u64::try_from(number).ok().and_then(NonZeroU64::new)
 }
 
 /// Bytes that fit a signed 32-bit number, 0 for the default.

@@ -197,6 +197,12 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(len) = args.max_traced_msg_len {
         options.max_traced_msg_len = decode::limit_or_none("max_traced_msg_len", len).map_err(invalid)?;
     }
+    if let Some(limit) = args.log_size_limit {
+        options.log_size_limit = decode::log_size_limit(limit);
+    }
+    if let Some(max) = args.log_max_num {
+        options.log_max_num = decode::limit_or_none("log_max_num", max).map_err(invalid)?;
+    }
     set(&mut options.server_name, given(&args.server_name));
     set(&mut options.client_advertise, given(&args.client_advertise));
     set(&mut options.pid_file, path(&args.pid_file));
@@ -274,7 +280,7 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
 
 #[cfg(test)]
 mod tests {
-    use std::num::{NonZeroU8, NonZeroU32};
+    use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
     use std::time::Duration;
 
     use super::super::options::{Io, KeyAt, User};
@@ -324,6 +330,7 @@ mod tests {
             listen: \"[::1]:4333\", client_advertise: \"example.org:1\", server_name: s, workers: 3, io: uring
             debug: true, trace_verbose: true, trace_headers: true, max_traced_msg_len: 10
             logtime: false, logtime_utc: true, log_file: /l, pid_file: /p, ports_file_dir: /d
+            log_size_limit: 1MB, log_max_num: 3
             max_connections: 10K, max_subscriptions: 7, max_subscription_tokens: 8
             max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
@@ -348,6 +355,8 @@ mod tests {
             logtime: false,
             logtime_utc: true,
             log_file: Some("/l".into()),
+            log_size_limit: NonZeroU64::new(1 << 20),
+            log_max_num: NonZeroU32::new(3),
             pid_file: Some("/p".into()),
             ports_file_dir: Some("/d".into()),
             max_connections: 10_000,
@@ -380,10 +389,11 @@ mod tests {
         let file = "
             listen: \"h:1\", client_advertise: x, server_name: x, workers: 1, debug: true, trace: false
             io: auto, logtime: true, log_file: x, pid_file: x, ports_file_dir: x, max_traced_msg_len: 1
+            log_size_limit: 1, log_max_num: 1
             authorization { user: a, pass: b }
         ";
         let line = "-c c -a ::1 -p -1 --client_advertise y -n y --workers 0 --io Epoll -D=false -VV -T=false -l y -P y \
-            --ports_file_dir y --max_traced_msg_len 5 --user c --logtime_utc";
+            --ports_file_dir y --log_size_limit -1 --log_max_num 7 --max_traced_msg_len 5 --user c --logtime_utc";
         let options = options(line, file);
         assert_eq!((options.host.as_str(), options.port), ("::1", Port::Random));
         assert_eq!(options.client_advertise.as_deref(), Some("y"));
@@ -395,6 +405,7 @@ mod tests {
         assert_eq!(options.pid_file, Some("y".into()));
         assert_eq!(options.ports_file_dir, Some("y".into()));
         assert_eq!(options.max_traced_msg_len, NonZeroU32::new(5));
+        assert_eq!((options.log_size_limit, options.log_max_num), (None, NonZeroU32::new(7)));
         let expected = Credentials::UserPassword { user: "c".into(), password: Password::Plain("b".into()) };
         assert_eq!(options.authorization.credentials, expected);
     }

@@ -5,7 +5,7 @@
 //! and this server cannot do yet stands in [`Options::not_supported`].
 
 use std::fmt;
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +48,12 @@ pub struct Options {
     pub logtime_utc: bool,
     /// `log_file`, `logfile`; `-l`. `None`: standard error.
     pub log_file: Option<PathBuf>,
+    /// `log_size_limit`, `logfile_size_limit`; `--log_size_limit`. Bytes behind which a log file is put aside for a new
+    /// one; `None` (0 or negative): never.
+    pub log_size_limit: Option<NonZeroU64>,
+    /// `log_max_num`, `logfile_max_num`; `--log_max_num`. Log files that are kept, the one being written included;
+    /// `None` (0 or negative): all.
+    pub log_max_num: Option<NonZeroU32>,
     /// `pid_file`, `pidfile`; `-P`. Holds the digits only, without a newline.
     pub pid_file: Option<PathBuf>,
     /// `ports_file_dir`. Directory for `<executable>_<pid>.ports`.
@@ -120,6 +126,8 @@ impl Default for Options {
             logtime: true,
             logtime_utc: false,
             log_file: None,
+            log_size_limit: None,
+            log_max_num: None,
             pid_file: None,
             ports_file_dir: None,
             max_connections: 64 * 1024,

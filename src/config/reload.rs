@@ -2,7 +2,8 @@
 //!
 //! [`compare`] refuses the whole reload when one option differs that cannot change while the server runs; the server
 //! then goes on as it was. Which options those are, the order of the fields and the texts are the reference's
-//! (measured on 2.15.1); `workers` and `io` are Ringmain's own. `RELOADS` is the table that `docs/configuration.md` shows.
+//! (measured on 2.15.1); `workers` and `io` are Ringmain's own, and so is that the size and the number of log files may
+//! change. `RELOADS` is the table that `docs/configuration.md` shows.
 
 use std::fmt::Display;
 
@@ -27,6 +28,8 @@ pub const RELOADS: &[&str] = &[
     "client_advertise",
     "debug",
     "log_file",
+    "log_max_num",
+    "log_size_limit",
     "logtime",
     "logtime_utc",
     "max_connections",
@@ -95,6 +98,9 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     lines.changed("pid_file", &path(&old.pid_file), &path(&new.pid_file));
     lines.changed("ports_file_dir", &path(&old.ports_file_dir), &path(&new.ports_file_dir));
     lines.changed("log_file", &path(&old.log_file), &path(&new.log_file));
+    let size = |options: &Options| options.log_size_limit.map_or(0, std::num::NonZeroU64::get);
+    lines.changed("log_size_limit", &size(old), &size(new));
+    lines.changed("log_max_num", &number(old.log_max_num), &number(new.log_max_num));
     lines.changed("write_deadline", &GoDuration(old.write_deadline), &GoDuration(new.write_deadline));
     lines.changed("max_traced_msg_len", &number(old.max_traced_msg_len), &number(new.max_traced_msg_len));
     Ok(lines.0)

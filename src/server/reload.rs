@@ -21,7 +21,7 @@ pub async fn reload(
     if new.log != options.log
         && let Err(error) = log.reconfigure(new.log.clone())
     {
-        let file = new.log.file.unwrap_or_default();
+        let file = new.configured.log_file.unwrap_or_default();
         let text =
             format!("Failed to reload server configuration: cannot open the log file {file:?}: {error}");
         return log.error(text);

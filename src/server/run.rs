@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::log::{Log, LogSettings};
+use super::log::{Log, LogSettings, LogTarget, Rotation};
 use super::reload;
 use super::shared::{Door, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, WorkerError, WorkerParts};
@@ -112,7 +112,7 @@ impl ServerOptions {
                 grace_period: options.lame_duck_grace_period,
             },
             log: LogSettings {
-                file: options.log_file.clone(),
+                target: log_target(&options),
                 debug: options.debug,
                 trace: options.trace,
                 without_time: !options.logtime,
@@ -125,6 +125,16 @@ impl ServerOptions {
                 .collect(),
             configured: options,
         })
+    }
+}
+
+fn log_target(options: &Options) -> LogTarget {
+    match &options.log_file {
+        Some(path) => LogTarget::File {
+            path: path.clone(),
+            rotation: Rotation { size_limit: options.log_size_limit, files_max: options.log_max_num },
+        },
+        None => LogTarget::StandardError,
     }
 }
 
@@ -190,8 +200,9 @@ impl StartError {
 /// Why it did not start.
 pub fn run(mut options: ServerOptions) -> Result<(), StartError> {
     process::configure_allocator();
-    let (log, log_thread) = Log::start(options.log.clone())
-        .map_err(|error| StartError::LogFile(options.log.file.clone().unwrap_or_default(), error))?;
+    let (log, log_thread) = Log::start(options.log.clone()).map_err(|error| {
+        StartError::LogFile(options.configured.log_file.clone().unwrap_or_default(), error)
+    })?;
     let result = run_logged(&mut options, &log);
     if let Err(error) = &result {
         log.fatal(error.to_string());

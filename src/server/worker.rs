@@ -15,7 +15,8 @@
 //! 1). The other client's bytes can thus only be reaped (1) when the messages are at the door already, and they are
 //! taken (2) before the bytes are handled (3). For the same reason nothing is read while a door is too full to take
 //! what the reading may produce. A turn takes only so much from its door; then the bytes of that reap wait until all
-//! that was there has been taken (`owed`), and what is reaped meanwhile waits behind them (`arrived`).
+//! that was there has been taken (`owed`), and what is reaped meanwhile waits behind them (`arrived`). While the log is
+//! far behind, nothing is taken and nothing handled; what is to be sent goes out all the same.
 //!
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
@@ -24,11 +25,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::log::Log;
+use super::log::{Log, LogPace};
 use super::shared::{Accepted, Shared, SharedInterest};
 use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
-use crate::broker::core::LogLine;
 use crate::broker::{Batch, Broker, CloseReason, Input};
 use crate::io::listener::Listener;
 use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver};
@@ -130,6 +130,9 @@ struct Worker<D> {
     unarmed: VecDeque<u32>,
     closing: Vec<Closing>,
     sends_checked_ms: u64,
+    /// Whether the log is so far behind that no input is handled.
+    held_by_log: bool,
+    log_pace: LogPace,
     accept_at_ms: Option<u64>,
     settings_version: u64,
     stopping: bool,
@@ -201,6 +204,8 @@ impl<D: SocketDriver> Worker<D> {
             unarmed: VecDeque::new(),
             closing: Vec::new(),
             sends_checked_ms: 0,
+            held_by_log: false,
+            log_pace: LogPace::default(),
             accept_at_ms: None,
             settings_version: 0,
             stopping: false,
@@ -262,9 +267,12 @@ impl<D: SocketDriver> Worker<D> {
         let mut busy = !self.completions.is_empty();
         self.handle_completions();
         busy |= self.take_accepted();
-        busy |= self.take_batches();
-        if self.owes_nothing() {
-            busy |= self.handle_reads();
+        self.held_by_log = self.parts.log.holds_back(&mut self.log_pace, self.now_ms);
+        if !self.held_by_log {
+            busy |= self.take_batches();
+            if self.owes_nothing() {
+                busy |= self.handle_reads();
+            }
         }
         self.end_connections();
         self.check_sends();
@@ -710,9 +718,7 @@ impl<D: SocketDriver> Worker<D> {
 
     fn write_log(&mut self) {
         if self.parts.broker.has_log() {
-            for LogLine { level, text } in self.parts.broker.poll_log() {
-                self.parts.log.write(level, text);
-            }
+            self.parts.log.write_lines(self.parts.broker.take_log());
         }
     }
 
@@ -721,7 +727,7 @@ impl<D: SocketDriver> Worker<D> {
         let door = &self.parts.shared.doors[self.parts.worker];
         door.sleeper.about_to_sleep();
         let inboxes_empty = !self.parts.inboxes.iter().flatten().any(Receiver::has_batch);
-        inboxes_empty
+        (inboxes_empty || self.held_by_log)
             && !door.has_accepted.load(Ordering::Acquire)
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
@@ -742,6 +748,7 @@ impl<D: SocketDriver> Worker<D> {
             soon(self.ring.sends_in_flight() > 0, SEND_CHECK_MS),
             soon(!self.reads.is_empty() || !self.arrived.is_empty() || !self.ended.is_empty(), 1),
             soon(self.has_unsent_batches(), 1),
+            soon(self.held_by_log, 1),
             soon(!self.closing.is_empty(), 10),
             self.accept_at_ms,
             self.lame_duck_next_ms,

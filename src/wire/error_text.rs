@@ -86,7 +86,17 @@ pub fn quote(bytes: &[u8]) -> String {
     let mut quoted = String::with_capacity(bytes.len() + 2);
     quoted.push('"');
     for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
+        let mut rest = chunk.valid();
+        // Whole runs of plain characters at once: a trace quotes payloads.
+        while let Some(c) = rest.chars().next() {
+            let is_special = |byte: &u8| !(b' '..=b'~').contains(byte) || matches!(byte, b'"' | b'\\');
+            let plain = rest.as_bytes().iter().position(is_special).unwrap_or(rest.len());
+            if plain > 0 {
+                quoted.push_str(&rest[..plain]);
+                rest = &rest[plain..];
+                continue;
+            }
+            rest = &rest[c.len_utf8()..];
             match c {
                 '"' => quoted.push_str("\\\""),
                 '\\' => quoted.push_str("\\\\"),
@@ -97,9 +107,7 @@ pub fn quote(bytes: &[u8]) -> String {
                 '\r' => quoted.push_str("\\r"),
                 '\t' => quoted.push_str("\\t"),
                 '\x0b' => quoted.push_str("\\v"),
-                c if (c as u32) < 0x20 || c == '\x7f' => {
-                    let _ = write!(quoted, "\\x{:02x}", c as u32);
-                }
+                c if (c as u32) < 0x20 || c == '\x7f' => push_hex(&mut quoted, c as u8),
                 c if is_printable(c) => quoted.push(c),
                 c if (c as u32) < 0x1_0000 => {
                     let _ = write!(quoted, "\\u{:04x}", c as u32);
@@ -110,7 +118,7 @@ pub fn quote(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            let _ = write!(quoted, "\\x{byte:02x}");
+            push_hex(&mut quoted, *byte);
         }
     }
     quoted.push('"');
@@ -120,7 +128,17 @@ pub fn quote(bytes: &[u8]) -> String {
 /// Whether Go prints a character as it is. Its tables and those behind Rust's `escape_debug` agree; the letter
 /// before it keeps a combining mark from counting as alone.
 fn is_printable(c: char) -> bool {
-    !format!("a{c}").escape_debug().to_string().contains("\\u{")
+    let mut text = [b'a', 0, 0, 0, 0];
+    let len = 1 + c.encode_utf8(&mut text[1..]).len();
+    let text = str::from_utf8(&text[..len]).expect("two characters");
+    text.escape_debug().nth(1) != Some('\\')
+}
+
+fn push_hex(quoted: &mut String, byte: u8) {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("a nibble");
+    quoted.push_str("\\x");
+    quoted.push(digit(byte >> 4));
+    quoted.push(digit(byte & 15));
 }
 
 #[cfg(test)]

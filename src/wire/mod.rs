@@ -5,6 +5,7 @@
 //! * [`info`]: the JSON of `INFO`.
 //! * [`header`]: the `NATS/1.0` header block.
 //! * [`frame`]: what the server writes: `MSG`, `HMSG` and the fixed lines.
+//! * [`redaction`]: what of a `CONNECT` may stand in a log.
 //! * [`error_text`]: every `-ERR` text, in one table.
 //!
 //! The rules come from the protocol documentation and from transcripts of nats-server 2.15.1; the differential
@@ -16,5 +17,6 @@ pub mod error_text;
 pub mod frame;
 pub mod header;
 pub mod info;
+pub mod redaction;
 
 pub use command::{Command, DecodeError, Decoder, Limits, Payload, Publish, Widths};

@@ -60,7 +60,7 @@ pub fn shown(show: Show, value: f64) -> String {
 fn machine(text: &mut String, comparison: &Comparison) {
     let command: Vec<String> = std::env::args().skip(1).collect();
     let version = |side| comparison.versions.get(&side).map_or("?", String::as_str);
-    let now = time::OffsetDateTime::now_utc();
+    let now = jiff::tz::TimeZone::UTC.to_datetime(jiff::Timestamp::now());
     let lines = [
         ("date", now.date().to_string()),
         ("machine", format!("{}, {} cores, {}", cpu_model(), cores(), memory())),
