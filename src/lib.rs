@@ -7,15 +7,17 @@
 //! * [`wire`]: the client protocol, bytes to commands and back.
 //! * [`subject`]: subjects and patterns, the radix tree of subscriptions, cached fan-out lists.
 //! * [`config`]: the command line, the configuration language, options with defaults.
+//! * [`auth`]: who a client is and what it may do: decisions only.
 //! * [`broker`]: core NATS as a state machine: sessions, delivery, limits, slow consumers.
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
 //! * [`server`]: puts it together: the worker loop, start, signals, shutdown, the log.
 //!
-//! `wire`, `subject` and `broker` are sans-IO: bytes, batches and time come in; outputs, batches and closes come out. No
+//! `wire`, `subject`, `auth` and `broker` are sans-IO: bytes, batches and time come in; outputs, batches and closes come out. No
 //! sockets, clocks, threads or locks there, so that tests, fuzzing and simulation can drive them.
 //!
 //! `docs/architecture.md` follows one message through the rooms.
 
+pub mod auth;
 pub mod base;
 pub mod broker;
 pub mod config;

@@ -9,7 +9,8 @@ use ringmain::server::signal;
 fn main() -> ExitCode {
     match config::load(std::env::args_os().skip(1)) {
         Ok(Startup::Run(options, warnings)) => {
-            match ServerOptions::new(*options, &warnings).and_then(run::run) {
+            match run::new_nonce_key().and_then(|key| run::run(ServerOptions::new(*options, &warnings, key)))
+            {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     // The log has it already if there is one.

@@ -168,6 +168,77 @@ fn a_subscriber_that_stops_reading_is_cut_off_and_nobody_else() {
     assert!(received < published, "the stuck subscriber got all {published} messages");
 }
 
+// ---- logins ----
+
+/// `secret`, at a cost that makes a comparison take tens of milliseconds at least.
+const SLOW_HASH: &str = "$2a$10$/OSD/OSD/OSD/OSD/OSD/O2cvnn5KyZhTKfom/r7a/wqgf69q38xu";
+
+#[test]
+fn a_flood_of_logins_against_a_hash_stalls_nobody() {
+    const LOGINS: usize = 100;
+    let users = format!("users: [{{user: a, password: {SLOW_HASH:?}}}, {{user: b, password: y}}]");
+    let server = start(&format!("authorization {{ {users} }}"));
+    let hello = |user: &str, password: &str| {
+        format!("CONNECT {{\"verbose\":false,\"user\":{user:?},\"pass\":{password:?}}}\r\n")
+    };
+    let mut witness = Peer::open_with(server.address, &hello("b", "y"));
+    witness.send("SUB s 1\r\n");
+    let mut flood: Vec<Peer> = (0..LOGINS)
+        .map(|i| Peer::open_with(server.address, &(hello(["a", "z"][i % 2], "wrong") + "PUB s 1\r\nx\r\n")))
+        .collect();
+    for i in 0..1000 {
+        witness.publish("s", i.to_string().as_bytes());
+        witness.expect_message("s", i.to_string().as_bytes());
+    }
+    for peer in &mut flood {
+        // Those that would have to wait too long are told so.
+        match peer.next() {
+            Event::Error(text) if text.contains("Authorization Violation") => {}
+            Event::Error(text) if text.contains("Authentication Timeout") => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(peer.next(), Event::Closed);
+    }
+    witness.round_trip();
+    let mut late = Peer::open_with(server.address, &hello("a", "secret"));
+    late.round_trip();
+}
+
+#[test]
+fn a_client_that_closes_its_side_while_its_password_is_checked_still_gets_its_answers() {
+    let server = start(&format!("authorization {{ token: {SLOW_HASH:?} }}"));
+    let mut peer = Peer::open_with(
+        server.address,
+        "CONNECT {\"verbose\":false,\"auth_token\":\"secret\"}\r\nSUB s 1\r\nPUB s 1\r\nx\r\nPING\r\n",
+    );
+    peer.stream.get_mut().shutdown(std::net::Shutdown::Write).expect("half-close");
+    peer.expect_message("s", b"x");
+    peer.expect_pong();
+    assert_eq!(peer.next(), Event::Closed);
+}
+
+#[test]
+fn the_log_names_who_is_refused_and_who_is_in() {
+    let server = start("debug: true, authorization { users: [{user: a, password: x}] }");
+    let waits_for = |text: &str| wait_until(text, PATIENCE, || server.log().contains(text));
+    waits_for("Plaintext passwords detected, use nkeys or bcrypt");
+    for (shown, text) in [
+        (r#""user":"z","pass":"x""#, r#"- authentication error - User "z""#),
+        (r#""auth_token":"x""#, r#"- authentication error - Token "[REDACTED]""#),
+        (r#""nkey":"U","user":"z""#, r#"- authentication error - Nkey "U""#),
+        (r#""name":"n""#, "- authentication error\n"),
+    ] {
+        let mut peer = Peer::open_with(server.address, &format!("CONNECT {{{shown}}}\r\n"));
+        assert_eq!(peer.next(), Event::Error("-ERR 'Authorization Violation'".to_owned()));
+        waits_for(text);
+    }
+    let hello = r#"CONNECT {"verbose":false,"user":"a","pass":"x","name":"n","lang":"l","version":"1"}"#;
+    let mut peer = Peer::open_with(server.address, &format!("{hello}\r\n"));
+    peer.round_trip();
+    drop(peer);
+    waits_for(r#"- "v1:l:n" - "$G/user:a" - Client connection closed: Client Closed"#);
+}
+
 // ---- the process ----
 
 #[test]

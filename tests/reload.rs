@@ -47,6 +47,16 @@ const CASES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("", "max_connections: 0", &["Reloaded: max_connections = -1"]),
+    (
+        "authorization { users: [ {user: a, pass: b} ] }",
+        "authorization { users: [ {nkey: UCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVZ45L}, {user: a} ] }",
+        &["Reloaded: authorization nkey users"],
+    ),
+    (
+        "authorization { users: [ {user: a}, {user: b} ] }, no_auth_user: a",
+        "authorization { users: [ {user: b} ] }",
+        &[],
+    ),
 ];
 
 /// Before, after, and why the whole of it is refused.
@@ -65,6 +75,16 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "config reload not supported for LameDuckDuration: old=2m0s, new=40s",
     ),
     ("", "no_header_support: true", "config reload not supported for NoHeaderSupport: old=false, new=true"),
+    (
+        "authorization { users: [ {user: a}, {user: b} ] }, no_auth_user: a",
+        "authorization { users: [ {user: a}, {user: b} ] }, no_auth_user: b",
+        "config reload not supported for NoAuthUser: old=a, new=b",
+    ),
+    (
+        "authorization { users: [ {user: a} ] }, no_auth_user: a",
+        "authorization { users: [ {user: a} ] }",
+        "config reload not supported for NoAuthUser: old=a, new=",
+    ),
     ("", "max_payload: 100MB", "max_payload (104857600) cannot be higher than max_pending (67108864)"),
     ("", "blah: 1", "server.conf:2:1: unknown field \"blah\""),
 ];
@@ -124,6 +144,31 @@ fn a_connection_that_may_not_stay_is_told_and_the_others_stay() {
     nobody.round_trip();
     reload(&server, &users("w"));
     assert_eq!(nobody.next(), Event::Error("-ERR 'Authorization Violation'".to_owned()));
+    stays.round_trip();
+}
+
+#[test]
+fn hashes_are_held_against_what_connections_have_shown_already() {
+    // By the lowest cost: `secret`, `other`.
+    const SECRET: &str = "$2a$04$.OC/.OC/.OC/.OC/.OC/.OhBAjqkJvp/E/NWAjQEaL1Z6bXG3uS3W";
+    const OTHER: &str = "$2a$04$.eGA.eGA.eGA.eGA.eGA.eCSH/feP/T6zQ.3eMItUwhJB.Ake2agO";
+    let users = |a: &str, b: &str| {
+        format!("authorization {{ users: [{{user: a, password: {a:?}}}, {{user: b, password: {b:?}}}] }}")
+    };
+    let server = start(&candidate(), &users("secret", "secret"));
+    let mut stays = login(&server, "a", "secret");
+    let mut goes = login(&server, "b", "secret");
+    stays.send("SUB s 1\r\n");
+    stays.round_trip();
+    reload(&server, &users(SECRET, OTHER));
+    assert_eq!(goes.next(), Event::Error("-ERR 'Authorization Violation'".to_owned()));
+    assert_eq!(goes.next(), Event::Closed);
+    stays.publish("s", b"x");
+    stays.expect_message("s", b"x");
+    stays.round_trip();
+    login(&server, "b", "other").round_trip();
+    // Unchanged hashes are not compared again, so nobody is asked to wait.
+    reload(&server, &format!("debug: true, {}", users(SECRET, OTHER)));
     stays.round_trip();
 }
 

@@ -35,7 +35,8 @@
 //! A closed                   waits for the server to close the connection
 //! ```
 //!
-//! In bytes: `\r \n \t \0 \\ \xNN`, and `\{unit*N}` for N times the unit. At the end of a case every connection
+//! In bytes: `\r \n \t \0 \\ \xNN`, `\{unit*N}` for N times the unit, and `\(SEED)` for the signature of the connection's
+//! nonce by that nkey, in URL-safe base64 without padding; `\(SEED=)` in standard base64. At the end of a case every connection
 //! is read until quiet, and then proves that it still works: two PINGs and their answers, half-close, the end.
 
 mod server_process;
@@ -231,7 +232,7 @@ struct Rendering {
 }
 
 enum Step {
-    Write { to: String, bytes: Vec<u8>, piece: usize },
+    Write { to: String, text: String, repeat: usize, piece: usize },
     AwaitBytes { from: String, bytes: Vec<u8> },
     AwaitQuiet { from: Vec<String> },
     Ping { on: String },
@@ -293,6 +294,8 @@ struct Connection {
     name: String,
     stream: TcpStream,
     unread: Vec<u8>,
+    /// What the server wants to have signed.
+    nonce: Vec<u8>,
     closed: bool,
     /// The script is done with it: nothing to check at the end.
     finished: bool,
@@ -336,9 +339,10 @@ impl Player<'_> {
             Step::Open { name } => {
                 self.connection(name, &mut lines)?;
             }
-            Step::Write { to, bytes, piece } => {
+            Step::Write { to, text, repeat, piece } => {
                 let i = self.connection(to, &mut lines)?;
-                self.connections[i].write_in_pieces(bytes, *piece);
+                let bytes = bytes_to_write(text, *repeat, &self.connections[i].nonce)?;
+                self.connections[i].write_in_pieces(&bytes, *piece);
             }
             Step::AwaitBytes { from, bytes } => {
                 let i = self.connection(from, &mut lines)?;
@@ -384,11 +388,18 @@ impl Player<'_> {
         let stream = TcpStream::connect(self.server.address).map_err(|e| format!("connect: {e}"))?;
         stream.set_nodelay(true).map_err(|e| format!("nodelay: {e}"))?;
         stream.set_write_timeout(Some(ARRIVES_WITHIN)).map_err(|e| format!("write timeout: {e}"))?;
-        let mut connection =
-            Connection { name: name.to_owned(), stream, unread: Vec::new(), closed: false, finished: false };
+        let mut connection = Connection {
+            name: name.to_owned(),
+            stream,
+            unread: Vec::new(),
+            nonce: Vec::new(),
+            closed: false,
+            finished: false,
+        };
         connection.read_until(ARRIVES_WITHIN, |unread| unread.contains(&b'\n'));
         let end = connection.unread.iter().position(|&byte| byte == b'\n');
         let info = connection.take(end.map_or(0, |at| at + 1));
+        connection.nonce = nonce_of(&info);
         if !info.starts_with(b"INFO {") {
             lines.push("(no INFO)".to_owned());
         } else if self.rendering.shows_first_info {
@@ -759,18 +770,31 @@ fn read_step(line: &str) -> Result<Step, String> {
         _ if options.is_empty() => (1, usize::MAX),
         _ => return Err(format!("unknown option {options}")),
     };
+    bytes_to_write(text, 1, b"")?;
+    Ok(Step::Write { to: name, text: text.to_owned(), repeat, piece })
+}
+
+fn bytes_to_write(text: &str, repeat: usize, nonce: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     for i in 1..=repeat {
-        bytes.extend(unescape(&if repeat > 1 {
-            text.replace("{i}", &i.to_string())
-        } else {
-            text.to_owned()
-        })?);
+        let text = if repeat > 1 { text.replace("{i}", &i.to_string()) } else { text.to_owned() };
+        bytes.extend(unescape_signing(&text, nonce)?);
     }
-    Ok(Step::Write { to: name, bytes, piece })
+    Ok(bytes)
+}
+
+/// The nonce of an INFO line, if it has one.
+fn nonce_of(info: &[u8]) -> Vec<u8> {
+    let json = info.strip_prefix(b"INFO ").unwrap_or_default();
+    let fields: Value = serde_json::from_slice(json).unwrap_or_default();
+    fields["nonce"].as_str().unwrap_or_default().as_bytes().to_vec()
 }
 
 fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    unescape_signing(text, b"")
+}
+
+fn unescape_signing(text: &str, nonce: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -793,6 +817,17 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 let (unit, times) = run.rsplit_once('*').ok_or("a run without *")?;
                 let times = times.parse().map_err(|e| format!("{times}: {e}"))?;
                 bytes.extend(unescape(unit)?.repeat(times));
+                rest = after;
+            }
+            "(" => {
+                let (seed, after) = rest.split_once(')').ok_or("a seed without its )")?;
+                let (seed, encoding) = match seed.strip_suffix('=') {
+                    Some(seed) => (seed, data_encoding::BASE64),
+                    None => (seed, data_encoding::BASE64URL_NOPAD),
+                };
+                let key = nkeys::KeyPair::from_seed(seed).map_err(|e| format!("{seed}: {e}"))?;
+                let signature = key.sign(nonce).map_err(|e| format!("{seed}: {e}"))?;
+                bytes.extend(encoding.encode(&signature).into_bytes());
                 rest = after;
             }
             _ => return Err(format!("unknown escape \\{kind}")),

@@ -27,10 +27,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use ringmain::broker::settings::Credentials;
-use ringmain::broker::{Batch, Broker, CloseReason, Input, Settings};
+use ringmain::auth::Directory;
+use ringmain::auth::nkey::NonceKey;
+use ringmain::broker::{Batch, Broker, CloseReason, Input, Settings, Verdict};
+use ringmain::config::{ConnectionTypes, Credentials, Login, Options, Password, User};
 use ringmain::subject::interest::{Generations, Interest, InterestAccess};
 use ringmain::wire::info::Info;
+
+/// Somebody's public key.
+const KEY: &str = "UCFIRY65OQE7DFP5KLNS2PF2LVZMUZYJX4OZIEQ36N2IQANUB5XVZ45L";
 
 const WORKERS: usize = 2;
 const CLIENTS: usize = 8;
@@ -94,10 +99,7 @@ fn settings(choice: u8) -> Settings {
         payload_max,
         pending_max,
         no_fast_producer_stall: choice & 3 == 3,
-        credentials: match choice & 4 {
-            0 => Credentials::None,
-            _ => Credentials::Users(vec![("u".into(), "p".into())]),
-        },
+        directory: Arc::new(directory(choice & 4 != 0)),
         trace: choice & 8 != 0,
         debug: choice & 8 != 0,
         traced_len_max: 16,
@@ -106,6 +108,21 @@ fn settings(choice: u8) -> Settings {
         headers: choice & 32 == 0,
         ..Settings::default()
     }
+}
+
+/// Nobody in particular, or a plain password, a hash and a key.
+fn directory(demands_credentials: bool) -> Directory {
+    let mut options = Options::default();
+    if demands_credentials {
+        let login = |user: &str, password: &str| Login::Password {
+            user: user.into(),
+            password: Password::new(password.into()),
+        };
+        let logins = [login("u", "p"), login("h", "$2a$04$short"), Login::Nkey(KEY.into())];
+        let user = |login| User { login, connection_types: ConnectionTypes::ALL };
+        options.authorization.credentials = Credentials::Users(logins.map(user).into());
+    }
+    Directory::new(&options, NonceKey([1; 32]))
 }
 
 fn send_len(byte: u8) -> usize {
@@ -168,6 +185,8 @@ struct Worker {
     broker: Broker<Index>,
     /// Batches from the other worker.
     inbox: VecDeque<Batch>,
+    /// Passwords to be checked: slot and serial.
+    checks: Vec<(u32, u32)>,
 }
 
 struct Client {
@@ -191,7 +210,7 @@ impl World {
             let info = Info::new("ID".into(), "fuzz".into(), "0.0.0.0".into(), 4222);
             let accounts = vec![index.clone()];
             let broker = Broker::new(worker as u16, WORKERS, settings.clone(), info, accounts, 1);
-            Worker { broker, inbox: VecDeque::new() }
+            Worker { broker, inbox: VecDeque::new(), checks: Vec::new() }
         };
         let workers = (0..WORKERS).map(worker).collect();
         World { settings, index, workers, clients: [const { None }; CLIENTS], now_ms: 0, next_cid: 1 }
@@ -221,6 +240,16 @@ impl World {
         let worker = &mut self.workers[at];
         let mut moved = false;
         worker.broker.begin_turn(self.now_ms);
+        for (conn, serial) in std::mem::take(&mut worker.checks) {
+            moved = true;
+            let verdict = [Verdict::Right, Verdict::Wrong, Verdict::TooLate][serial as usize % 3];
+            if let Some(mut input) = worker.broker.handle_verdict(conn, serial, verdict) {
+                let mut clients = self.clients.iter_mut().skip(at).step_by(WORKERS).flatten();
+                let client = clients.find(|client| client.conn == conn).expect("checked and connected");
+                input.append(&mut client.unread);
+                client.unread = input;
+            }
+        }
         if takes_batches {
             for batch in std::mem::take(&mut worker.inbox) {
                 moved = true;
@@ -241,6 +270,10 @@ impl World {
                     client.unread.drain(..taken);
                 }
             }
+        }
+        while let Some(check) = self.workers[at].broker.poll_password_check() {
+            moved = true;
+            self.workers[at].checks.push((check.conn, check.serial));
         }
         while self.workers[1 - at].inbox.len() < BATCHES_MAX {
             let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) else {

@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 17] = [
     "verbose",
     "pedantic",
     "echo",
@@ -73,6 +73,9 @@ const KNOWN: [&str; 14] = [
     "auth_token",
     "user",
     "pass",
+    "nkey",
+    "sig",
+    "jwt",
     "name",
     "lang",
     "version",
@@ -96,6 +99,9 @@ fn apply(connect: &mut Connect, entries: Entries) -> Option<()> {
             "auth_token" => connect.auth_token = value.as_str()?.to_owned(),
             "user" => connect.user = value.as_str()?.to_owned(),
             "pass" => connect.pass = value.as_str()?.to_owned(),
+            "nkey" => connect.nkey = value.as_str()?.to_owned(),
+            "sig" => connect.sig = value.as_str()?.to_owned(),
+            "jwt" => connect.jwt = value.as_str()?.to_owned(),
             "name" => connect.name = value.as_str()?.to_owned(),
             "lang" => connect.lang = value.as_str()?.to_owned(),
             "version" => connect.version = value.as_str()?.to_owned(),

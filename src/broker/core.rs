@@ -17,8 +17,10 @@ use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
+use crate::auth::HashCheck;
 use crate::base::output::{ChunkPool, Output};
 use crate::base::timer_wheel::TimerWheel;
+use crate::config::ConnectionType;
 use crate::subject::fanout::{FanOutCache, Memo};
 use crate::subject::interest::{InterestAccess, Target, WorkerId};
 use crate::subject::name::Pattern;
@@ -50,6 +52,7 @@ pub struct Broker<A> {
     pub(super) teardown: VecDeque<(u32, Vec<u32>)>,
     pub(super) random: fastrand::Rng,
     next_generation: u32,
+    pub(super) next_check: u32,
 }
 
 /// Names the session that a deadline belongs to: slot, and cid against reuse of the slot.
@@ -89,6 +92,8 @@ pub(super) struct Local {
     /// Changes of `congested` that the other workers have not been told.
     pub congestion_changes: Vec<(u32, bool)>,
     pub log: LogLines,
+    /// Passwords to be held against hashes.
+    pub checks: VecDeque<PasswordCheck>,
     pub stats: Stats,
     pub now_ms: u64,
     /// Bytes queued for this worker's sessions since the turn began.
@@ -139,6 +144,18 @@ pub struct Counts {
     pub bytes: u64,
 }
 
+/// A password to be held against a hash, by a thread that may take its time. The answer goes to
+/// [`Broker::handle_verdict`].
+#[derive(Debug)]
+pub struct PasswordCheck {
+    /// The connection's slot.
+    pub conn: u32,
+    /// Names the check.
+    pub serial: u32,
+    /// The work.
+    pub check: HashCheck,
+}
+
 /// What became of a read's bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
@@ -173,6 +190,7 @@ impl<A: InterestAccess> Broker<A> {
             congested: Vec::new(),
             congestion_changes: Vec::new(),
             log: LogLines::default(),
+            checks: VecDeque::new(),
             stats: Stats::default(),
             now_ms: 0,
             turn_bytes: 0,
@@ -198,17 +216,20 @@ impl<A: InterestAccess> Broker<A> {
             teardown: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
             next_generation: 0,
+            next_check: 0,
         }
     }
 
     /// Takes a new connection and greets it. Returns its slot, which stays its name until [`Broker::remove`].
     pub fn open(&mut self, cid: u64, addr: SocketAddr) -> u32 {
         let now_ms = self.local.now_ms;
-        let must_connect = self.settings.credentials.required();
+        let must_connect = self.settings.directory.demands_credentials();
         let session = Session {
             cid,
             addr,
             account: 0,
+            user: self.settings.directory.nobody().clone(),
+            checking: None,
             decoder: Decoder::default(),
             limits: Limits {
                 control_line_max: self.settings.control_line_max,
@@ -260,6 +281,9 @@ impl<A: InterestAccess> Broker<A> {
         let mut info = self.info.clone();
         info.client_id = session.cid;
         info.client_ip = session.addr.ip().to_canonical().to_string();
+        info.nonce = self.settings.directory.nonce(session.cid).unwrap_or_default();
+        // Only the first one says that nothing has to be shown, in the reference.
+        info.auth_required &= session.connect.is_some() || !self.settings.directory.has_no_auth_user();
         if answers_ping {
             info.connect_info = true;
             info.remote_account = GLOBAL_ACCOUNT.to_owned();
@@ -274,6 +298,9 @@ impl<A: InterestAccess> Broker<A> {
             return Input::Closed;
         }
         session.last_input_ms = self.local.now_ms;
+        if session.checking.is_some() {
+            return self.keep_input(conn, bytes);
+        }
         // The decoder is taken out while its commands, which borrow it, are handled.
         let mut decoder = std::mem::take(&mut session.decoder);
         let mut limits = session.limits;
@@ -295,6 +322,9 @@ impl<A: InterestAccess> Broker<A> {
                     let session = &self.local.sessions[conn as usize];
                     if session.closing.is_some() {
                         break Input::Closed;
+                    }
+                    if session.checking.is_some() {
+                        break self.keep_input(conn, input);
                     }
                     limits = session.limits;
                     if self.local.turn_bytes > super::publish::TURN_BYTES_MAX {
@@ -331,8 +361,11 @@ impl<A: InterestAccess> Broker<A> {
             self.trace_command(conn, command);
         }
         let session = &self.local.sessions[conn as usize];
-        if !session.flags.connected && !matches!(command, Command::Connect(_)) {
-            return self.refuse_unauthorized(conn);
+        if !session.flags.connected
+            && !matches!(command, Command::Connect(_))
+            && !self.admit_without_connect(conn)
+        {
+            return;
         }
         match command {
             Command::Connect(json) => self.handle_connect(conn, json),
@@ -358,58 +391,6 @@ impl<A: InterestAccess> Broker<A> {
             }
             Command::Publish(_) => unreachable!("publishing has its own way"),
         }
-    }
-
-    fn handle_connect(&mut self, conn: u32, json: &[u8]) {
-        let session = &mut self.local.sessions[conn as usize];
-        let earlier = session.connect.take();
-        let first = earlier.is_none();
-        let mut connect = earlier.unwrap_or_default();
-        if let Err(error) = connect.merge(json) {
-            self.log_session(conn, Level::Error, &format!("processConnect: {error}"));
-            return self.close(conn, CloseReason::ProtocolViolation);
-        }
-        let credentials = &self.settings.credentials;
-        let accepted = credentials.accept(&connect.user, &connect.pass, &connect.auth_token)
-            && connect.account.is_empty()
-            && !connect.new_account;
-        if !accepted {
-            session.connect = Some(connect);
-            return self.refuse_unauthorized(conn);
-        }
-        let session = &mut self.local.sessions[conn as usize];
-        let headers = connect.headers && self.settings.headers;
-        session.flags.verbose = connect.verbose;
-        session.flags.pedantic = connect.pedantic;
-        session.flags.echo = connect.echo;
-        session.flags.headers = headers;
-        session.flags.no_responders = headers && connect.no_responders;
-        session.flags.connected = true;
-        session.limits.headers = headers;
-        let wrong_protocol = !matches!(connect.protocol, 0 | 1);
-        let no_responders_alone = connect.no_responders && !headers;
-        session.connect = Some(connect);
-        if wrong_protocol {
-            self.local.write_error(conn, &ErrorText::InvalidClientProtocol);
-            return self.close(conn, CloseReason::BadClientProtocolVersion);
-        }
-        if no_responders_alone {
-            self.local.write_error(conn, &ErrorText::NoRespondersRequiresHeaders);
-            return self.close(conn, CloseReason::NoRespondersRequiresHeaders);
-        }
-        if first {
-            self.set_first_ping_timer(conn);
-        } else {
-            // The connection may belong to another account now; its subscriptions stay behind, as in the reference.
-            self.remove_all_subscriptions(conn);
-        }
-        self.local.write_ok_if_verbose(conn);
-    }
-
-    pub(super) fn refuse_unauthorized(&mut self, conn: u32) {
-        self.log_session(conn, Level::Error, "authentication error");
-        self.local.send_error(conn, &ErrorText::AuthorizationViolation);
-        self.close(conn, CloseReason::AuthenticationFailure);
     }
 
     fn handle_ping(&mut self, conn: u32) {
@@ -473,7 +454,7 @@ impl<A: InterestAccess> Broker<A> {
         self.local.write_ok_if_verbose(conn);
     }
 
-    fn remove_all_subscriptions(&mut self, conn: u32) {
+    pub(super) fn remove_all_subscriptions(&mut self, conn: u32) {
         let subs = self.local.subscriptions_of(conn);
         for sub in subs.into_iter().rev() {
             self.remove_subscription(sub);
@@ -500,7 +481,8 @@ impl<A: InterestAccess> Broker<A> {
     fn handle_decode_error(&mut self, conn: u32, error: &DecodeError) {
         self.log_session(conn, Level::Error, &error.to_string());
         // With credentials demanded, nothing is said about the protocol to someone who has shown none.
-        if !self.local.sessions[conn as usize].flags.connected {
+        let may_connect = self.settings.directory.without_credentials(ConnectionType::Standard).is_some();
+        if !self.local.sessions[conn as usize].flags.connected && !may_connect {
             self.local.send_error(conn, &ErrorText::AuthorizationViolation);
             return self.close(conn, CloseReason::AuthenticationFailure);
         }
@@ -546,6 +528,11 @@ impl<A: InterestAccess> Broker<A> {
         !self.local.log.is_empty()
     }
 
+    /// What it enforces.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
         self.local.stats
@@ -570,30 +557,15 @@ impl<A: InterestAccess> Broker<A> {
         self.local.no_fast_producer_stall = settings.no_fast_producer_stall;
         self.local.trace = settings.trace;
         self.local.traced = Traced::new(&settings);
-        let credentials_changed = settings.credentials != self.settings.credentials;
+        let directory_changed = settings.directory != self.settings.directory;
         self.settings = settings;
         for conn in self.open_connections() {
             let session = &mut self.local.sessions[conn as usize];
             session.limits.control_line_max = self.settings.control_line_max;
             session.limits.payload_max = self.settings.payload_max;
-            if credentials_changed {
+            if directory_changed {
                 self.authorize_again(conn);
             }
-        }
-    }
-
-    fn authorize_again(&mut self, conn: u32) {
-        let session = &mut self.local.sessions[conn as usize];
-        let credentials = &self.settings.credentials;
-        let accepted = match &session.connect {
-            Some(connect) => credentials.accept(&connect.user, &connect.pass, &connect.auth_token),
-            // It has shown nothing yet. Who had to may still do so in time.
-            None => !credentials.required() || !session.flags.connected,
-        };
-        if !accepted {
-            self.refuse_unauthorized(conn);
-        } else if !credentials.required() {
-            session.flags.connected = true;
         }
     }
 
@@ -703,7 +675,7 @@ impl Local {
     }
 
     /// Queues an `-ERR` about which the log has a line of its own.
-    fn send_error(&mut self, conn: u32, error: &ErrorText) {
+    pub fn send_error(&mut self, conn: u32, error: &ErrorText) {
         self.write_line(conn, &error.line());
     }
 

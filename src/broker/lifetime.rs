@@ -78,13 +78,12 @@ impl<A: InterestAccess> Broker<A> {
         let interval_ms = self.settings.ping_interval_ms.max(1);
         let pings_out_max = self.settings.pings_out_max;
         let session = &mut self.local.sessions[conn as usize];
-        if session.closing.is_some() {
+        // While a password is checked neither it nor the client is late; the verdict sets the next timer.
+        if session.closing.is_some() || session.checking.is_some() {
             return;
         }
         if !session.flags.connected {
-            self.log_session(conn, Level::Error, "authentication timeout");
-            self.local.write_error(conn, &ErrorText::AuthenticationTimeout);
-            return self.close(conn, CloseReason::AuthenticationTimeout);
+            return self.refuse_late(conn);
         }
         let rtt_is_old = session.rtt_ms.is_none() || now_ms - session.ping_sent_ms > RTT_MAX_AGE_MS;
         let heard_lately = now_ms - session.last_input_ms < interval_ms;

@@ -8,6 +8,7 @@
 //! * [`session`]: one client connection: what it negotiated, its output, its counters.
 //! * [`subscription`]: one `SUB`.
 //! * [`core`]: the broker's parts and the commands other than publishing.
+//! * [`login`]: from `CONNECT` to a user.
 //! * [`publish`]: one message's way from its publisher to its receivers.
 //! * [`batch`]: messages on their way to another worker.
 //! * [`peers`]: what arrives from other workers.
@@ -22,6 +23,7 @@ pub mod batch;
 pub mod core;
 pub mod lifetime;
 pub mod log_lines;
+pub mod login;
 pub mod pace;
 pub mod peers;
 pub mod publish;
@@ -32,5 +34,6 @@ pub mod subscription;
 pub use batch::Batch;
 pub use core::{Broker, Input};
 pub use log_lines::{Level, LogLines};
+pub use login::Verdict;
 pub use session::CloseReason;
 pub use settings::Settings;

@@ -65,10 +65,12 @@ impl<A: InterestAccess> Broker<A> {
             self.trace_publish(conn, publish);
         }
         let session = &mut self.local.sessions[conn as usize];
-        let flags = session.flags;
+        let mut flags = session.flags;
         if !flags.connected {
-            self.refuse_unauthorized(conn);
-            return Flow::Closed;
+            if !self.admit_without_connect(conn) {
+                return Flow::Closed;
+            }
+            flags = self.local.sessions[conn as usize].flags;
         }
         if flags.pedantic && !is_valid_literal_subject(publish.subject) {
             // A warning only: the message is processed all the same.

@@ -1,9 +1,14 @@
 //! One client connection: what it negotiated, its output, its subscriptions by sid, its counters.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::core::GLOBAL_ACCOUNT;
+use super::login::Checking;
+use crate::auth::User;
 use crate::base::output::Output;
 use crate::subject::fanout::Memo;
 use crate::wire::connect::Connect;
@@ -18,6 +23,10 @@ pub struct Session {
     pub addr: SocketAddr,
     /// Slot of its account.
     pub account: u16,
+    /// Who it is; nobody in particular before it has shown that.
+    pub user: Arc<User>,
+    /// Set while its password is held against a hash elsewhere.
+    pub(super) checking: Option<Box<Checking>>,
     pub(super) decoder: Decoder,
     pub(super) limits: Limits,
     pub(super) memo: Memo,
@@ -138,25 +147,54 @@ impl CloseReason {
 }
 
 impl Session {
+    /// Whether its password is being checked. It must stay where it is until that is done.
+    pub fn is_checking(&self) -> bool {
+        self.checking.is_some()
+    }
+
     /// How log lines name the connection.
     pub fn label(&self) -> String {
-        let addr = self.addr;
-        match self.connect.as_deref() {
-            Some(connect)
-                if !(connect.name.is_empty() && connect.lang.is_empty() && connect.version.is_empty()) =>
-            {
-                let mut description = Vec::new();
-                if !connect.version.is_empty() {
-                    description.push(format!("v{}", connect.version));
-                }
-                for part in [&connect.lang, &connect.name] {
-                    if !part.is_empty() {
-                        description.push(part.clone());
-                    }
-                }
-                format!("{addr} - cid:{} - {:?}", self.cid, description.join(":"))
+        let mut label = format!("{} - cid:{}", self.addr, self.cid);
+        // What a client says of itself is shown once it is let in.
+        let Some(connect) = self.connect.as_deref().filter(|_| self.flags.connected) else { return label };
+        let mut description = Vec::new();
+        if !connect.version.is_empty() {
+            description.push(format!("v{}", connect.version));
+        }
+        for part in [&connect.lang, &connect.name] {
+            if !part.is_empty() {
+                description.push(part.clone());
             }
-            _ => format!("{addr} - cid:{}", self.cid),
+        }
+        if !description.is_empty() {
+            let _ = write!(label, " - {:?}", description.join(":"));
+        }
+        let user = if !self.user.name.is_empty() {
+            self.user.label()
+        } else if !connect.nkey.is_empty() {
+            format!("nkey:{}", connect.nkey)
+        } else if !connect.user.is_empty() {
+            format!("user:{}", connect.user)
+        } else if !connect.auth_token.is_empty() {
+            "token".to_owned()
+        } else {
+            return label;
+        };
+        let _ = write!(label, " - {:?}", format!("{GLOBAL_ACCOUNT}/{user}"));
+        label
+    }
+
+    /// How log lines name who could not prove who it is.
+    pub(super) fn claimed_user(&self) -> Option<String> {
+        let connect = self.connect.as_deref()?;
+        if !connect.nkey.is_empty() {
+            Some(format!("Nkey {:?}", connect.nkey))
+        } else if !connect.user.is_empty() {
+            Some(format!("User {:?}", connect.user))
+        } else if !connect.auth_token.is_empty() {
+            Some("Token \"[REDACTED]\"".to_owned())
+        } else {
+            None
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The limits and features that a broker enforces, as plain values. Defaults are the reference's (protocol.md §17).
 
+use std::sync::Arc;
+
+use crate::auth::Directory;
+
 /// See the fields. All sizes in bytes, all times in milliseconds.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -25,8 +29,8 @@ pub struct Settings {
     pub headers: bool,
     /// Drop messages for a consumer that falls behind instead of holding its producers.
     pub no_fast_producer_stall: bool,
-    /// Credentials demanded of every client.
-    pub credentials: Credentials,
+    /// Who may connect.
+    pub directory: Arc<Directory>,
     /// Log every protocol line.
     pub trace: bool,
     /// Log connections and their ends.
@@ -51,62 +55,11 @@ impl Default for Settings {
             auth_timeout_ms: 2_000,
             headers: true,
             no_fast_producer_stall: false,
-            credentials: Credentials::None,
+            directory: Arc::new(Directory::open()),
             trace: false,
             debug: false,
             trace_headers: false,
             traced_len_max: 0,
         }
-    }
-}
-
-/// What a client has to show.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Credentials {
-    /// Nothing.
-    #[default]
-    None,
-    /// A token in `auth_token`.
-    Token(String),
-    /// One of these users with its password.
-    Users(Vec<(String, String)>),
-}
-
-impl Credentials {
-    /// Whether a client must send `CONNECT` before anything else.
-    pub fn required(&self) -> bool {
-        *self != Credentials::None
-    }
-
-    /// Whether what a client sent is enough.
-    pub fn accept(&self, user: &str, password: &str, token: &str) -> bool {
-        match self {
-            Credentials::None => true,
-            Credentials::Token(expected) => same(expected.as_bytes(), token.as_bytes()),
-            Credentials::Users(users) => users.iter().fold(false, |accepted, (name, expected)| {
-                accepted | (name == user && same(expected.as_bytes(), password.as_bytes()))
-            }),
-        }
-    }
-}
-
-/// Compares secrets without telling by the time it takes where they differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0u8, |difference, (a, b)| difference | (a ^ b)) == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_compared_whole() {
-        let token = Credentials::Token("secret".into());
-        assert!(token.accept("", "", "secret"));
-        assert!(!token.accept("", "", "secre") && !token.accept("", "", ""));
-        let users = Credentials::Users(vec![("a".into(), "x".into()), ("b".into(), "y".into())]);
-        assert!(users.accept("b", "y", ""));
-        assert!(!users.accept("a", "y", "") && !users.accept("", "", ""));
-        assert!(Credentials::None.accept("", "", "") && !Credentials::None.required());
     }
 }

@@ -3,6 +3,7 @@
 //! It goes on after a mistake, so that an operator sees all of them at once. The rules between options and the command
 //! line come afterwards, in `load`.
 
+use std::collections::HashSet;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use super::error::{Problem, ProblemAt, Warning};
 use super::keys::{self, Status};
 use super::lang::{Map, Node, Position, Value};
 use super::options::{
-    Authorization, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Options, Password, Port, User, WORKERS_MAX,
+    Authorization, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Login,
+    Options, Password, Port, User, WORKERS_MAX,
 };
 use super::shape::{Checker, Entry, Shape};
 
@@ -202,6 +204,7 @@ impl Decoder {
                 options.lame_duck_grace_period = or_default(grace, Options::default().lame_duck_grace_period);
             }
             "authorization" => self.authorization(node)?,
+            "no_auth_user" => options.no_auth_user = non_empty(string(node)?),
             _ => unreachable!("{name} is in the table as supported"),
         }
         Ok(())
@@ -264,30 +267,33 @@ impl Decoder {
         let Value::Map(entries) = &node.value else {
             return Err(Problem::UserType(shown(&node.value)));
         };
-        let (mut user, mut password) = (None, String::new());
-        let mut has_nkey = false;
+        let (mut user, mut password, mut nkey) = (String::new(), String::new(), String::new());
+        let mut connection_types = ConnectionTypes::ALL;
         for (name, entry) in in_order(entries) {
             let lower = name.to_lowercase();
             let result = match keys::status(keys::USER, &lower) {
                 None => unknown(name, entry),
                 Some(Status::Supported) => match lower.as_str() {
-                    "user" | "username" => string(entry).map(|text| user = Some(text.to_owned())),
-                    "pass" | "password" => string(entry).map(|text| password = text.to_owned()),
+                    "user" | "username" => string(entry).map(|text| text.clone_into(&mut user)),
+                    "pass" | "password" => string(entry).map(|text| text.clone_into(&mut password)),
+                    "nkey" => string(entry).map(|text| text.clone_into(&mut nkey)),
+                    "allowed_connection_types" | "connection_types" | "clients" => {
+                        connection_types_of(entry).map(|kinds| connection_types = kinds)
+                    }
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
-                Some(_) => {
-                    has_nkey |= lower == "nkey";
-                    Err(Problem::Refused(format!("authorization.users.{lower}")))
-                }
+                Some(_) => Err(Problem::Refused(format!("authorization.users.{lower}"))),
             };
             self.note(&entry.at, result);
         }
-        match user.filter(|name: &String| !name.is_empty()) {
-            Some(user) => Ok(User { user, password: Password::new(password) }),
-            // Refused already for the key that takes the place of the name.
-            None if has_nkey => Ok(User { user: String::new(), password: Password::new(password) }),
-            None => Err(Problem::UserMissing),
-        }
+        let login = match (nkey.is_empty(), user.is_empty()) {
+            (true, true) => return Err(Problem::UserMissing),
+            (true, false) => Login::Password { user, password: Password::new(password) },
+            (false, _) if !is_public_user_key(&nkey) => return Err(Problem::UserNkey),
+            (false, _) if !user.is_empty() || !password.is_empty() => return Err(Problem::NkeyWithPassword),
+            (false, _) => Login::Nkey(nkey),
+        };
+        Ok(User { login, connection_types })
     }
 }
 
@@ -311,10 +317,12 @@ impl Credentials {
             if token.is_some() {
                 return Err(Problem::TokenAndUsers);
             }
-            let mut names: Vec<&str> = users.iter().map(|user| user.user.as_str()).collect();
-            names.sort_unstable();
-            return match names.windows(2).find(|pair| pair[0] == pair[1] && !pair[0].is_empty()) {
-                Some(pair) => Err(Problem::DuplicateUser(pair[0].to_owned())),
+            let mut seen = HashSet::new();
+            return match users.iter().find(|user| !seen.insert(user.login.name())) {
+                Some(User { login: Login::Password { user, .. }, .. }) => {
+                    Err(Problem::DuplicateUser(user.clone()))
+                }
+                Some(User { login: Login::Nkey(key), .. }) => Err(Problem::DuplicateNkey(key.clone())),
                 None => Ok(Credentials::Users(users)),
             };
         }
@@ -339,6 +347,32 @@ pub(super) fn in_order(map: &Map) -> Vec<(&String, &Node)> {
 pub(super) fn unknown(name: &str, node: &Node) -> Outcome {
     // Whatever a `$NAME` refers to is a variable and may have any name.
     if node.is_variable { Ok(()) } else { Err(Problem::UnknownField(name.to_owned())) }
+}
+
+/// One name or an array of them; none at all means every type.
+fn connection_types_of(node: &Node) -> Outcome<ConnectionTypes> {
+    let names: Vec<&str> = match &node.value {
+        Value::String(name) => vec![name],
+        Value::Array(entries) => {
+            fn name(entry: &Node) -> Outcome<&str> {
+                string(entry).map_err(|_| Problem::ConnectionTypesEntry(entry.value.type_name()))
+            }
+            entries.iter().map(name).collect::<Outcome<_>>()?
+        }
+        other => return Err(Problem::ConnectionTypesType(other.type_name())),
+    };
+    let names: Vec<String> = names.into_iter().map(str::to_uppercase).collect();
+    let unknown: Vec<String> =
+        names.iter().filter(|name| ConnectionType::by_name(name).is_none()).cloned().collect();
+    if !unknown.is_empty() {
+        return Err(Problem::ConnectionTypes(unknown));
+    }
+    Ok(names.iter().filter_map(|name| ConnectionType::by_name(name)).collect())
+}
+
+/// Whether `text` is the public key of a user.
+pub fn is_public_user_key(text: &str) -> bool {
+    text.starts_with('U') && nkeys::KeyPair::from_public_key(text).is_ok()
 }
 
 /// `jetstream: disabled`, `syslog: false`, `http_port: 0`: switched off, so nothing is missing.

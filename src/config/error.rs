@@ -113,6 +113,24 @@ pub enum Problem {
     TokenAndUsers,
     #[error("Duplicate user {0:?} detected")]
     DuplicateUser(String),
+    #[error("Duplicate nkey {0:?} detected")]
+    DuplicateNkey(String),
+    #[error("Not a valid public nkey for a user")]
+    UserNkey,
+    #[error("Nkey users do not take usernames or passwords")]
+    NkeyWithPassword,
+    #[error("invalid connection types {}", go_strings(.0))]
+    ConnectionTypes(Vec<String>),
+    #[error("error parsing allowed connection types: unsupported type {0}")]
+    ConnectionTypesType(&'static str),
+    #[error("error parsing allowed connection types: unsupported type in array {0}")]
+    ConnectionTypesEntry(&'static str),
+    #[error("no_auth_user: {0:?} present, but users/nkeys are not defined")]
+    NoAuthUserAlone(String),
+    #[error(
+        "no_auth_user: {0:?} not present as user or nkey in authorization block or account configuration"
+    )]
+    NoAuthUserUnknown(String),
     #[error("User entry requires a user")]
     UserMissing,
     #[error("Expected users field to be an array, got {0}")]
@@ -181,6 +199,12 @@ pub enum Problem {
     DuplicateStoreDir,
     #[error("{0} is not supported yet, and running without it would be less secure than asked")]
     Refused(String),
+}
+
+/// Texts as Go's `%q` prints a slice of them.
+fn go_strings(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// Something to tell the operator that does not prevent a start.

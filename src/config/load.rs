@@ -271,6 +271,14 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
     if grace >= duration {
         return invalid(Problem::LameDuckOrder { grace, duration });
     }
+    if let Some(name) = &options.no_auth_user {
+        let Credentials::Users(users) = &options.authorization.credentials else {
+            return invalid(Problem::NoAuthUserAlone(name.clone()));
+        };
+        if !users.iter().any(|user| user.login.name() == name) {
+            return invalid(Problem::NoAuthUserUnknown(name.clone()));
+        }
+    }
     options.trace |= options.trace_verbose || options.trace_headers;
     if options.max_payload > MAX_PAYLOAD_ADVISED {
         warnings.push(Warning::LargePayload);
@@ -283,7 +291,7 @@ mod tests {
     use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
     use std::time::Duration;
 
-    use super::super::options::{Io, KeyAt, User};
+    use super::super::options::{ConnectionTypes, Io, KeyAt, Login, User};
     use super::*;
     use crate::config::lang::ReadError;
 
@@ -379,6 +387,7 @@ mod tests {
                 },
                 timeout: Duration::from_millis(500),
             },
+            no_auth_user: None,
             not_supported: Vec::new(),
         };
         assert_eq!(options("-c c", file), expected);
@@ -423,13 +432,20 @@ mod tests {
         assert_eq!(error("--pass x", ""), "a password without a user would let everybody in");
     }
 
+    fn user(name: &str, password: Password) -> User {
+        User {
+            login: Login::Password { user: name.into(), password },
+            connection_types: ConnectionTypes::ALL,
+        }
+    }
+
     #[test]
     fn users_keep_their_order_and_their_kind_of_password() {
         let hash = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
         let file = format!("authorization {{ users: [ {{user: z, pass: {hash}}}, {{username: a}} ] }}");
         let expected = Credentials::Users(vec![
-            User { user: "z".into(), password: Password::Bcrypt(hash.into()) },
-            User { user: "a".into(), password: Password::Plain(String::new()) },
+            user("z", Password::Bcrypt(hash.into())),
+            user("a", Password::Plain(String::new())),
         ]);
         let credentials = options("-c c", &file).authorization.credentials;
         assert_eq!(credentials, expected);

@@ -64,12 +64,13 @@ mod reload;
 mod shape;
 
 pub use args::{Args, ArgsError, parse_args};
+pub use decode::is_public_user_key;
 pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};
 pub use duration::{DurationError, GoDuration, parse_duration_ns};
 pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
-    Authorization, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, MAX_PAYLOAD_ADVISED, Options,
-    PORT_DEFAULT, Password, Port, User, WORKERS_MAX,
+    Authorization, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Login,
+    MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, User, WORKERS_MAX,
 };
 pub use reload::{NotReloadable, RELOADS, compare};

@@ -90,6 +90,8 @@ pub struct Options {
 
     /// `authorization`; `--user`, `--pass`, `--auth`.
     pub authorization: Authorization,
+    /// `no_auth_user`. Who a client is that gives no credentials: the name or key of one of the users.
+    pub no_auth_user: Option<String>,
 
     /// What was asked for and is not there yet: one warning at start, see [`Options::not_supported_warning`].
     pub not_supported: Vec<KeyAt>,
@@ -144,6 +146,7 @@ impl Default for Options {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
             authorization: Authorization::default(),
+            no_auth_user: None,
             not_supported: Vec::new(),
         }
     }
@@ -244,17 +247,92 @@ pub enum Credentials {
     },
     /// One token for all clients.
     Token(Password),
-    /// A list, never empty, no name twice.
+    /// A list, never empty, no name and no key twice.
     Users(Vec<User>),
 }
 
 /// An entry of `authorization.users`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct User {
-    /// Its name.
-    pub user: String,
-    /// Empty where none was given.
-    pub password: Password,
+    /// Who it is and how it proves that.
+    pub login: Login,
+    /// `allowed_connection_types`, `connection_types`, `clients`. How it may be connected.
+    pub connection_types: ConnectionTypes,
+}
+
+/// How a user proves who it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Login {
+    /// By a password.
+    Password {
+        /// Its name, never empty.
+        user: String,
+        /// Empty where none was given.
+        password: Password,
+    },
+    /// `nkey`: by signing a challenge. A valid public key of a user.
+    Nkey(String),
+}
+
+impl Login {
+    /// The name or the public key.
+    pub fn name(&self) -> &str {
+        match self {
+            Login::Password { user, .. } => user,
+            Login::Nkey(key) => key,
+        }
+    }
+}
+
+/// A way to be connected. The names are the reference's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum ConnectionType {
+    Standard,
+    WebSocket,
+    LeafNode,
+    LeafNodeWs,
+    Mqtt,
+    MqttWs,
+}
+
+impl ConnectionType {
+    const NAMES: [(&str, ConnectionType); 6] = [
+        ("STANDARD", ConnectionType::Standard),
+        ("WEBSOCKET", ConnectionType::WebSocket),
+        ("LEAFNODE", ConnectionType::LeafNode),
+        ("LEAFNODE_WS", ConnectionType::LeafNodeWs),
+        ("MQTT", ConnectionType::Mqtt),
+        ("MQTT_WS", ConnectionType::MqttWs),
+    ];
+
+    /// By its name, in upper case.
+    pub(super) fn by_name(name: &str) -> Option<ConnectionType> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+}
+
+/// A set of [`ConnectionType`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionTypes(u8);
+
+impl ConnectionTypes {
+    /// All of them, which is what an empty list means too.
+    pub const ALL: ConnectionTypes = ConnectionTypes(u8::MAX);
+
+    /// Whether `kind` is one of them.
+    pub fn contains(self, kind: ConnectionType) -> bool {
+        self.0 & (1 << kind as u8) != 0
+    }
+}
+
+impl FromIterator<ConnectionType> for ConnectionTypes {
+    fn from_iter<I: IntoIterator<Item = ConnectionType>>(kinds: I) -> ConnectionTypes {
+        match kinds.into_iter().fold(0, |set, kind| set | (1 << kind as u8)) {
+            0 => ConnectionTypes::ALL,
+            set => ConnectionTypes(set),
+        }
+    }
 }
 
 /// A password or token as configured. Its `Debug` does not show it.

@@ -8,7 +8,7 @@
 use std::fmt::Display;
 
 use super::duration::GoDuration;
-use super::options::{Credentials, Options, Password, Port};
+use super::options::{Credentials, Login, Options, Password, Port, User};
 
 /// Why a reload does nothing: the first option, in the reference's order, that cannot change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +73,7 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     let (before, after) =
         (Parts::of(&old.authorization.credentials), Parts::of(&new.authorization.credentials));
     for (what, changed) in [
+        ("nkey users", before.keys != after.keys),
         ("users", before.users != after.users),
         ("username", before.user != after.user),
         ("password", before.password != after.password),
@@ -114,12 +115,22 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("MaxSubs", number(old.max_subscriptions), number(new.max_subscriptions))?;
     let tokens = |options: &Options| options.max_subscription_tokens.map_or(0, std::num::NonZeroU8::get);
     fixed("MaxSubTokens", tokens(old), tokens(new))?;
+    let name = text(&old.no_auth_user);
+    // It may go together with the user.
+    if new.no_auth_user.is_some() || has_user(new, name) {
+        fixed("NoAuthUser", name, text(&new.no_auth_user))?;
+    }
     fixed("MaxPending", old.max_pending, new.max_pending)?;
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
     let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
     fixed("LameDuckGracePeriod", grace(old), grace(new))?;
     fixed("Workers", number(old.workers), number(new.workers))?;
     fixed("Io", old.io, new.io)
+}
+
+fn has_user(options: &Options, name: &str) -> bool {
+    let Credentials::Users(users) = &options.authorization.credentials else { return false };
+    users.iter().any(|user| matches!(&user.login, Login::Password { user, .. } if user == name))
 }
 
 fn fixed<T: Display + PartialEq>(field: &'static str, old: T, new: T) -> Result<(), NotReloadable> {
@@ -165,7 +176,8 @@ struct Parts<'a> {
     user: Option<&'a str>,
     password: Option<&'a Password>,
     token: Option<&'a Password>,
-    users: &'a [super::options::User],
+    users: Vec<&'a User>,
+    keys: Vec<&'a User>,
 }
 
 impl<'a> Parts<'a> {
@@ -177,7 +189,11 @@ impl<'a> Parts<'a> {
                 Parts { user: Some(user), password: Some(password), ..none }
             }
             Credentials::Token(token) => Parts { token: Some(token), ..none },
-            Credentials::Users(users) => Parts { users, ..none },
+            Credentials::Users(users) => {
+                let (users, keys) =
+                    users.iter().partition(|user| matches!(user.login, Login::Password { .. }));
+                Parts { users, keys, ..none }
+            }
         }
     }
 }

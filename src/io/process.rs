@@ -6,6 +6,9 @@ use std::io;
 /// system at once. Left to itself the allocator raises this bound after the first such block.
 const MAPPED_MIN: libc::c_int = 128 * 1024;
 
+/// The priority of a thread whose work can wait, of -20 to 19.
+const LEAST_NICE: libc::c_int = 19;
+
 /// Raises the limit on open files to the hard limit. Returns the limit in force.
 ///
 /// # Errors
@@ -51,6 +54,14 @@ pub fn give_memory_back() {
 /// The processors that this process may use.
 pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Makes the scheduler prefer every other thread to this one.
+pub fn yield_to_other_threads() {
+    // SAFETY: a plain call; 0 names the calling thread. Where it fails the thread stays as it is.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_NICE);
+    }
 }
 
 /// Sends a signal to another process.

@@ -53,6 +53,5 @@ fn read(running: &ServerOptions) -> Result<(ServerOptions, Vec<String>), String>
         unreachable!("the same command line started the server");
     };
     let lines = config::compare(&running.configured, &configured).map_err(|error| error.to_string())?;
-    let new = ServerOptions::new(*configured, &warnings).map_err(|error| error.to_string())?;
-    Ok((new, lines))
+    Ok((ServerOptions::new(*configured, &warnings, running.nonce_key), lines))
 }

@@ -13,13 +13,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::log::{Log, LogSettings, LogTarget, Rotation};
+use super::password_checks::PasswordChecks;
 use super::reload;
 use super::shared::{Door, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, WorkerError, WorkerParts};
+use crate::auth::Directory;
+use crate::auth::nkey::NonceKey;
 use crate::base::handover;
-use crate::broker::settings::Credentials;
 use crate::broker::{Broker, Settings};
-use crate::config::{self, Io, Options, Password, Warning};
+use crate::config::{Io, Options, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
 use crate::io::socket_driver::Driver;
@@ -30,9 +32,14 @@ use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
 /// Payload limits above this are warned about, as in the reference.
 const PAYLOAD_WARNING_BYTES: usize = 8 * 1024 * 1024;
 
+/// The reference's words, which tools look for.
+const PLAIN_SECRETS_WARNING: &str = "Plaintext passwords detected, use nkeys or bcrypt";
+
 /// Everything that the server needs to know to start.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
+    /// What the challenges of connections are derived from.
+    pub nonce_key: NonceKey,
     /// Host to listen on.
     pub host: String,
     /// Port to listen on; 0 picks a free one.
@@ -71,14 +78,13 @@ pub struct LameDuck {
 }
 
 impl ServerOptions {
-    /// The part of the configuration that the server acts on.
-    ///
-    /// # Errors
-    ///
-    /// It asks for something that would be less secure if it were left out.
-    pub fn new(options: Options, warnings: &[Warning]) -> Result<ServerOptions, StartError> {
+    /// The part of the configuration that the server acts on. `nonce_key` stays the same as long as the server runs.
+    pub fn new(options: Options, warnings: &[Warning], nonce_key: NonceKey) -> ServerOptions {
+        let directory = Directory::new(&options, nonce_key);
+        let plain_secrets = directory.has_plain_secrets().then(|| PLAIN_SECRETS_WARNING.to_owned());
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Ok(ServerOptions {
+        ServerOptions {
+            nonce_key,
             host: options.host.clone(),
             port: options.port.to_bind(),
             client_advertise: options.client_advertise.clone(),
@@ -101,7 +107,7 @@ impl ServerOptions {
                 auth_timeout_ms: millis(options.authorization.timeout),
                 headers: !options.no_header_support,
                 no_fast_producer_stall: options.no_fast_producer_stall,
-                credentials: credentials(&options.authorization.credentials)?,
+                directory: Arc::new(directory),
                 trace: options.trace,
                 debug: options.debug,
                 trace_headers: options.trace_headers,
@@ -122,9 +128,10 @@ impl ServerOptions {
                 .iter()
                 .map(ToString::to_string)
                 .chain(options.not_supported_warning())
+                .chain(plain_secrets)
                 .collect(),
             configured: options,
-        })
+        }
     }
 }
 
@@ -138,24 +145,16 @@ fn log_target(options: &Options) -> LogTarget {
     }
 }
 
-fn credentials(configured: &config::Credentials) -> Result<Credentials, StartError> {
-    let plain = |password: &Password| match password {
-        Password::Plain(text) => Ok(text.clone()),
-        Password::Bcrypt(_) => Err(StartError::NotSupported("bcrypt passwords and tokens")),
-    };
-    Ok(match configured {
-        config::Credentials::None => Credentials::None,
-        config::Credentials::Token(token) => Credentials::Token(plain(token)?),
-        config::Credentials::UserPassword { user, password } => {
-            Credentials::Users(vec![(user.clone(), plain(password)?)])
-        }
-        config::Credentials::Users(users) => Credentials::Users(
-            users
-                .iter()
-                .map(|user| Ok((user.user.clone(), plain(&user.password)?)))
-                .collect::<Result<_, StartError>>()?,
-        ),
-    })
+/// What the challenges of this run are derived from.
+///
+/// # Errors
+///
+/// The system has no random numbers.
+pub fn new_nonce_key() -> Result<NonceKey, StartError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StartError::System("random numbers", io::Error::other(error)))?;
+    Ok(NonceKey(bytes))
 }
 
 /// Why the server did not start.
@@ -178,9 +177,6 @@ pub enum StartError {
     /// The log file.
     #[error("cannot open the log file {0:?}: {1}")]
     LogFile(PathBuf, io::Error),
-    /// Something that must not be left out silently.
-    #[error("not supported yet: {0}")]
-    NotSupported(&'static str),
     /// Anything else that the system refuses.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -189,7 +185,7 @@ pub enum StartError {
 impl StartError {
     /// Whether the log was open, so that the error stands there.
     pub fn is_logged(&self) -> bool {
-        !matches!(self, StartError::LogFile(..) | StartError::NotSupported(_))
+        !matches!(self, StartError::LogFile(..))
     }
 }
 
@@ -309,7 +305,7 @@ impl Advertised {
         let mut info = Info::new(self.server_id.clone(), self.server_name.clone(), host, port);
         info.xkey = self.xkey.clone();
         info.headers = options.settings.headers;
-        info.auth_required = options.settings.credentials.required();
+        info.auth_required = options.settings.directory.demands_credentials();
         info.max_payload = options.settings.payload_max as i64;
         info
     }
@@ -444,9 +440,13 @@ impl Workers {
             settings_version: AtomicU64::new(0),
             settings_taken: Notify::new(),
             stopping: AtomicBool::new(false),
+            password_checks: OnceLock::new(),
             memory_freed: Notify::new(),
             lame_duck: OnceLock::new(),
         });
+        let password_checks = PasswordChecks::start(&Arc::downgrade(&shared))
+            .map_err(|error| StartError::System("password thread", error))?;
+        let _ = shared.password_checks.set(password_checks);
         let interest = SharedInterest::default();
         let mut outboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         let mut inboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();

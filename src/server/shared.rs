@@ -9,8 +9,9 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::password_checks::PasswordChecks;
 use crate::base::handover::Sleeper;
-use crate::broker::Settings;
+use crate::broker::{Settings, Verdict};
 use crate::io::wake::Waker;
 use crate::subject::interest::{Generations, Interest, InterestAccess};
 use crate::wire::info::Info;
@@ -58,6 +59,17 @@ pub struct Accepted {
     pub refused: bool,
 }
 
+/// What became of a password that a worker wanted to have checked.
+#[derive(Debug)]
+pub struct CheckedPassword {
+    /// The connection's slot.
+    pub conn: u32,
+    /// Names the check.
+    pub serial: u32,
+    /// The answer.
+    pub verdict: Verdict,
+}
+
 /// How others reach one worker.
 #[derive(Debug)]
 pub struct Door {
@@ -69,6 +81,10 @@ pub struct Door {
     pub accepted: Mutex<Vec<Accepted>>,
     /// Whether `accepted` has something, readable without its lock.
     pub has_accepted: AtomicBool,
+    /// Passwords that have been checked for it.
+    pub verdicts: Mutex<Vec<CheckedPassword>>,
+    /// Whether `verdicts` has something, readable without its lock.
+    pub has_verdicts: AtomicBool,
     /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
     /// The version of the settings that it goes by.
@@ -92,9 +108,28 @@ impl Door {
             sleeper: Sleeper::default(),
             accepted: Mutex::new(Vec::new()),
             has_accepted: AtomicBool::new(false),
+            verdicts: Mutex::new(Vec::new()),
+            has_verdicts: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             settings_version: AtomicU64::new(0),
         }
+    }
+
+    /// Tells the worker about a password.
+    pub fn put_verdict(&self, verdict: CheckedPassword) {
+        self.verdicts.lock().push(verdict);
+        self.has_verdicts.store(true, Ordering::Release);
+        self.knock();
+    }
+
+    /// The passwords that have been checked since the last call.
+    pub fn take_verdicts(&self) -> Vec<CheckedPassword> {
+        if !self.has_verdicts.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut verdicts = self.verdicts.lock();
+        self.has_verdicts.store(false, Ordering::Release);
+        std::mem::take(&mut *verdicts)
     }
 
     /// Wakes the worker if it sleeps.
@@ -124,6 +159,8 @@ pub struct Shared {
     pub settings_taken: Notify,
     /// Set when the server is to stop.
     pub stopping: AtomicBool,
+    /// Where passwords are held against hashes.
+    pub password_checks: OnceLock<PasswordChecks>,
     /// Told when a lot of memory was freed at once.
     pub memory_freed: Notify,
     /// Set when the server is in lame duck mode: when connections are closed, from and until.

@@ -26,10 +26,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::log::{Log, LogPace};
-use super::shared::{Accepted, Shared, SharedInterest};
+use super::shared::{Accepted, CheckedPassword, Shared, SharedInterest};
 use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
-use crate::broker::{Batch, Broker, CloseReason, Input};
+use crate::broker::session::Session;
+use crate::broker::{Batch, Broker, CloseReason, Input, Verdict};
 use crate::io::listener::Listener;
 use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver};
 use crate::io::socket_poll::SocketPoll;
@@ -267,6 +268,7 @@ impl<D: SocketDriver> Worker<D> {
         let mut busy = !self.completions.is_empty();
         self.handle_completions();
         busy |= self.take_accepted();
+        busy |= self.take_verdicts();
         self.held_by_log = self.parts.log.holds_back(&mut self.log_pace, self.now_ms);
         if !self.held_by_log {
             busy |= self.take_batches();
@@ -277,6 +279,7 @@ impl<D: SocketDriver> Worker<D> {
         self.end_connections();
         self.check_sends();
         self.check_settings();
+        self.submit_password_checks();
         self.check_stopping();
         self.check_lame_duck();
         self.resume_accepting();
@@ -366,6 +369,31 @@ impl<D: SocketDriver> Worker<D> {
             }
         }
         true
+    }
+
+    /// Goes on with connections whose passwords have been checked. What they sent meanwhile comes before anything that
+    /// is to be handled.
+    fn take_verdicts(&mut self) -> bool {
+        let verdicts = self.parts.shared.doors[self.parts.worker].take_verdicts();
+        for CheckedPassword { conn, serial, verdict } in &verdicts {
+            if let Some(input) = self.parts.broker.handle_verdict(*conn, *serial, *verdict) {
+                self.kept_bytes += input.len();
+                self.reads.push_front(Read { conn: *conn, bytes: ReadBytes::Kept(input), taken: 0 });
+            }
+        }
+        !verdicts.is_empty()
+    }
+
+    /// Has the passwords checked that the turn's logins came with.
+    fn submit_password_checks(&mut self) {
+        while let Some(check) = self.parts.broker.poll_password_check() {
+            let (conn, serial) = (check.conn, check.serial);
+            let patience = Duration::from_millis(self.parts.broker.settings().auth_timeout_ms);
+            let checks = self.parts.shared.password_checks.get().expect("set before there are workers");
+            if !checks.submit(self.parts.worker, check, patience) {
+                self.parts.broker.handle_verdict(conn, serial, Verdict::TooLate);
+            }
+        }
     }
 
     /// Takes batches, as many as the turn has room for, at least one from each worker that has some.
@@ -489,7 +517,8 @@ impl<D: SocketDriver> Worker<D> {
         let mut at = 0;
         while at < self.ended.len() {
             let (conn, reason) = self.ended[at];
-            if self.has_reads_of(conn) {
+            let is_checking = self.parts.broker.session(conn).is_some_and(Session::is_checking);
+            if is_checking || self.has_reads_of(conn) {
                 at += 1;
             } else {
                 self.ended.swap_remove(at);
@@ -729,6 +758,7 @@ impl<D: SocketDriver> Worker<D> {
         let inboxes_empty = !self.parts.inboxes.iter().flatten().any(Receiver::has_batch);
         (inboxes_empty || self.held_by_log)
             && !door.has_accepted.load(Ordering::Acquire)
+            && !door.has_verdicts.load(Ordering::Acquire)
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
             && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())

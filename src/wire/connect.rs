@@ -30,6 +30,12 @@ pub struct Connect {
     pub user: String,
     /// Password credential.
     pub pass: String,
+    /// Public key of a user.
+    pub nkey: String,
+    /// Signature of the nonce by that key.
+    pub sig: String,
+    /// Token of a user in operator mode.
+    pub jwt: String,
     /// The client's name.
     pub name: String,
     /// The client library's language.
@@ -55,6 +61,9 @@ impl Default for Connect {
             auth_token: String::new(),
             user: String::new(),
             pass: String::new(),
+            nkey: String::new(),
+            sig: String::new(),
+            jwt: String::new(),
             name: String::new(),
             lang: String::new(),
             version: String::new(),
@@ -108,6 +117,9 @@ impl<'de> Visitor<'de> for MergeVisitor<'_> {
                 "auth_token" => map.next_value_seed(Field(&mut connect.auth_token))?,
                 "user" => map.next_value_seed(Field(&mut connect.user))?,
                 "pass" => map.next_value_seed(Field(&mut connect.pass))?,
+                "nkey" => map.next_value_seed(Field(&mut connect.nkey))?,
+                "sig" => map.next_value_seed(Field(&mut connect.sig))?,
+                "jwt" => map.next_value_seed(Field(&mut connect.jwt))?,
                 "name" => map.next_value_seed(Field(&mut connect.name))?,
                 "lang" => map.next_value_seed(Field(&mut connect.lang))?,
                 "version" => map.next_value_seed(Field(&mut connect.version))?,

@@ -40,6 +40,9 @@ pub struct Info {
     /// The connection's remote address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_ip: String,
+    /// What a client that proves itself by a key is to sign.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub nonce: String,
     /// The server is about to stop.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
@@ -71,6 +74,7 @@ impl Info {
             max_payload: 0,
             client_id: 0,
             client_ip: String::new(),
+            nonce: String::new(),
             ldm: false,
             connect_info: false,
             remote_account: String::new(),

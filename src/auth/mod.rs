@@ -1,0 +1,19 @@
+//! Who a client is and what it may do: decisions only.
+//!
+//! A client shows [`Credentials`]; the [`Directory`], compiled from the configuration, decides. Nothing here knows of
+//! sockets, time or threads. One comparison is too slow for a worker: that with a bcrypt hash. It comes out as a
+//! [`HashCheck`], for a thread that may take its time.
+//!
+//! * [`credentials`]: everything that a client can show, as one value.
+//! * [`secret`]: passwords and tokens, compared without telling by the time it takes where they differ.
+//! * [`nkey`]: the challenge of a connection, and signatures of it.
+//! * [`directory`]: the users, and the decision.
+
+pub mod credentials;
+pub mod directory;
+pub mod nkey;
+pub mod secret;
+
+pub use credentials::Credentials;
+pub use directory::{Decision, Directory, User};
+pub use secret::HashCheck;
