@@ -12,9 +12,7 @@
 
 #![allow(missing_docs)]
 
-use std::cell::RefCell;
 use std::hint::black_box;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +21,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use ringmain::broker::batch::To;
 use ringmain::broker::{Batch, Broker, Input, Settings};
 use ringmain::subject::fanout::TargetList;
-use ringmain::subject::interest::{Generations, Interest, InterestAccess, Matches};
+use ringmain::subject::interest::{InterestAccess, LocalInterest, Matches};
 use ringmain::wire::command::SHARED_PAYLOAD_MIN;
 use ringmain::wire::info::Info;
 use ringmain::wire::{Payload, Publish, Widths};
@@ -33,50 +31,22 @@ const READ_LEN: usize = 64 * 1024;
 /// Slices of one send.
 const SLICES_MAX: usize = 64;
 
-/// The index without a lock: its cost is `benches/fanout.rs`'s question.
-#[derive(Clone)]
-struct Local {
-    interest: Rc<RefCell<Interest>>,
-    generations: Arc<Generations>,
-}
-
-impl Local {
-    fn new() -> Local {
-        let interest = Interest::default();
-        Local { generations: interest.generations().clone(), interest: Rc::new(RefCell::new(interest)) }
-    }
-}
-
-impl InterestAccess for Local {
-    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
-        look(&self.interest.borrow())
-    }
-
-    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
-        change(&mut self.interest.borrow_mut())
-    }
-
-    fn generations(&self) -> &Generations {
-        &self.generations
-    }
-}
-
-fn broker(workers: usize, index: &Local) -> Broker<Local> {
+fn broker(workers: usize, index: &LocalInterest) -> Broker<LocalInterest> {
     let info = Info::new("ID".into(), "bench".into(), "0.0.0.0".into(), 4222);
     Broker::new(0, workers, Arc::new(Settings::default()), info, vec![index.clone()], 1)
 }
 
 const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
 
-fn open(broker: &mut Broker<Local>, cid: u64) -> u32 {
+fn open(broker: &mut Broker<LocalInterest>, cid: u64) -> u32 {
     let conn = broker.open(cid, "127.0.0.1:1".parse().expect("an address"));
     assert_eq!(broker.handle_bytes(conn, CONNECT), Input::Taken);
     conn
 }
 
 /// A broker whose subject has so many subscribers, and the publisher's slot.
-fn with_subscribers(count: usize) -> (Broker<Local>, Local, u32) {
-    let index = Local::new();
+fn with_subscribers(count: usize) -> (Broker<LocalInterest>, LocalInterest, u32) {
+    let index = LocalInterest::default();
     let mut broker = broker(2, &index);
     let publisher = open(&mut broker, 0);
     for cid in 0..count {
@@ -88,7 +58,7 @@ fn with_subscribers(count: usize) -> (Broker<Local>, Local, u32) {
 }
 
 /// Takes everything that waits, as sends would.
-fn take_output(broker: &mut Broker<Local>) -> usize {
+fn take_output(broker: &mut Broker<LocalInterest>) -> usize {
     let mut taken = 0;
     while let Some(conn) = broker.poll_dirty() {
         while broker.pending_bytes(conn) > 0 {
@@ -102,7 +72,7 @@ fn take_output(broker: &mut Broker<Local>) -> usize {
 }
 
 /// One turn with these bytes of `publisher`; a receiver's output may make it several.
-fn turn(broker: &mut Broker<Local>, publisher: u32, mut bytes: &[u8]) -> usize {
+fn turn(broker: &mut Broker<LocalInterest>, publisher: u32, mut bytes: &[u8]) -> usize {
     let mut taken = 0;
     loop {
         broker.begin_turn(1);

@@ -8,9 +8,7 @@
 
 #![allow(missing_docs)]
 
-use std::cell::RefCell;
 use std::hint::black_box;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,52 +17,25 @@ use ringmain::base::handover::queue;
 use ringmain::broker::batch::To;
 use ringmain::broker::{Batch, Broker, Input, Settings};
 use ringmain::subject::fanout::TargetList;
-use ringmain::subject::interest::{Generations, Interest, InterestAccess, Target};
+use ringmain::subject::interest::{LocalInterest, Target};
 use ringmain::wire::info::Info;
 use ringmain::wire::{Payload, Publish, Widths};
 
 const READ_LEN: usize = 64 * 1024;
 
-#[derive(Clone)]
-struct Local {
-    interest: Rc<RefCell<Interest>>,
-    generations: Arc<Generations>,
-}
-
-impl Local {
-    fn new() -> Local {
-        let interest = Interest::default();
-        Local { generations: interest.generations().clone(), interest: Rc::new(RefCell::new(interest)) }
-    }
-}
-
-impl InterestAccess for Local {
-    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
-        look(&self.interest.borrow())
-    }
-
-    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
-        change(&mut self.interest.borrow_mut())
-    }
-
-    fn generations(&self) -> &Generations {
-        &self.generations
-    }
-}
-
-fn broker(worker: u16, index: &Local) -> Broker<Local> {
+fn broker(worker: u16, index: &LocalInterest) -> Broker<LocalInterest> {
     let info = Info::new("ID".into(), "bench".into(), "0.0.0.0".into(), 4222);
     Broker::new(worker, 2, Arc::new(Settings::default()), info, vec![index.clone()], 1)
 }
 
-fn open(broker: &mut Broker<Local>, cid: u64) -> u32 {
+fn open(broker: &mut Broker<LocalInterest>, cid: u64) -> u32 {
     let conn = broker.open(cid, "127.0.0.1:1".parse().expect("an address"));
     let connect = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
     assert_eq!(broker.handle_bytes(conn, connect), Input::Taken);
     conn
 }
 
-fn take_output(broker: &mut Broker<Local>) -> usize {
+fn take_output(broker: &mut Broker<LocalInterest>) -> usize {
     let mut taken = 0;
     while let Some(conn) = broker.poll_dirty() {
         while broker.pending_bytes(conn) > 0 {
@@ -84,7 +55,7 @@ fn brokers(criterion: &mut Criterion) {
         .measurement_time(Duration::from_millis(1500))
         .sample_size(20);
     for (size, name) in [(16, "16 B"), (128, "128 B")] {
-        let index = Local::new();
+        let index = LocalInterest::default();
         let (mut one, mut other) = (broker(0, &index), broker(1, &index));
         let publisher = open(&mut one, 1);
         let subscriber = open(&mut other, 2);

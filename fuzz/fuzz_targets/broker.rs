@@ -6,7 +6,7 @@
 //! workers. Not what is delivered to whom: `interest` and the tests do that.
 //!
 //! An input is a script that a person can write. The first byte chooses the settings, see `settings`; then come steps
-//! of a letter, a client's digit (its worker is the digit modulo two) and what the letter needs:
+//! of a letter, a client's digit (it begins at the worker of the digit modulo two) and what the letter needs:
 //!
 //! | step | meaning |
 //! | --- | --- |
@@ -18,12 +18,11 @@
 //! | `m` client | its worker enters lame duck mode |
 //! | `n` client | if it is not connected, it is refused |
 //! | `o` client byte text `0xff` | as `h`, so many times over |
+//! | `p` client | it moves to the other worker as soon as it can |
 
 #![no_main]
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +30,7 @@ use ringmain::auth::Directory;
 use ringmain::auth::nkey::NonceKey;
 use ringmain::broker::{Batch, Broker, CloseReason, Input, Settings, Verdict};
 use ringmain::config::{ConnectionTypes, Credentials, Login, Options, Password, User};
-use ringmain::subject::interest::{Generations, Interest, InterestAccess};
+use ringmain::subject::interest::{InterestAccess, LocalInterest};
 use ringmain::wire::info::Info;
 
 /// Somebody's public key.
@@ -56,7 +55,9 @@ fuzz_target!(|script: &[u8]| {
     let mut world = World::new(settings(choice));
     while let Some(step) = script.byte() {
         let client = usize::from(script.byte().unwrap_or(0)) % CLIENTS;
-        match step % 8 {
+        match step {
+            b'p' => world.want_move(client),
+            _ => match step % 8 {
             0 => world.input(client, &script.text()),
             1 => {
                 let digit = usize::from(script.byte().unwrap_or(0));
@@ -80,6 +81,7 @@ fuzz_target!(|script: &[u8]| {
                 let text = script.text();
                 world.input(client, &text.repeat(times.min(UNREAD_MAX / text.len().max(1))));
             }
+            },
         }
         world.check();
     }
@@ -151,30 +153,9 @@ impl Script<'_> {
     }
 }
 
-/// The index without a lock.
-#[derive(Clone)]
-struct Index {
-    interest: Rc<RefCell<Interest>>,
-    generations: Arc<Generations>,
-}
-
-impl InterestAccess for Index {
-    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
-        look(&self.interest.borrow())
-    }
-
-    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
-        change(&mut self.interest.borrow_mut())
-    }
-
-    fn generations(&self) -> &Generations {
-        &self.generations
-    }
-}
-
 struct World {
     settings: Arc<Settings>,
-    index: Index,
+    index: LocalInterest,
     workers: Vec<Worker>,
     clients: [Option<Client>; CLIENTS],
     now_ms: u64,
@@ -182,7 +163,7 @@ struct World {
 }
 
 struct Worker {
-    broker: Broker<Index>,
+    broker: Broker<LocalInterest>,
     /// Batches from the other worker.
     inbox: VecDeque<Batch>,
     /// Passwords to be checked: slot and serial.
@@ -190,7 +171,15 @@ struct Worker {
 }
 
 struct Client {
+    cid: u64,
+    /// The worker that it belongs to.
+    at: usize,
+    /// Its slot there; meaningless while it moves.
     conn: u32,
+    /// It is to move to the other worker.
+    wants_move: bool,
+    /// It is between workers, or has not settled yet.
+    moving: bool,
     unread: Vec<u8>,
     /// What the kernel holds: where each slice lies, and what was in it.
     sending: Vec<(*const u8, Vec<u8>)>,
@@ -203,9 +192,7 @@ struct Client {
 impl World {
     fn new(settings: Settings) -> World {
         let settings = Arc::new(settings);
-        let interest = Interest::default();
-        let index =
-            Index { generations: interest.generations().clone(), interest: Rc::new(RefCell::new(interest)) };
+        let index = LocalInterest::default();
         let worker = |worker: usize| {
             let info = Info::new("ID".into(), "fuzz".into(), "0.0.0.0".into(), 4222);
             let accounts = vec![index.clone()];
@@ -218,10 +205,20 @@ impl World {
 
     fn open(&mut self, client: usize) -> u32 {
         let addr = "127.0.0.1:1".parse().expect("an address");
-        let conn = self.workers[client % WORKERS].broker.open(self.next_cid, addr);
+        let (cid, at) = (self.next_cid, client % WORKERS);
+        let conn = self.workers[at].broker.open(cid, addr);
         self.next_cid += 1;
-        self.clients[client] =
-            Some(Client { conn, unread: Vec::new(), sending: Vec::new(), got: Vec::new(), closing: None });
+        self.clients[client] = Some(Client {
+            cid,
+            at,
+            conn,
+            wants_move: false,
+            moving: false,
+            unread: Vec::new(),
+            sending: Vec::new(),
+            got: Vec::new(),
+            closing: None,
+        });
         conn
     }
 
@@ -256,10 +253,19 @@ impl World {
                 worker.broker.handle_batch(1 - at as u16, &batch);
             }
         }
+        while let Some((conn, cid)) = worker.broker.poll_arrived() {
+            let client = self.clients.iter_mut().flatten().find(|client| client.cid == cid).expect("it moves");
+            (client.at, client.conn) = (at, conn);
+        }
+        while let Some(conn) = worker.broker.poll_settled() {
+            let mut clients = self.clients.iter_mut().flatten();
+            let client = clients.find(|client| client.at == at && client.conn == conn).expect("it moved");
+            assert!(std::mem::replace(&mut client.moving, false));
+        }
         let room = self.workers[1 - at].inbox.len() < BATCHES_MAX;
         let broker = &mut self.workers[at].broker;
-        for client in self.clients.iter_mut().skip(at).step_by(WORKERS).flatten() {
-            if !room || client.unread.is_empty() || broker.is_held(client.conn) {
+        for client in self.clients.iter_mut().flatten().filter(|client| client.at == at) {
+            if client.moving || !room || client.unread.is_empty() || broker.is_held(client.conn) {
                 continue;
             }
             moved = true;
@@ -282,11 +288,14 @@ impl World {
             moved = true;
             self.workers[1 - at].inbox.push_back(batch);
         }
+        moved |= self.depart(at);
         moved |= self.close_connections(at);
         let broker = &mut self.workers[at].broker;
         while let Some(conn) = broker.poll_dirty() {
-            let client = self.clients.iter_mut().skip(at).step_by(WORKERS).flatten();
-            let client = client.into_iter().find(|client| client.conn == conn).expect("dirty and connected");
+            let mut clients = self.clients.iter_mut().flatten();
+            let client = clients.find(|client| client.at == at && client.conn == conn);
+            let client = client.expect("dirty and connected");
+            assert!(!client.moving);
             if client.sending.is_empty() {
                 client.start_send(broker);
             }
@@ -295,17 +304,52 @@ impl World {
         moved
     }
 
+    fn want_move(&mut self, client: usize) {
+        if let Some(client) = &mut self.clients[client] {
+            client.wants_move = true;
+        }
+    }
+
+    /// Sends away the clients that are to move and can.
+    fn depart(&mut self, at: usize) -> bool {
+        let mut any = false;
+        for client in self.clients.iter_mut().flatten() {
+            let broker = &mut self.workers[at].broker;
+            if client.at == at
+                && client.wants_move
+                && !client.moving
+                && client.sending.is_empty()
+                && self.workers[1 - at].inbox.len() < BATCHES_MAX
+                && broker.may_depart(client.conn)
+            {
+                (client.wants_move, client.moving, any) = (false, true, true);
+                broker.depart(client.conn, 1 - at as u16);
+                // Nobody's slot until it has arrived.
+                client.conn = u32::MAX;
+                let inbox = &mut self.workers[1 - at].inbox;
+                while let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) {
+                    inbox.push_back(batch);
+                }
+            }
+        }
+        any
+    }
+
     fn close_connections(&mut self, at: usize) -> bool {
         let mut moved = false;
         let broker = &mut self.workers[at].broker;
         while let Some((conn, reason)) = broker.poll_closing() {
             moved = true;
-            let mut clients = self.clients.iter_mut().skip(at).step_by(WORKERS).flatten();
-            let client = clients.find(|client| client.conn == conn).expect("closing and connected");
+            let mut clients = self.clients.iter_mut().flatten();
+            let client = clients.find(|client| client.at == at && client.conn == conn);
+            let client = client.expect("closing and connected");
             assert_eq!(client.closing.replace(reason.flushes()), None, "closed twice");
         }
-        for slot in self.clients.iter_mut().skip(at).step_by(WORKERS) {
+        for slot in &mut self.clients {
             let Some(client) = slot else { continue };
+            if client.at != at {
+                continue;
+            }
             let Some(flushes) = client.closing else { continue };
             if flushes && broker.pending_bytes(client.conn) > 0 {
                 continue;
@@ -324,14 +368,17 @@ impl World {
     }
 
     fn complete_send(&mut self, client: usize, len: usize) -> bool {
-        let broker = &mut self.workers[client % WORKERS].broker;
         let Some(client) = &mut self.clients[client] else { return false };
+        let broker = &mut self.workers[client.at].broker;
         client.complete_send(broker, len, &self.settings)
     }
 
     fn end(&mut self, client: usize, how: u8) {
-        let broker = &mut self.workers[client % WORKERS].broker;
         let Some(client) = &mut self.clients[client] else { return };
+        if client.conn == u32::MAX {
+            return;
+        }
+        let broker = &mut self.workers[client.at].broker;
         match how % 3 {
             0 => {
                 // What arrived before the end is handled first, held or not.
@@ -370,26 +417,32 @@ impl World {
     fn check(&self) {
         let settings = &self.settings;
         let message_max = settings.payload_max + 16 * settings.control_line_max + 1024;
-        for (at, client) in self.clients.iter().enumerate() {
-            let Some(client) = client else { continue };
-            let pending = self.workers[at % WORKERS].broker.pending_bytes(client.conn);
+        for client in self.clients.iter().flatten().filter(|client| client.conn != u32::MAX) {
+            let pending = self.workers[client.at].broker.pending_bytes(client.conn);
             assert!(pending <= settings.pending_max + message_max, "{pending} bytes wait");
         }
         let subscriptions: u64 = self.workers.iter().map(|worker| worker.broker.stats().subscriptions).sum();
-        assert_eq!(self.index.interest.borrow().len() as u64, subscriptions);
+        // Those of a connection between two workers are in no broker.
+        let in_index = self.index.read(|interest| interest.len()) as u64;
+        assert!(subscriptions <= in_index);
+        if self.clients.iter().flatten().all(|client| client.conn != u32::MAX) {
+            assert_eq!(subscriptions, in_index);
+        }
     }
 
     fn close_all(&mut self) {
+        self.settle(true);
         for client in self.clients.iter_mut().flatten() {
             client.unread.clear();
         }
-        for (at, client) in self.clients.iter().enumerate() {
+        for client in &self.clients {
             if let Some(client) = client {
-                self.workers[at % WORKERS].broker.close(client.conn, CloseReason::ServerShutdown);
+                assert!(client.conn != u32::MAX, "it never arrived");
+                self.workers[client.at].broker.close(client.conn, CloseReason::ServerShutdown);
             }
         }
         self.settle(true);
-        assert!(self.index.interest.borrow().is_empty());
+        assert!(self.index.read(|interest| interest.is_empty()));
         for (at, worker) in self.workers.iter().enumerate() {
             assert_eq!((worker.broker.connection_count(), worker.inbox.len()), (0, 0));
             assert_eq!(worker.broker.stats().subscriptions, 0);
@@ -399,7 +452,7 @@ impl World {
 }
 
 impl Client {
-    fn start_send(&mut self, broker: &mut Broker<Index>) {
+    fn start_send(&mut self, broker: &mut Broker<LocalInterest>) {
         if self.closing == Some(false) || broker.pending_bytes(self.conn) == 0 {
             return;
         }
@@ -407,7 +460,7 @@ impl Client {
         self.sending = broker.unsent(self.conn, 16).map(|slice| (slice.as_ptr(), slice.to_vec())).collect();
     }
 
-    fn complete_send(&mut self, broker: &mut Broker<Index>, len: usize, settings: &Settings) -> bool {
+    fn complete_send(&mut self, broker: &mut Broker<LocalInterest>, len: usize, settings: &Settings) -> bool {
         if self.sending.is_empty() {
             return false;
         }

@@ -7,14 +7,11 @@
 
 #![no_main]
 
-use std::cell::RefCell;
-use std::sync::Arc;
-
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringmain::subject::Pattern;
 use ringmain::subject::fanout::{FanOut, FanOutCache, Memo};
-use ringmain::subject::interest::{Generations, Interest, InterestAccess, Target};
+use ringmain::subject::interest::{InterestAccess, LocalInterest, Target};
 use ringmain::subject::name::subject_matches_pattern;
 
 const WORKERS: u16 = 3;
@@ -82,26 +79,6 @@ fn spell(pieces: &[Piece]) -> Vec<u8> {
     name
 }
 
-/// The index without a lock.
-struct Local {
-    interest: RefCell<Interest>,
-    generations: Arc<Generations>,
-}
-
-impl InterestAccess for Local {
-    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
-        look(&self.interest.borrow())
-    }
-
-    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
-        change(&mut self.interest.borrow_mut())
-    }
-
-    fn generations(&self) -> &Generations {
-        &self.generations
-    }
-}
-
 struct Subscription {
     pattern: Vec<u8>,
     queue: Option<&'static [u8]>,
@@ -109,8 +86,7 @@ struct Subscription {
 }
 
 fuzz_target!(|steps: Vec<Step>| {
-    let interest = Interest::default();
-    let index = Local { generations: interest.generations().clone(), interest: RefCell::new(interest) };
+    let index = LocalInterest::default();
     let mut caches: Vec<FanOutCache> = (0..WORKERS).map(|worker| FanOutCache::new(worker, 7)).collect();
     let mut memos = [[Memo::default(); MEMOS]; WORKERS as usize];
     let mut live: Vec<Subscription> = Vec::new();
@@ -156,15 +132,15 @@ fuzz_target!(|steps: Vec<Step>| {
                 }
             }
         }
-        assert_eq!(index.interest.borrow().len(), live.len());
+        assert_eq!(index.read(|interest| interest.len()), live.len());
     }
     while let Some(gone) = live.pop() {
         unsubscribe(&index, &gone);
     }
-    assert!(index.interest.borrow().is_empty());
+    assert!(index.read(|interest| interest.is_empty()));
 });
 
-fn unsubscribe(index: &Local, gone: &Subscription) {
+fn unsubscribe(index: &LocalInterest, gone: &Subscription) {
     let pattern = Pattern::parse(&gone.pattern).expect("it was subscribed");
     assert!(index.write(|interest| interest.unsubscribe(pattern, gone.queue, gone.target)));
     assert!(!index.write(|interest| interest.unsubscribe(pattern, gone.queue, gone.target)));

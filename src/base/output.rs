@@ -133,6 +133,17 @@ impl Output {
         self.segments.push_back(Segment::Shared(bytes));
     }
 
+    /// Puts everything that `later` holds behind what is here.
+    ///
+    /// # Panics
+    ///
+    /// If a part of `later` has been sent.
+    pub fn join(&mut self, later: Output) {
+        assert!(later.sent == 0);
+        self.pending += later.pending;
+        self.segments.extend(later.segments);
+    }
+
     /// The unsent bytes in order, as slices to be sent together, at most `max`. They stay valid and in place until
     /// [`Output::sent`] reports them, whatever is appended meanwhile.
     pub fn slices(&self, max: usize) -> impl Iterator<Item = &[u8]> {

@@ -4,8 +4,11 @@
 //! A record refers to its batch's buffers by position, so a message costs one copy of its small parts, no allocation,
 //! and none of it is touched again until the receiving worker walks the records in order.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
+use super::relocation::{MoveId, MoveStep, Parcel};
 use crate::base::prefetch::prefetch;
 use crate::subject::fanout::TargetList;
 use crate::subject::interest::Target;
@@ -28,6 +31,8 @@ pub struct Batch {
     shared_bytes: usize,
     /// Targets in `lists`.
     listed: usize,
+    /// Connections that move.
+    parcels: Vec<RefCell<Option<Box<Parcel>>>>,
 }
 
 #[derive(Debug)]
@@ -35,6 +40,8 @@ enum Record {
     Message(MessageRecord),
     Congestion { conn: u32, congested: bool },
     Undelivered { conn: u32, cid: u64, subject_end: u32, reply_end: u32, account: u16 },
+    Parcel { at: u32 },
+    Move(MoveStep, MoveId),
 }
 
 #[derive(Debug)]
@@ -50,6 +57,8 @@ struct MessageRecord {
     targets: TargetsAt,
     /// The content is in `shared`.
     is_shared: bool,
+    /// The one target is at another worker, from which it has moved to the receiver.
+    forwarded: bool,
     account: u16,
     /// The publisher, who wants to know if nobody is there: slot and cid.
     requester: Option<(u32, u64)>,
@@ -70,6 +79,10 @@ pub enum To<'a> {
     One(Target),
     /// This member of a queue group; if it is gone, another one.
     Member(&'a [u8], Target),
+    /// A plain target that has moved from the sender to the receiver, named as the sender knew it.
+    Moved(Target),
+    /// A member of a queue group that has moved so.
+    MovedMember(&'a [u8], Target),
 }
 
 /// A message from another worker.
@@ -91,6 +104,8 @@ pub struct Message<'a> {
     pub targets: &'a [Target],
     /// The queue group whose member the one target is.
     pub queue: Option<&'a [u8]>,
+    /// The one target is named by its place at the sender, from where it has moved to the receiver.
+    pub forwarded: bool,
     /// The publisher, if it wants to know that nobody was there: slot and cid.
     pub requester: Option<(u32, u64)>,
 }
@@ -147,6 +162,10 @@ pub enum Entry<'a> {
         /// Its reply subject.
         reply: &'a [u8],
     },
+    /// A connection that moves to the receiver.
+    Parcel(Box<Parcel>),
+    /// What the workers tell each other of a move.
+    Move(MoveStep, MoveId),
 }
 
 impl Batch {
@@ -172,6 +191,7 @@ impl Batch {
         self.records.clear();
         self.shared.clear();
         self.lists.clear();
+        self.parcels.clear();
         self.shared_bytes = 0;
         self.listed = 0;
         self.records.shrink_to(4 * BATCH_BYTES_MAX / size_of::<Record>());
@@ -198,6 +218,7 @@ impl Batch {
                 widths: publish.widths,
                 targets: &[],
                 queue: None,
+                forwarded: false,
                 requester,
             },
             to,
@@ -217,7 +238,7 @@ impl Batch {
                 self.targets.extend_from_slice(targets);
                 TargetsAt::End(self.targets.len() as u32)
             }
-            To::One(target) | To::Member(_, target) => {
+            To::One(target) | To::Member(_, target) | To::Moved(target) | To::MovedMember(_, target) => {
                 self.targets.push(target);
                 TargetsAt::End(self.targets.len() as u32)
             }
@@ -226,7 +247,7 @@ impl Batch {
         let subject_end = self.bytes.len() as u32;
         self.bytes.extend_from_slice(message.reply.unwrap_or_default());
         let reply_end = self.bytes.len() as u32;
-        if let To::Member(name, _) = to {
+        if let To::Member(name, _) | To::MovedMember(name, _) = to {
             self.bytes.extend_from_slice(name);
         }
         let queue_end = self.bytes.len() as u32;
@@ -250,6 +271,7 @@ impl Batch {
             widths: message.widths,
             targets,
             is_shared,
+            forwarded: matches!(to, To::Moved(_) | To::MovedMember(..)),
             account: message.account,
             requester: message.requester,
         }));
@@ -269,7 +291,23 @@ impl Batch {
         self.records.push(Record::Undelivered { conn, cid, subject_end, reply_end, account });
     }
 
-    /// Walks the entries in the order in which they were added.
+    /// Adds a connection that moves to the receiver.
+    pub fn push_parcel(&mut self, parcel: Box<Parcel>) {
+        self.records.push(Record::Parcel { at: self.parcels.len() as u32 });
+        self.parcels.push(RefCell::new(Some(parcel)));
+    }
+
+    /// Tells the receiver something of a move.
+    pub fn push_move(&mut self, step: MoveStep, id: MoveId) {
+        self.records.push(Record::Move(step, id));
+    }
+
+    /// Entries that are messages or notes, for statistics.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Walks the entries in the order in which they were added. Parcels are taken out.
     pub fn for_each<'a>(&'a self, mut each: impl FnMut(Entry<'a>)) {
         let mut at = 0usize;
         let mut target_at = 0usize;
@@ -286,6 +324,12 @@ impl Batch {
                     at = *reply_end as usize;
                     each(Entry::Undelivered { conn: *conn, cid: *cid, account: *account, subject, reply });
                 }
+                Record::Parcel { at } => {
+                    if let Some(parcel) = self.parcels[*at as usize].borrow_mut().take() {
+                        each(Entry::Parcel(parcel));
+                    }
+                }
+                Record::Move(step, id) => each(Entry::Move(*step, *id)),
                 Record::Message(record) => {
                     let subject = &self.bytes[at..record.subject_end as usize];
                     let reply = &self.bytes[record.subject_end as usize..record.reply_end as usize];
@@ -318,6 +362,7 @@ impl Batch {
                         widths: record.widths,
                         targets,
                         queue: (!queue.is_empty()).then_some(queue),
+                        forwarded: record.forwarded,
                         requester: record.requester,
                     }));
                 }
@@ -359,20 +404,27 @@ mod tests {
         batch.push_message(0, &large, To::Plain(&long), None);
         batch.push_undelivered(1, 2, 0, b"s", b"t");
         batch.push_message(0, &small, To::Member(b"q", target(2)), None);
+        let id = MoveId { to: 1, conn: 2, cid: 9 };
+        batch.push_move(MoveStep::Fence, id);
+        batch.push_message(0, &small, To::MovedMember(b"q", target(2)), None);
+        batch.push_move(MoveStep::Echo, id);
         let mut seen = Vec::new();
         batch.for_each(|entry| {
             seen.push(match entry {
                 Entry::Message(message) => format!(
-                    "{:?} {:?} {:?} {:?} {} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {} {:?} {:?}{}",
                     std::str::from_utf8(message.subject).unwrap(),
                     message.reply.map(<[u8]>::len),
                     message.header_len,
                     message.content.with_crlf().len(),
                     message.targets.len(),
                     message.queue.map(<[u8]>::len),
-                    message.requester
+                    message.requester,
+                    if message.forwarded { " forwarded" } else { "" }
                 ),
                 Entry::Congestion { conn, congested } => format!("{conn} {congested}"),
+                Entry::Move(step, id) => format!("{step:?} {}", id.cid),
+                Entry::Parcel(_) => unreachable!("none was added"),
                 Entry::Undelivered { conn, cid, subject, reply, .. } => {
                     format!("{conn} {cid} {} {}", subject.len(), reply.len())
                 }
@@ -385,7 +437,10 @@ mod tests {
                 "5 true",
                 "\"c\" None Some(12) 5 100 None None",
                 "1 2 1 1",
-                "\"a.b\" Some(1) None 4 1 Some(1) None"
+                "\"a.b\" Some(1) None 4 1 Some(1) None",
+                "Fence 9",
+                "\"a.b\" Some(1) None 4 1 Some(1) None forwarded",
+                "Echo 9"
             ]
         );
         batch.clear();

@@ -14,6 +14,7 @@ use super::batch::Batch;
 use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
+use super::relocation::Relocations;
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
@@ -51,8 +52,10 @@ pub struct Broker<A> {
     /// Closing sessions whose subscriptions are still in the index.
     pub(super) teardown: VecDeque<(u32, Vec<u32>)>,
     pub(super) random: fastrand::Rng,
-    next_generation: u32,
     pub(super) next_check: u32,
+    /// Connections that move between workers.
+    pub(super) relocations: Relocations,
+    generation: u32,
 }
 
 /// Names the session that a deadline belongs to: slot, and cid against reuse of the slot.
@@ -133,6 +136,8 @@ pub struct Stats {
     pub holds: u64,
     /// Live subscriptions.
     pub subscriptions: u64,
+    /// Entries of other workers' batches.
+    pub handed_over: u64,
 }
 
 /// Messages and bytes.
@@ -215,8 +220,9 @@ impl<A: InterestAccess> Broker<A> {
             wheel: TimerWheel::new(0),
             teardown: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
-            next_generation: 0,
             next_check: 0,
+            relocations: Relocations::default(),
+            generation: 0,
         }
     }
 
@@ -251,6 +257,7 @@ impl<A: InterestAccess> Broker<A> {
                 congested: false,
                 hold_spent: false,
                 torn_down: false,
+                settling: false,
             },
             connect: None,
             closing: None,
@@ -421,10 +428,10 @@ impl<A: InterestAccess> Broker<A> {
             let Ok(pattern) = Pattern::parse(subject) else {
                 return self.local.write_error(conn, &ErrorText::InvalidSubject);
             };
-            self.next_generation = self.next_generation.wrapping_add(1);
+            let generation = self.next_generation();
             let subscription = Subscription {
                 conn,
-                generation: self.next_generation,
+                generation,
                 sid: Sid::new(sid),
                 subject: subject.into(),
                 queue: queue.map(Into::into),
@@ -432,12 +439,18 @@ impl<A: InterestAccess> Broker<A> {
                 delivered_max: 0,
             };
             let sub = self.local.insert_subscription(subscription);
-            let target = Target { worker: self.worker, conn, sub, generation: self.next_generation };
+            let target = Target { worker: self.worker, conn, sub, generation };
             let account = self.local.sessions[conn as usize].account;
             let interest = &self.accounts[usize::from(account)].interest;
             interest.write(|interest| interest.subscribe(pattern, queue, target));
         }
         self.local.write_ok_if_verbose(conn);
+    }
+
+    /// Tells a subscription from earlier ones in the same slot.
+    pub(super) fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
     }
 
     fn handle_unsubscribe(&mut self, conn: u32, sid: &[u8], max: Option<u64>) {
@@ -560,12 +573,16 @@ impl<A: InterestAccess> Broker<A> {
         let directory_changed = settings.directory != self.settings.directory;
         self.settings = settings;
         for conn in self.open_connections() {
-            let session = &mut self.local.sessions[conn as usize];
-            session.limits.control_line_max = self.settings.control_line_max;
-            session.limits.payload_max = self.settings.payload_max;
-            if directory_changed {
-                self.authorize_again(conn);
-            }
+            self.apply_settings_to(conn, directory_changed);
+        }
+    }
+
+    pub(super) fn apply_settings_to(&mut self, conn: u32, directory_changed: bool) {
+        let session = &mut self.local.sessions[conn as usize];
+        session.limits.control_line_max = self.settings.control_line_max;
+        session.limits.payload_max = self.settings.payload_max;
+        if directory_changed {
+            self.authorize_again(conn);
         }
     }
 
@@ -573,14 +590,27 @@ impl<A: InterestAccess> Broker<A> {
     pub fn announce_lame_duck(&mut self) {
         self.info.ldm = true;
         for conn in self.open_connections() {
-            let session = &self.local.sessions[conn as usize];
-            let told = session.flags.first_pong_sent
-                && session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
-            if told {
-                let line = self.info_for(conn, false);
-                self.local.write_line(conn, &line);
-            }
+            self.tell_lame_duck(conn);
         }
+    }
+
+    pub(super) fn tell_lame_duck(&mut self, conn: u32) {
+        let session = &self.local.sessions[conn as usize];
+        let told = session.flags.first_pong_sent
+            && session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
+        if told {
+            let line = self.info_for(conn, false);
+            self.local.write_line(conn, &line);
+        }
+    }
+
+    pub(super) fn is_lame_duck(&self) -> bool {
+        self.info.ldm
+    }
+
+    /// Whether there is such a connection, and it is not closing.
+    pub fn is_open(&self, conn: u32) -> bool {
+        self.local.sessions.get(conn as usize).is_some_and(|session| session.closing.is_none())
     }
 
     /// Slots of the connections that are not closing.
@@ -716,7 +746,7 @@ impl Local {
             .copied()
     }
 
-    fn insert_subscription(&mut self, subscription: Subscription) -> u32 {
+    pub fn insert_subscription(&mut self, subscription: Subscription) -> u32 {
         let conn = subscription.conn;
         let hash = hash_sid(&self.sid_seed, subscription.sid.as_bytes());
         let sub = self.subscriptions.insert(subscription) as u32;

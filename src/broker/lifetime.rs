@@ -151,7 +151,8 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Whether a closing connection can be removed as far as the broker is concerned.
     pub fn is_torn_down(&self, conn: u32) -> bool {
-        self.local.sessions[conn as usize].flags.torn_down
+        let flags = self.local.sessions[conn as usize].flags;
+        flags.torn_down && !flags.settling
     }
 
     /// Forgets a connection. Its slot may be reused at once, so nothing may be in the kernel's hands.
@@ -162,8 +163,7 @@ impl<A: InterestAccess> Broker<A> {
     pub fn remove(&mut self, conn: u32) {
         assert!(self.is_torn_down(conn));
         if self.local.sessions[conn as usize].flags.congested {
-            self.local.congested.retain(|other| *other != conn);
-            self.local.congestion_changes.push((conn, false));
+            self.local.forget_congestion(conn);
         }
         let mut session = self.local.sessions.remove(conn as usize);
         session.output.clear(&mut self.local.pool);
@@ -175,9 +175,15 @@ impl<A: InterestAccess> Broker<A> {
     /// The next connection with unsent output since the last call.
     #[inline]
     pub fn poll_dirty(&mut self) -> Option<u32> {
-        let conn = self.local.dirty.pop()?;
-        self.local.sessions[conn as usize].flags.dirty = false;
-        Some(conn)
+        loop {
+            let conn = self.local.dirty.pop()?;
+            let flags = &mut self.local.sessions[conn as usize].flags;
+            flags.dirty = false;
+            // It is listed again when it has settled.
+            if !flags.settling {
+                return Some(conn);
+            }
+        }
     }
 
     /// Reports that a send of unsent output begins; there is at most one at a time.

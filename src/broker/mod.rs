@@ -15,6 +15,7 @@
 //! * [`pace`]: slow consumers and fast producers.
 //! * [`lifetime`]: pings, time-outs, closing.
 //! * [`log_lines`]: what a turn has for the log.
+//! * [`relocation`]: a connection moves to another worker.
 //!
 //! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
 //! now there is one, `$G`.
@@ -27,6 +28,7 @@ pub mod login;
 pub mod pace;
 pub mod peers;
 pub mod publish;
+pub mod relocation;
 pub mod session;
 pub mod settings;
 pub mod subscription;

@@ -99,6 +99,12 @@ impl Local {
         Delivered::Congested
     }
 
+    /// The connection is about to leave this worker's tables.
+    pub fn forget_congestion(&mut self, conn: u32) {
+        self.congested.retain(|other| *other != conn);
+        self.congestion_changes.push((conn, false));
+    }
+
     fn is_worth_waiting_for(&self, conn: u32) -> bool {
         let session = &self.sessions[conn as usize];
         let pending = session.output.pending_bytes();

@@ -11,6 +11,7 @@ const SPARES_MAX: usize = 8;
 impl<A: InterestAccess> Broker<A> {
     /// Handles everything in a batch from worker `from`.
     pub fn handle_batch(&mut self, from: WorkerId, batch: &Batch) {
+        self.local.stats.handed_over += batch.len() as u64;
         batch.for_each(|entry| match entry {
             Entry::Message(message) => self.handle_message(from, &message),
             Entry::Congestion { conn, congested: true } => {
@@ -19,11 +20,18 @@ impl<A: InterestAccess> Broker<A> {
             Entry::Congestion { conn, congested: false } => {
                 self.congested_peers.remove(&(from, conn));
             }
-            Entry::Undelivered { conn, cid, subject, reply, .. } => {
+            Entry::Undelivered { conn, cid, account, subject, reply } => {
                 if self.local.sessions.get(conn as usize).is_some_and(|session| session.cid == cid) {
                     self.answer_no_responders(conn, subject, reply);
+                } else if let Some(conn) = self.arriving(cid) {
+                    self.answer_no_responders(conn, subject, reply);
+                } else if let Some(to) = self.departed_to(cid) {
+                    let outgoing = &mut self.outgoing[usize::from(to)];
+                    outgoing.current.push_undelivered(conn, cid, account, subject, reply);
                 }
             }
+            Entry::Parcel(parcel) => self.arrive(from, *parcel),
+            Entry::Move(step, id) => self.handle_move(from, step, id),
         });
         if !self.local.exhausted.is_empty() {
             self.remove_exhausted();
@@ -41,7 +49,11 @@ impl<A: InterestAccess> Broker<A> {
         let mut delivered = false;
         self.local.turn_bytes += TARGET_COST_BYTES * message.targets.len();
         for &target in message.targets {
-            delivered |= self.local.deliver(target, &outbound) != Delivered::Gone;
+            delivered |= if message.forwarded {
+                self.deliver_forwarded(target, &outbound) != Delivered::Gone
+            } else {
+                self.local.deliver(target, &outbound) != Delivered::Gone || self.send_after(target, message)
+            };
         }
         if delivered {
             return;
@@ -80,11 +92,26 @@ impl<A: InterestAccess> Broker<A> {
             if member.worker != self.worker {
                 return self.forward(queue, message, member);
             }
-            if self.local.deliver(member, outbound) != Delivered::Gone {
+            if self.local.deliver(member, outbound) != Delivered::Gone || self.send_after(member, message) {
                 return true;
             }
         }
         false
+    }
+
+    /// Sends a message after the subscription that it was for, if that has moved to another worker.
+    #[inline]
+    fn send_after(&mut self, target: Target, message: &Message<'_>) -> bool {
+        let Some(to) = self.relocations.destination(target) else { return false };
+        let outgoing = &mut self.outgoing[usize::from(to)];
+        let moved = match message.queue {
+            Some(queue) => To::MovedMember(queue, target),
+            None => To::Moved(target),
+        };
+        // As in `forward`, the requester would not be known.
+        outgoing.current.push(Message { requester: None, ..*message }, moved);
+        self.crowded |= outgoing.rotate();
+        true
     }
 
     fn forward(&mut self, queue: &[u8], message: &Message<'_>, member: Target) -> bool {

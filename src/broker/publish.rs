@@ -120,7 +120,14 @@ impl<A: InterestAccess> Broker<A> {
                     delivered = true;
                     congested_on = Some((self.worker, target.conn));
                 }
-                Delivered::Gone => {}
+                Delivered::Gone => {
+                    if let Some(to) = self.relocations.destination(target) {
+                        let outgoing = &mut self.outgoing[usize::from(to)];
+                        outgoing.current.push_message(account, publish, To::Moved(target), None);
+                        self.crowded |= outgoing.rotate();
+                        delivered = true;
+                    }
+                }
             }
         }
         for remote in &fanout.remote {
@@ -161,7 +168,13 @@ impl<A: InterestAccess> Broker<A> {
                     continue;
                 }
                 match self.local.deliver(member, &outbound) {
-                    Delivered::Gone => continue,
+                    Delivered::Gone => {
+                        let Some(to) = self.relocations.destination(member) else { continue };
+                        let outgoing = &mut self.outgoing[usize::from(to)];
+                        let moved = To::MovedMember(&group.name, member);
+                        outgoing.current.push_message(account, publish, moved, requester);
+                        self.crowded |= outgoing.rotate();
+                    }
                     Delivered::Yes => {}
                     Delivered::Congested => congested_on = Some((self.worker, member.conn)),
                 }
@@ -414,38 +427,16 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::sync::Arc;
 
     use super::*;
     use crate::broker::{Input, Settings};
-    use crate::subject::interest::{Generations, Interest};
+    use crate::subject::interest::LocalInterest;
     use crate::wire::info::Info;
 
-    /// An index without a lock.
-    struct Index {
-        interest: RefCell<Interest>,
-        generations: Arc<Generations>,
-    }
-
-    impl InterestAccess for Index {
-        fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
-            look(&self.interest.borrow())
-        }
-
-        fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
-            change(&mut self.interest.borrow_mut())
-        }
-
-        fn generations(&self) -> &Generations {
-            &self.generations
-        }
-    }
-
     /// A broker with one connection, which has said `CONNECT`.
-    fn broker(settings: Settings) -> (Broker<Index>, u32) {
-        let interest = Interest::default();
-        let index = Index { generations: interest.generations().clone(), interest: RefCell::new(interest) };
+    fn broker(settings: Settings) -> (Broker<LocalInterest>, u32) {
+        let index = LocalInterest::default();
         let info = Info::new("ID".into(), "test".into(), "0.0.0.0".into(), 4222);
         let mut broker = Broker::new(0, 1, Arc::new(settings), info, vec![index], 1);
         let conn = broker.open(1, "127.0.0.1:1".parse().unwrap());

@@ -71,6 +71,9 @@ pub(super) struct Flags {
     pub hold_spent: bool,
     /// Its subscriptions are gone from the index.
     pub torn_down: bool,
+    /// Has come from another worker, and something for it may still be on the way round by that one: nothing of it is
+    /// sent or read (see [`super::relocation`]).
+    pub settling: bool,
 }
 
 /// Why a publisher is held back, and until when at most.

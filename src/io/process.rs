@@ -1,4 +1,4 @@
-//! What the server asks of the system for the whole process, once at start.
+//! What the server asks of the system for the whole process: limits, memory, signals, idle cores.
 
 use std::io;
 
@@ -119,4 +119,32 @@ pub fn interface_addresses() -> Vec<std::net::IpAddr> {
     // SAFETY: allocated by `getifaddrs`, freed once.
     unsafe { libc::freeifaddrs(list) };
     addresses
+}
+/// How long all of the machine's cores together have been idle since it started, in milliseconds; in steps of 10 ms.
+pub fn idle_cpu_ms() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    // SAFETY: a plain call.
+    let ticks_per_second =
+        u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|hz| *hz > 0)?;
+    Some(idle_ticks(&stat)? * 1000 / ticks_per_second)
+}
+
+/// `cpu user nice system idle iowait …`, of which the fourth and fifth count.
+fn idle_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().skip(3);
+    let (idle, iowait) = (fields.next()?, fields.next()?);
+    Some(idle.parse::<u64>().ok()? + iowait.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_time_is_read_from_the_first_line_of_proc_stat() {
+        let stat = "cpu  30 1 20 400 5 0 7 0 0 0\ncpu0 15 1 10 200 2 0 3 0 0 0\n";
+        assert_eq!(idle_ticks(stat), Some(405));
+        assert_eq!(idle_ticks("intr 1 2 3 4 5"), None);
+        assert!(idle_cpu_ms().is_some());
+    }
 }

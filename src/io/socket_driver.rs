@@ -99,7 +99,7 @@ pub trait SocketDriver {
     /// Stops accepting and closes the listener.
     fn stop_accepting(&mut self);
 
-    /// Takes a socket under the name `conn` and starts to receive.
+    /// Takes a socket under the name `conn`. [`SocketDriver::arm`] starts to receive.
     ///
     /// # Panics
     ///
@@ -146,7 +146,16 @@ pub trait SocketDriver {
     /// # Panics
     ///
     /// If something of it is still under way.
-    fn remove(&mut self, conn: u32);
+    fn remove(&mut self, conn: u32) {
+        drop(self.release(conn));
+    }
+
+    /// Gives the socket of `conn` away, without closing it.
+    ///
+    /// # Panics
+    ///
+    /// If something of it is still under way, or there is none.
+    fn release(&mut self, conn: u32) -> OwnedFd;
 
     /// The bytes of a lease.
     fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8];
@@ -617,6 +626,7 @@ mod tests {
             }
             self.inodes[at] = inode(&fd);
             self.driver.add(conn, fd);
+            self.driver.arm(conn);
         }
 
         fn turn(&mut self) {

@@ -184,7 +184,7 @@ impl SocketDriver for SocketPoll {
         let watched = watch(&self.epoll, fd.as_raw_fd(), SOCKET_EVENTS, u64::from(conn));
         let mut socket = Socket {
             fd,
-            receiving: true,
+            receiving: false,
             stopping: false,
             readable: false,
             in_line: false,
@@ -196,7 +196,7 @@ impl SocketDriver for SocketPoll {
             broken: false,
         };
         if let Err(error) = watched {
-            socket.stopping = true;
+            (socket.receiving, socket.stopping) = (true, true);
             self.unwatched.push((conn, error));
         }
         self.sockets[at] = Some(socket);
@@ -285,14 +285,19 @@ impl SocketDriver for SocketPoll {
             .is_none_or(|socket| !socket.receiving && socket.sending.is_none())
     }
 
-    fn remove(&mut self, conn: u32) {
+    fn release(&mut self, conn: u32) -> OwnedFd {
         assert!(self.is_quiet(conn));
-        // The epoll forgets what is closed.
-        if let Some(socket) = self.sockets[conn as usize].take()
-            && socket.in_line
-        {
+        let socket = self.sockets[conn as usize].take().expect("only live connections are released");
+        if socket.in_line {
             self.line.retain(|other| *other != conn);
         }
+        // It may go on living at another worker. Closing it would be enough otherwise.
+        // SAFETY: both descriptors are open; the event is not looked at.
+        unsafe {
+            let fd = socket.fd.as_raw_fd();
+            libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut());
+        }
+        socket.fd
     }
 
     fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {

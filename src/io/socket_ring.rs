@@ -202,7 +202,6 @@ impl SocketDriver for SocketRing {
             shut: false,
             broken: false,
         });
-        self.arm(conn);
     }
 
     fn arm(&mut self, conn: u32) {
@@ -293,9 +292,9 @@ impl SocketDriver for SocketRing {
             .is_none_or(|socket| !socket.receiving && socket.sending.is_none())
     }
 
-    fn remove(&mut self, conn: u32) {
+    fn release(&mut self, conn: u32) -> OwnedFd {
         assert!(self.is_quiet(conn));
-        self.sockets[conn as usize] = None;
+        self.sockets[conn as usize].take().expect("only live connections are released").fd
     }
 
     fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {

@@ -4,12 +4,14 @@
 //! * [`reload`]: the configuration read again while the server runs.
 //! * [`worker`]: one worker's loop.
 //! * [`password_checks`]: passwords held against hashes, off the workers.
+//! * [`placement`]: which worker should have which connections.
 //! * [`shared`]: what the threads share.
 //! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
 
 pub mod log;
 pub mod password_checks;
+pub mod placement;
 pub mod reload;
 pub mod run;
 pub mod shared;

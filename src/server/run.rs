@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::log::{Log, LogSettings, LogTarget, Rotation};
 use super::password_checks::PasswordChecks;
+use super::placement::Placement;
 use super::reload;
 use super::shared::{Door, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, WorkerError, WorkerParts};
@@ -441,6 +442,10 @@ impl Workers {
             settings_taken: Notify::new(),
             stopping: AtomicBool::new(false),
             password_checks: OnceLock::new(),
+            started: Instant::now(),
+            placement: Mutex::new(Placement::new(count)),
+            moves: AtomicUsize::new(0),
+            quiet: AtomicUsize::new(0),
             memory_freed: Notify::new(),
             lame_duck: OnceLock::new(),
         });

@@ -10,6 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::password_checks::PasswordChecks;
+use super::placement::Placement;
+use super::worker::moving::LoadBoard;
 use crate::base::handover::Sleeper;
 use crate::broker::{Settings, Verdict};
 use crate::io::wake::Waker;
@@ -89,6 +91,8 @@ pub struct Door {
     pub connections: AtomicUsize,
     /// The version of the settings that it goes by.
     pub settings_version: AtomicU64,
+    /// What it has to do, and what it is told about that.
+    pub load: LoadBoard,
 }
 
 /// What a reload changes for the workers.
@@ -112,6 +116,7 @@ impl Door {
             has_verdicts: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             settings_version: AtomicU64::new(0),
+            load: LoadBoard::default(),
         }
     }
 
@@ -161,6 +166,14 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Where passwords are held against hashes.
     pub password_checks: OnceLock<PasswordChecks>,
+    /// When the workers' time began.
+    pub started: Instant,
+    /// Where connections should be.
+    pub placement: Mutex<Placement>,
+    /// Connections on their way from one worker to another.
+    pub moves: AtomicUsize,
+    /// Workers that, as the server stops, have nothing more for the others.
+    pub quiet: AtomicUsize,
     /// Told when a lot of memory was freed at once.
     pub memory_freed: Notify,
     /// Set when the server is in lame duck mode: when connections are closed, from and until.

@@ -18,13 +18,18 @@
 //! that was there has been taken (`owed`), and what is reaped meanwhile waits behind them (`arrived`). While the log is
 //! far behind, nothing is taken and nothing handled; what is to be sent goes out all the same.
 //!
+//! Connections move between workers when that pays: [`super::placement`] says when, [`moving`] is the worker's part.
+//!
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
+
+pub mod moving;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use self::moving::Moving;
 use super::log::{Log, LogPace};
 use super::shared::{Accepted, CheckedPassword, Shared, SharedInterest};
 use crate::base::buffer_slab::Lease;
@@ -49,6 +54,9 @@ const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How often sends are checked against the write deadline, at least.
 const SEND_CHECK_MS: u64 = 100;
+
+/// How long a worker that stops waits for the others to have nothing more for it.
+const STOP_PATIENCE_MS: u64 = 1_000;
 
 /// How long a closing connection may take to send what is queued for it.
 const LINGER_MS: u64 = 2_000;
@@ -117,6 +125,7 @@ struct Worker<D> {
     ring: D,
     started: Instant,
     now_ms: u64,
+    moving: Moving,
     completions: Vec<Completion>,
     /// Bytes to be handled.
     reads: VecDeque<Read>,
@@ -137,6 +146,10 @@ struct Worker<D> {
     accept_at_ms: Option<u64>,
     settings_version: u64,
     stopping: bool,
+    /// As the server stops: nothing more comes from here.
+    quiet: bool,
+    /// As the server stops: when connections are closed whatever the others do.
+    stop_by_ms: u64,
     /// Lame duck mode has begun: when the next connection is closed.
     lame_duck_next_ms: Option<u64>,
 }
@@ -191,11 +204,14 @@ impl<D: SocketDriver> Worker<D> {
             ring.accept_on(listener);
         }
         let owed = vec![0; parts.inboxes.len()];
+        // The same for all workers: connections take their times with them when they move.
+        let started = parts.shared.started;
         Worker {
             parts,
             ring,
-            started: Instant::now(),
+            started,
             now_ms: 0,
+            moving: Moving::new(started),
             completions: Vec::new(),
             reads: VecDeque::new(),
             arrived: VecDeque::new(),
@@ -210,6 +226,8 @@ impl<D: SocketDriver> Worker<D> {
             accept_at_ms: None,
             settings_version: 0,
             stopping: false,
+            quiet: false,
+            stop_by_ms: 0,
             lame_duck_next_ms: None,
         }
     }
@@ -221,9 +239,13 @@ impl<D: SocketDriver> Worker<D> {
         };
         let mut turns = 0u32;
         let mut idle_turns = 0u32;
+        let mut busy = false;
         loop {
-            let busy = self.turn();
-            if self.stopping && self.parts.broker.connection_count() == 0 {
+            busy = self.turn(busy);
+            if self.quiet
+                && self.parts.broker.connection_count() == 0
+                && self.parts.shared.moves.load(Ordering::SeqCst) == 0
+            {
                 return;
             }
             if busy {
@@ -259,8 +281,10 @@ impl<D: SocketDriver> Worker<D> {
     }
 
     /// One turn; whether it is likely that the next one has something to do.
-    fn turn(&mut self) -> bool {
-        self.now_ms = self.elapsed_ms();
+    fn turn(&mut self, was_busy: bool) -> bool {
+        let now = Instant::now();
+        self.now_ms = now.duration_since(self.started).as_millis() as u64;
+        self.moving.begin_turn(now, was_busy);
         self.parts.broker.begin_turn(self.now_ms);
         if let Err(error) = self.ring.turn(&mut self.completions) {
             panic!("the socket ring is broken: {error}");
@@ -272,7 +296,8 @@ impl<D: SocketDriver> Worker<D> {
         self.held_by_log = self.parts.log.holds_back(&mut self.log_pace, self.now_ms);
         if !self.held_by_log {
             busy |= self.take_batches();
-            if self.owes_nothing() {
+            self.take_moved();
+            if self.owes_nothing() && !self.stopping {
                 busy |= self.handle_reads();
             }
         }
@@ -284,6 +309,12 @@ impl<D: SocketDriver> Worker<D> {
         self.check_lame_duck();
         self.resume_accepting();
         self.send_batches();
+        self.observe_loads();
+        self.take_order();
+        if !self.moving.is_empty() && self.depart_connections() {
+            busy = true;
+            self.send_batches();
+        }
         self.close_connections();
         self.start_sends();
         busy |= self.rearm();
@@ -362,6 +393,7 @@ impl<D: SocketDriver> Worker<D> {
         for Accepted { cid, fd, addr, refused } in accepted {
             let conn = self.parts.broker.open(cid, addr);
             self.ring.add(conn, fd);
+            self.ring.arm(conn);
             if refused {
                 self.parts.broker.refuse(conn);
             } else if self.stopping {
@@ -602,14 +634,30 @@ impl<D: SocketDriver> Worker<D> {
         shared.settings_taken.notify_one();
     }
 
+    /// The end: first nothing more is read anywhere, then what was read is delivered everywhere, and only then connections
+    /// are closed. So whoever got a `PONG` knows that what it published before gets out.
     fn check_stopping(&mut self) {
-        if self.stopping || !self.parts.shared.stopping.load(Ordering::Relaxed) {
-            return;
+        let shared = self.parts.shared.clone();
+        if !self.stopping {
+            if !shared.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            self.stopping = true;
+            self.stop_by_ms = self.now_ms + STOP_PATIENCE_MS;
+            self.ring.stop_accepting();
         }
-        self.stopping = true;
-        self.ring.stop_accepting();
-        for conn in self.parts.broker.open_connections() {
-            self.parts.broker.close(conn, CloseReason::ServerShutdown);
+        if !self.quiet && !self.has_unsent_batches() {
+            self.quiet = true;
+            shared.quiet.fetch_add(1, Ordering::SeqCst);
+        }
+        let all_quiet = shared.quiet.load(Ordering::SeqCst) == shared.doors.len()
+            && shared.moves.load(Ordering::SeqCst) == 0;
+        let nothing_waits =
+            self.owes_nothing() && !self.parts.inboxes.iter().flatten().any(Receiver::has_batch);
+        if all_quiet && nothing_waits || self.now_ms >= self.stop_by_ms {
+            for conn in self.parts.broker.open_connections() {
+                self.parts.broker.close(conn, CloseReason::ServerShutdown);
+            }
         }
     }
 
@@ -701,6 +749,7 @@ impl<D: SocketDriver> Worker<D> {
         self.drop_reads_of(conn);
         self.ended.retain(|(other, _)| *other != conn);
         self.unarmed.retain(|other| *other != conn);
+        self.moving.forget(conn);
         self.ring.remove(conn);
         let freed_bytes = self.parts.broker.pending_bytes(conn);
         self.parts.broker.remove(conn);
@@ -719,7 +768,7 @@ impl<D: SocketDriver> Worker<D> {
     }
 
     fn start_send(&mut self, conn: u32) {
-        if self.ring.is_shut(conn) {
+        if self.ring.is_shut(conn) || self.moving.is_leaving(conn) {
             return;
         }
         self.parts.broker.handle_send_started(conn);
@@ -735,7 +784,7 @@ impl<D: SocketDriver> Worker<D> {
                 return self.ring.leased_count() < self.ring.buffer_count();
             }
             let Some(conn) = self.unarmed.pop_front() else { break };
-            if self.has_reads_of(conn) {
+            if self.has_reads_of(conn) || self.moving.is_leaving(conn) {
                 self.unarmed.push_back(conn);
             } else {
                 free -= 1;
@@ -759,6 +808,7 @@ impl<D: SocketDriver> Worker<D> {
         (inboxes_empty || self.held_by_log)
             && !door.has_accepted.load(Ordering::Acquire)
             && !door.has_verdicts.load(Ordering::Acquire)
+            && !door.load.has_order()
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
             && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())
@@ -767,8 +817,12 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Whether a door was too full for what there is for it. Its worker does not say when it has room again.
     fn has_unsent_batches(&self) -> bool {
+        self.has_unsent_batches_except(self.parts.worker)
+    }
+
+    fn has_unsent_batches_except(&self, except: usize) -> bool {
         let mut others = self.parts.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_some());
-        others.any(|(to, _)| self.parts.broker.has_batch_for(to as u16))
+        others.any(|(to, _)| to != except && self.parts.broker.has_batch_for(to as u16))
     }
 
     fn next_deadline_ms(&self) -> Option<u64> {
@@ -777,8 +831,10 @@ impl<D: SocketDriver> Worker<D> {
             self.parts.broker.next_deadline_ms(),
             soon(self.ring.sends_in_flight() > 0, SEND_CHECK_MS),
             soon(!self.reads.is_empty() || !self.arrived.is_empty() || !self.ended.is_empty(), 1),
-            soon(self.has_unsent_batches(), 1),
+            soon(self.has_unsent_batches() || !self.moving.is_empty(), 1),
             soon(self.held_by_log, 1),
+            // Whoever ends the last move does not say so.
+            soon(self.stopping, 1),
             soon(!self.closing.is_empty(), 10),
             self.accept_at_ms,
             self.lame_duck_next_ms,

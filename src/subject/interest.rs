@@ -8,8 +8,10 @@
 //! an inbox per request does not void the cached lists of unrelated subjects. `benches/fanout.rs` holds that to
 //! numbers.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hasher as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -254,6 +256,37 @@ pub trait InterestAccess {
     fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R;
     /// The counters, without entering the index.
     fn generations(&self) -> &Generations;
+}
+
+/// An index that only one thread knows, behind no lock: for simulations, tests and benches of several brokers.
+#[derive(Clone)]
+pub struct LocalInterest {
+    interest: Rc<RefCell<Interest>>,
+    generations: Arc<Generations>,
+}
+
+impl Default for LocalInterest {
+    fn default() -> LocalInterest {
+        let interest = Interest::default();
+        LocalInterest {
+            generations: interest.generations().clone(),
+            interest: Rc::new(RefCell::new(interest)),
+        }
+    }
+}
+
+impl InterestAccess for LocalInterest {
+    fn read<R>(&self, look: impl FnOnce(&Interest) -> R) -> R {
+        look(&self.interest.borrow())
+    }
+
+    fn write<R>(&self, change: impl FnOnce(&mut Interest) -> R) -> R {
+        change(&mut self.interest.borrow_mut())
+    }
+
+    fn generations(&self) -> &Generations {
+        &self.generations
+    }
 }
 
 const FIRST_SHARDS: usize = 256;
