@@ -14,9 +14,7 @@ mod peer;
 mod server_process;
 
 use peer::{Event, PATIENCE, Peer};
-use server_process::{
-    ServerProcess, announce, candidate, raise_open_files_limit, refuse_io_uring, wait_until,
-};
+use server_process::{ServerProcess, announce, candidate, raise_open_files_limit, refuse, wait_until};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -305,7 +303,7 @@ fn a_refused_io_uring_that_was_asked_for_is_one_clear_error() {
     }
     let mut command = Command::new(candidate());
     command.args(["-a", "127.0.0.1", "-p", "-1", "--io", "uring"]);
-    refuse_io_uring(&mut command);
+    refuse(libc::SYS_io_uring_setup, &mut command);
     let output = command.output().expect("the candidate starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     let complaints: Vec<&str> = stderr.lines().filter(|line| !line.contains("[INF]")).collect();
@@ -321,16 +319,19 @@ fn where_io_uring_is_refused_one_warning_names_cause_and_remedy_and_epoll_serves
     if judges_another_server("where_io_uring_is_refused…") {
         return;
     }
-    let server = ServerProcess::start_without_io_uring(&candidate(), "workers: 2\n");
-    let server = server.unwrap_or_else(|e| panic!("{e}"));
-    let log = server.log();
-    assert!(log.contains("[INF]   Sockets:  epoll\n"), "{log}");
-    let complaints: Vec<&str> = log.lines().filter(|line| !line.contains("[INF]")).collect();
-    assert_eq!(complaints.len(), 1, "{log}");
-    for part in ["[WRN] io_uring is refused", "kernel.io_uring_disabled", "seccomp", "epoll"] {
-        assert!(complaints[0].contains(part), "no {part:?} in {log}");
+    // Profiles that refuse only what comes after the set-up exist too.
+    for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
+        let server = ServerProcess::start_refusing(call, &candidate(), "workers: 2\n");
+        let server = server.unwrap_or_else(|e| panic!("{e}"));
+        let log = server.log();
+        assert!(log.contains("[INF]   Sockets:  epoll\n"), "{log}");
+        let complaints: Vec<&str> = log.lines().filter(|line| !line.contains("[INF]")).collect();
+        assert_eq!(complaints.len(), 1, "{log}");
+        for part in ["[WRN] io_uring is refused", "kernel.io_uring_disabled", "seccomp", "epoll"] {
+            assert!(complaints[0].contains(part), "no {part:?} in {log}");
+        }
+        serve_an_application(&server);
     }
-    serve_an_application(&server);
 }
 
 #[test]

@@ -560,3 +560,116 @@ impl SendPlan {
         }
     }
 }
+
+/// What only this driver does; what it has in common with the ring is tested in `socket_driver`.
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn open(poll: &mut SocketPoll, conn: u32) -> UnixStream {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        poll.add(conn, ours.into());
+        poll.arm(conn);
+        peer
+    }
+
+    fn new() -> SocketPoll {
+        SocketPoll::new(&Waker::new().unwrap()).unwrap()
+    }
+
+    /// Fills the socket, which holds several buffers' worth.
+    fn fill(mut peer: &UnixStream) {
+        while peer.write(&[b'x'; BUFFER_LEN]).is_ok() {}
+    }
+
+    /// The connections whose bytes one turn brought, in order, and their leases.
+    fn turn(poll: &mut SocketPoll) -> (Vec<u32>, Vec<Lease>) {
+        let mut completions = Vec::new();
+        poll.turn(&mut completions).unwrap();
+        let received = completions.into_iter().filter_map(|completion| match completion {
+            Completion::Received { conn, lease } => Some((conn, lease)),
+            _ => None,
+        });
+        received.unzip()
+    }
+
+    #[test]
+    fn sockets_with_more_to_read_take_turns() {
+        let mut poll = new();
+        let peers: Vec<UnixStream> = (0..3).map(|conn| open(&mut poll, conn)).collect();
+        fill(&peers[0]);
+        (&peers[1]).write_all(b"?").unwrap();
+        fill(&peers[2]);
+        let (order, leases) = turn(&mut poll);
+        let first: std::collections::HashSet<u32> = order[..3].iter().copied().collect();
+        assert_eq!(first.len(), 3, "{order:?}");
+        let longest_run = order.chunk_by(|one, other| one == other).map(<[u32]>::len).max();
+        assert!(longest_run <= Some(2), "{order:?}");
+        leases.into_iter().for_each(|lease| poll.recycle(lease));
+    }
+
+    #[test]
+    fn who_finds_no_buffer_keeps_its_place_in_line() {
+        let mut poll = new();
+        let peers: Vec<UnixStream> = (0..4).map(|conn| open(&mut poll, conn)).collect();
+        peers[..3].iter().for_each(fill);
+        let (_, mut leases) = turn(&mut poll);
+        assert_eq!(leases.len(), usize::from(BUFFERS));
+        (&peers[3]).write_all(b"?").unwrap();
+        assert!(turn(&mut poll).0.is_empty());
+        assert!(poll.prepare_to_sleep(), "nothing can be read");
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            poll.recycle(leases.pop().unwrap());
+            assert!(!poll.prepare_to_sleep(), "something can be read");
+            let (conns, new) = turn(&mut poll);
+            order.extend(conns);
+            leases.extend(new);
+        }
+        order.sort_unstable();
+        assert_eq!(order, [0, 1, 2, 3]);
+        leases.into_iter().for_each(|lease| poll.recycle(lease));
+    }
+
+    #[test]
+    fn who_leaves_leaves_the_line() {
+        let mut poll = new();
+        let peers: Vec<UnixStream> = (0..4).map(|conn| open(&mut poll, conn)).collect();
+        peers.iter().for_each(fill);
+        let (_, leases) = turn(&mut poll);
+        assert_eq!(poll.line.len(), 4);
+        poll.shut_down(1);
+        poll.shut_down(3);
+        let (_, more) = turn(&mut poll);
+        assert!(more.is_empty());
+        poll.remove(1);
+        poll.remove(3);
+        assert_eq!(poll.line.len(), 2);
+        // One of the names is taken again before the line moves.
+        let newcomer = open(&mut poll, 3);
+        leases.into_iter().for_each(|lease| poll.recycle(lease));
+        let (order, leases) = turn(&mut poll);
+        assert!(!order.is_empty() && !order.contains(&1) && !order.contains(&3), "{order:?}");
+        leases.into_iter().for_each(|lease| poll.recycle(lease));
+        (&newcomer).write_all(b"?").unwrap();
+        let (order, leases) = turn(&mut poll);
+        assert!(order.contains(&3), "{order:?}");
+        leases.into_iter().for_each(|lease| poll.recycle(lease));
+    }
+
+    /// Every new socket is an event, for it has room.
+    #[test]
+    fn after_a_look_that_may_have_left_events_behind_there_is_another_before_sleeping() {
+        super::super::process::raise_open_files_limit().unwrap();
+        let mut poll = new();
+        let _peers: Vec<UnixStream> = (0..EVENTS_MAX as u32 + 1).map(|conn| open(&mut poll, conn)).collect();
+        turn(&mut poll);
+        assert!(!poll.prepare_to_sleep());
+        turn(&mut poll);
+        assert!(poll.prepare_to_sleep());
+    }
+}

@@ -58,9 +58,14 @@ impl ServerProcess {
 
     /// As [`Self::start`], where io_uring is refused.
     pub fn start_without_io_uring(binary: &Path, config: &str) -> Result<Self, String> {
+        Self::start_refusing(libc::SYS_io_uring_setup, binary, config)
+    }
+
+    /// As [`Self::start`], where a system call is refused.
+    pub fn start_refusing(call: libc::c_long, binary: &Path, config: &str) -> Result<Self, String> {
         let mut command = Command::new(binary);
         command.args(["-a", "127.0.0.1", "-p", "-1"]);
-        refuse_io_uring(&mut command);
+        refuse(call, &mut command);
         Self::start_command(command, config)
     }
 
@@ -69,7 +74,9 @@ impl ServerProcess {
         let mut command = Command::new(binary);
         command.args(arguments);
         match std::env::var("RINGMAIN_IO") {
-            Ok(io) if binary == candidate() && io == "refused" => refuse_io_uring(&mut command),
+            Ok(io) if binary == candidate() && io == "refused" => {
+                refuse(libc::SYS_io_uring_setup, &mut command)
+            }
             Ok(io) if binary == candidate() => drop(command.args(["--io", &io])),
             _ => {}
         }
@@ -153,15 +160,15 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Does to the command's process what a container's seccomp profile does: `io_uring_setup` fails with EPERM.
-pub fn refuse_io_uring(command: &mut Command) {
+/// Does to the command's process what a container's seccomp profile does: `call` fails with EPERM.
+pub fn refuse(call: libc::c_long, command: &mut Command) {
     let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     // SAFETY: between fork and exec only two system calls are made, on memory of this closure.
     unsafe {
         command.pre_exec(move || {
             let mut filter = [
                 statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+                statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
                 statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
                 statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
             ];
