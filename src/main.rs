@@ -15,7 +15,7 @@ fn main() -> ExitCode {
                 Err(error) => {
                     // The log has it already if there is one.
                     if !error.is_logged() {
-                        eprintln!("ringmain: {error}");
+                        eprintln!("nats-server: {error}");
                     }
                     ExitCode::FAILURE
                 }
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Ok(Startup::Signal(signal, target)) => match signal::send(signal, &target) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("ringmain: {error}");
+                eprintln!("nats-server: {error}");
                 ExitCode::FAILURE
             }
         },

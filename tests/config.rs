@@ -7,6 +7,8 @@
 //! `tests/config/keys.txt` has a line for every key of the reference with a right value, and with wrong ones and what is
 //! said of them; its head explains it.
 //!
+//! `tests/config/flags.txt` has command lines with every flag that the reference's `--help` names, and how they end.
+//!
 //! * `CONFIG_RECORD=1 NATS_SERVER=/path/to/nats-server cargo test --test config` writes both outcomes anew: look at the
 //!   difference before you commit it;
 //! * `NATS_SERVER=…` alone holds the written outcomes of nats-server against the real one.
@@ -20,6 +22,7 @@ use ringmain::config::lang::{self, Environment, Files, ReadError, Value};
 use ringmain::config::{Options, RELOADS, Startup, compare, load_from};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/cases.txt");
+const FLAGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/flags.txt");
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/keys.txt");
 const MAIN: &str = "server.conf";
 
@@ -181,6 +184,88 @@ fn every_key_is_accepted_or_refused_as_by_the_reference() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(count > 300, "the file of keys was read");
+}
+
+/// What may follow a flag.
+const FLAG_TAILS: &[&str] = &["", " x", " 5", " -1", "=", "=x", "=5", "=true", "=F", "=99999999999999999999"];
+
+/// Flags that its help does not name.
+const FLAGS_HIDDEN: &[&str] = &["-help", "-trace", "-debug", "-jetstream", "-http_port", "-auth", "-profile"];
+
+#[test]
+fn every_flag_is_read_as_the_reference_reads_it() {
+    let reference = std::env::var_os("NATS_SERVER");
+    let text = std::fs::read_to_string(FLAGS).unwrap_or_default();
+    let mut expected: BTreeMap<String, String> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (words, outcome) = line.split_once(" => ").expect("WORDS => OUTCOME");
+        expected.insert(words.to_owned(), outcome.to_owned());
+    }
+    if let Some(reference) = &reference {
+        let recorded: BTreeMap<String, String> =
+            flag_lines(reference).map(|line| (line.clone(), reference_outcome(reference, &line))).collect();
+        if std::env::var_os("CONFIG_RECORD").is_some() {
+            let head = "# Command lines => exit status, and the first line of what is printed. tests/config.rs explains how to record.\n";
+            let lines = recorded.iter().map(|(words, outcome)| format!("{words} => {outcome}\n"));
+            std::fs::write(FLAGS, head.to_owned() + &lines.collect::<String>())
+                .expect("the file can be written");
+            expected = recorded;
+        } else {
+            assert_eq!(recorded, expected, "nats-server's outcomes have changed");
+        }
+    }
+    assert!(expected.len() > 500, "the file of flags was read");
+    for (line, expected) in &expected {
+        let words = line.split(' ').map(Into::into);
+        let empty = Case::default();
+        let (code, text) = match load_from(words, &empty, &empty) {
+            Ok(Startup::PrintAndExit { stdout, stderr, code }) => {
+                (code, first_line(&stderr).or(first_line(&stdout)).unwrap_or_default())
+            }
+            Err(error) => (1, format!("nats-server: {error}")),
+            Ok(other) => panic!("{line} leads to {other:?}"),
+        };
+        assert_eq!(&format!("{code} {text}"), expected, "{line}");
+    }
+}
+
+/// All flags of the help and hidden ones, spelt with one dash and with two, each with every tail. The `-v` before it makes
+/// a server print its version and leave where all is right.
+fn flag_lines(reference: &std::ffi::OsStr) -> impl Iterator<Item = String> {
+    let help = Command::new(reference).arg("--help").output().expect("nats-server runs").stdout;
+    let help = String::from_utf8(help).expect("a text");
+    let mut names: Vec<String> = Vec::new();
+    for line in help.lines().map(str::trim).filter(|line| line.starts_with('-')) {
+        // The columns of flags and words are two spaces apart.
+        let flags = line.split("  ").next().unwrap_or_default();
+        let flags = flags.split([',', ' ']).filter(|word| word.starts_with('-'));
+        names.extend(flags.map(|flag| flag.trim_start_matches('-').to_owned()));
+    }
+    names.extend(FLAGS_HIDDEN.iter().map(|flag| flag.trim_start_matches('-').to_owned()));
+    assert!(names.len() > 50, "{names:?}");
+    names.into_iter().flat_map(|name| {
+        let with_tails = FLAG_TAILS.iter().map(|tail| format!("-v -{name}{tail}")).collect::<Vec<_>>();
+        // That would take back what keeps a server from running.
+        let runs = |line: &String| matches!(line.as_str(), "-v -v=F" | "-v -version=F");
+        with_tails.into_iter().filter(move |line| !runs(line)).chain([
+            format!("-v --{name}"),
+            format!("-v ---{name}"),
+            format!("-v -{name}x"),
+        ])
+    })
+}
+
+fn reference_outcome(reference: &std::ffi::OsStr, line: &str) -> String {
+    let output = Command::new(reference).args(line.split(' ')).output().expect("nats-server runs");
+    let text = |bytes: &[u8]| first_line(&String::from_utf8_lossy(bytes));
+    let text = text(&output.stderr).or(text(&output.stdout)).unwrap_or_default();
+    format!("{} {text}", output.status.code().unwrap_or(-1))
+}
+
+/// The first line that is not empty, with the name of the reference.
+fn first_line(text: &str) -> Option<String> {
+    let first = text.lines().find(|line| !line.is_empty())?;
+    Some(first.replace("Usage: ringmain", "Usage: nats-server"))
 }
 
 /// `a.b: 1` as a configuration; `a[].b: 1` puts the map into an array.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use super::lang::{Environment, Files, ReadError};
+use crate::base::system_error;
 
 /// A configuration larger than this is a mistake, such as the path of a device.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -17,7 +18,7 @@ impl Files for DiskFiles {
         let failed = |reason: String| ReadError { path: path.to_owned(), reason };
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-        read.map_err(|error| failed(reason(&error)))?;
+        read.map_err(|error| failed(system_error::text(&error)))?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(failed(format!("larger than {FILE_BYTES_MAX} bytes")));
         }
@@ -38,16 +39,5 @@ impl Environment for ProcessEnvironment {
             return None;
         }
         std::env::var(name).ok()
-    }
-}
-
-/// `No such file or directory (os error 2)` as C and Go say it.
-fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => String::new(),
     }
 }

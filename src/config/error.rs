@@ -23,6 +23,9 @@ pub enum ConfigError {
     /// `-sl` with a word that names no signal.
     #[error("unknown signal {0:?}")]
     UnknownSignal(String),
+    /// `-sl` with more than one `=`.
+    #[error("invalid signal parameters: [{0}]")]
+    SignalParameters(String),
     /// The file of `-c` cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

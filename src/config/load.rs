@@ -58,6 +58,8 @@ pub enum SignalTarget {
     /// `=PATH`: the process whose id stands in this file. The error for a file that does not exist is
     /// `invalid pid: PATH`.
     PidFile(PathBuf),
+    /// `=12*` or `=*`: every server process whose id begins so.
+    Prefix(String),
 }
 
 /// Reads a command line (without the program's name), the file it names, and the environment.
@@ -79,11 +81,11 @@ pub fn load_from(
         Ok(args) => args,
         Err(error) => return Ok(print(help::HELP, &format!("{error}\n"), 0)),
     };
-    if args.help == Some(true) {
-        return Ok(print(help::HELP, "", 0));
-    }
     if args.version == Some(true) {
         return Ok(print(&help::version(), "", 0));
+    }
+    if args.help == Some(true) {
+        return Ok(print(help::HELP, "", 0));
     }
     if args.help_tls == Some(true) {
         return Ok(print(help::HELP_TLS, "", 0));
@@ -135,6 +137,9 @@ fn print(stdout: &str, stderr: &str, code: i32) -> Startup {
 
 fn parse_signal(request: &str) -> Result<(Signal, SignalTarget), ConfigError> {
     let (name, target) = request.split_once('=').unwrap_or((request, ""));
+    if let Some((_, surplus)) = target.split_once('=') {
+        return Err(ConfigError::SignalParameters(surplus.split('=').collect::<Vec<_>>().join(" ")));
+    }
     let signal = match name {
         "stop" => Signal::Stop,
         "quit" => Signal::Quit,
@@ -147,9 +152,15 @@ fn parse_signal(request: &str) -> Result<(Signal, SignalTarget), ConfigError> {
     let target = match target.parse::<i32>() {
         Ok(pid) if pid > 0 => SignalTarget::Pid(pid),
         _ if target.is_empty() => SignalTarget::OnlyProcess,
+        _ if is_prefix(target) => SignalTarget::Prefix(target.trim_end_matches('*').to_owned()),
         _ => SignalTarget::PidFile(PathBuf::from(target)),
     };
     Ok((signal, target))
+}
+
+/// Digits, or none, and a star.
+fn is_prefix(target: &str) -> bool {
+    target.strip_suffix('*').is_some_and(|prefix| prefix.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn read_file(
@@ -537,13 +548,13 @@ mod tests {
 
     #[test]
     fn help_and_version_win_over_the_rest() {
-        for line in ["-h", "--help", "help", "-t help", "-v -h"] {
+        for line in ["-h", "--help", "help", "-t help"] {
             let Ok(Startup::PrintAndExit { stdout, stderr, code: 0 }) = start(line, "") else {
                 panic!("{line}")
             };
             assert!(stdout.contains("Usage: ") && stderr.is_empty(), "{line}");
         }
-        for line in ["-v", "--version", "version", "-c c -v"] {
+        for line in ["-v", "--version", "version", "-c c -v", "-h -v"] {
             let Ok(Startup::PrintAndExit { stdout, code: 0, .. }) = start(line, "") else { panic!("{line}") };
             assert_eq!(stdout.lines().next(), Some("nats-server: v2.15.1"), "{line}");
         }
@@ -574,6 +585,8 @@ mod tests {
             ("-sl reload", (Signal::Reload, SignalTarget::OnlyProcess)),
             ("--signal ldm=12", (Signal::LameDuck, SignalTarget::Pid(12))),
             ("--signal=stop=/x/y.pid", (Signal::Stop, SignalTarget::PidFile("/x/y.pid".into()))),
+            ("-sl ldm=12*", (Signal::LameDuck, SignalTarget::Prefix("12".into()))),
+            ("-sl ldm=*", (Signal::LameDuck, SignalTarget::Prefix("".into()))),
             ("-sl quit=-1", (Signal::Quit, SignalTarget::PidFile("-1".into()))),
             ("-sl term=", (Signal::Term, SignalTarget::OnlyProcess)),
         ] {

@@ -4,6 +4,7 @@
 use super::log::Log;
 use super::run::{Advertised, Files, ServerOptions};
 use super::shared::{LiveSettings, Shared};
+use crate::base::system_error;
 use crate::config::{self, Startup};
 
 /// Reads the configuration again and goes by it, or says in the log why not. `options` are what the server runs with.
@@ -22,9 +23,10 @@ pub async fn reload(
         && let Err(error) = log.reconfigure(new.log.clone())
     {
         let file = new.configured.log_file.unwrap_or_default();
-        let text =
-            format!("Failed to reload server configuration: cannot open the log file {file:?}: {error}");
-        return log.error(text);
+        let (file, error) = (file.display(), system_error::text(&error));
+        return log.error(format!(
+            "Failed to reload server configuration: error opening file: open {file}: {error}"
+        ));
     }
     for warning in new.warnings.iter().filter(|warning| !options.warnings.contains(warning)) {
         log.warning(warning.clone());

@@ -20,7 +20,7 @@ use super::shared::{Door, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, WorkerError, WorkerParts};
 use crate::auth::Directory;
 use crate::auth::nkey::NonceKey;
-use crate::base::handover;
+use crate::base::{handover, system_error};
 use crate::broker::{Broker, Settings};
 use crate::config::{Io, Options, Warning};
 use crate::io::listener::Listener;
@@ -162,13 +162,16 @@ pub fn new_nonce_key() -> Result<NonceKey, StartError> {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("Error listening on port: {addr}, \"listen tcp {addr}: {cause}\"")]
+    #[error("Error listening on port: {addr}, \"listen tcp{cause}\"")]
     Listen {
         /// The address as configured.
         addr: String,
         /// Why.
         cause: String,
     },
+    /// The pid file.
+    #[error("Could not write pidfile: open {}: {}", .0.display(), system_error::text(.1))]
+    PidFile(PathBuf, io::Error),
     /// No io_uring.
     #[error(transparent)]
     Ring(#[from] RingError),
@@ -176,7 +179,7 @@ pub enum StartError {
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// The log file.
-    #[error("cannot open the log file {0:?}: {1}")]
+    #[error("error opening file: open {}: {}", .0.display(), system_error::text(.1))]
     LogFile(PathBuf, io::Error),
     /// Anything else that the system refuses.
     #[error("{0}: {1}")]
@@ -230,6 +233,8 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     if let Err(error) = process::raise_open_files_limit() {
         log.warning(format!("the limit on open files cannot be raised: {error}"));
     }
+    // The process is known by it before it listens, as in the reference.
+    Files::write_pid(options)?;
     let listener = listen(options)?;
     let addr = listener.local_addr().map_err(|error| StartError::System("listener", error))?;
     let advertised =
@@ -246,7 +251,6 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         log.info("Server is ready");
         let mut files = Files { port: addr.port(), ports: None };
-        files.write_pid(options, log);
         files.write_ports(options, log);
         let mut next_give_back = Instant::now();
         loop {
@@ -272,7 +276,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         }
         log.info("Initiating Shutdown...");
         workers.stop();
-        files.remove();
+        files.remove(log);
         log.info("Server Exiting..");
         Ok(())
     })
@@ -280,13 +284,13 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
 
 fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
     Listener::new(&options.host, options.port).map_err(|error| {
-        let cause = match error.kind() {
-            io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
-            io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
-            io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
-            _ => error.to_string(),
+        let addr = host_port(&options.host, options.port);
+        let cause = match error.raw_os_error() {
+            Some(_) => format!(" {addr}: bind: {}", system_error::text(&error)),
+            // Only names that nobody knows have no number of an error.
+            None => format!(": lookup {}: no such host", options.host),
         };
-        StartError::Listen { addr: host_port(&options.host, options.port), cause }
+        StartError::Listen { addr, cause }
     })
 }
 
@@ -331,12 +335,10 @@ pub struct Files {
 }
 
 impl Files {
-    fn write_pid(&self, options: &ServerOptions, log: &Log) {
-        if let Some(path) = &options.pid_file
-            && let Err(error) = std::fs::write(path, std::process::id().to_string())
-        {
-            log.error(format!("Could not write pidfile {path:?}: {error}"));
-        }
+    fn write_pid(options: &ServerOptions) -> Result<(), StartError> {
+        let Some(path) = &options.pid_file else { return Ok(()) };
+        std::fs::write(path, std::process::id().to_string())
+            .map_err(|error| StartError::PidFile(path.clone(), error))
     }
 
     fn write_ports(&mut self, options: &ServerOptions, log: &Log) {
@@ -354,25 +356,31 @@ impl Files {
         let beside = path.with_extension("ports.new");
         let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
         if let Err(error) = written {
-            log.error(format!("Error writing ports file to {path:?}: {error}"));
+            let (path, error) = (path.display(), system_error::text(&error));
+            log.error(format!("Error writing ports file ({path}): open {path}: {error}"));
         }
     }
 
     /// Writes the files whose places a reload has changed.
     pub fn change(&mut self, old: &ServerOptions, new: &ServerOptions, log: &Log) {
-        if new.pid_file != old.pid_file {
-            self.write_pid(new, log);
+        if new.pid_file != old.pid_file
+            && let Err(error) = Self::write_pid(new)
+        {
+            log.error(error.to_string());
         }
         if new.ports_file_dir != old.ports_file_dir {
-            self.remove();
+            self.remove(log);
             self.write_ports(new, log);
         }
     }
 
     /// The reference leaves the pid file behind, and so do we.
-    fn remove(&self) {
-        if let Some(path) = &self.ports {
-            let _ = std::fs::remove_file(path);
+    fn remove(&self, log: &Log) {
+        if let Some(path) = &self.ports
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            let (path, error) = (path.display(), system_error::text(&error));
+            log.error(format!("Error cleaning up ports file {path}: remove {path}: {error}"));
         }
     }
 }

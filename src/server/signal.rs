@@ -1,7 +1,10 @@
-//! `--signal`: tells a running server to stop, reopen its log, and so on. The messages are the reference's.
+//! `--signal`: tells running servers to stop, reopen their log, and so on. The messages are the reference's, except that
+//! the name in them is that of this executable: servers are found by it.
 
+use std::io;
 use std::path::Path;
 
+use crate::base::system_error;
 use crate::config::{Signal, SignalTarget};
 use crate::io::process;
 
@@ -12,21 +15,36 @@ pub enum SignalError {
     #[error("invalid pid: {0}")]
     InvalidPid(String),
     /// Nobody to send it to.
-    #[error("no ringmain processes running")]
-    NoProcess,
+    #[error("no {0} processes running")]
+    NoProcess(String),
     /// Too many, and which.
-    #[error("multiple ringmain processes running:\n{0}")]
-    ManyProcesses(String),
-    /// The system refused.
-    #[error("signal {name:?} {pid}: {cause}")]
-    Refused {
-        /// The signal's name on the command line.
-        name: &'static str,
-        /// The process.
-        pid: i32,
-        /// Why.
-        cause: std::io::Error,
+    #[error("multiple {name} processes running:\n{}", lines(pids))]
+    ManyProcesses {
+        /// What they are called.
+        name: String,
+        /// Their ids.
+        pids: Vec<i32>,
     },
+    /// The system refused it for some.
+    #[error("{}", lines(refusals))]
+    Refused {
+        /// For which, and why.
+        refusals: Vec<Refusal>,
+    },
+}
+
+/// One process that did not get the signal.
+#[derive(Debug, thiserror::Error)]
+#[error("signal {name:?} {pid}: {}", system_error::text(cause))]
+pub struct Refusal {
+    /// The signal's name on the command line.
+    name: &'static str,
+    pid: i32,
+    cause: io::Error,
+}
+
+fn lines<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Sends `signal` to `target`.
@@ -35,10 +53,21 @@ pub enum SignalError {
 ///
 /// See [`SignalError`].
 pub fn send(signal: Signal, target: &SignalTarget) -> Result<(), SignalError> {
-    let pid = match target {
-        SignalTarget::Pid(pid) => *pid,
-        SignalTarget::PidFile(path) => pid_in(path)?,
-        SignalTarget::OnlyProcess => only_process()?,
+    let pids = match target {
+        SignalTarget::Pid(pid) => vec![*pid],
+        SignalTarget::PidFile(path) => vec![pid_in(path)?],
+        SignalTarget::OnlyProcess => {
+            let (name, pids) = servers();
+            if pids.len() > 1 {
+                return Err(SignalError::ManyProcesses { name, pids });
+            }
+            some(name, pids)?
+        }
+        SignalTarget::Prefix(prefix) => {
+            let (name, mut pids) = servers();
+            pids.retain(|pid| pid.to_string().starts_with(prefix));
+            some(name, pids)?
+        }
     };
     let (number, name) = match signal {
         Signal::Stop => (libc::SIGKILL, "stop"),
@@ -48,7 +77,9 @@ pub fn send(signal: Signal, target: &SignalTarget) -> Result<(), SignalError> {
         Signal::Reload => (libc::SIGHUP, "reload"),
         Signal::LameDuck => (libc::SIGUSR2, "ldm"),
     };
-    process::send_signal(pid, number).map_err(|cause| SignalError::Refused { name, pid, cause })
+    let send_one = |pid| process::send_signal(pid, number).err().map(|cause| Refusal { name, pid, cause });
+    let refusals: Vec<Refusal> = pids.into_iter().filter_map(send_one).collect();
+    if refusals.is_empty() { Ok(()) } else { Err(SignalError::Refused { refusals }) }
 }
 
 fn pid_in(path: &Path) -> Result<i32, SignalError> {
@@ -57,21 +88,18 @@ fn pid_in(path: &Path) -> Result<i32, SignalError> {
     text.trim().parse().ok().filter(|pid| *pid > 0).ok_or_else(invalid)
 }
 
-/// The one other process with this program's name.
-fn only_process() -> Result<i32, SignalError> {
+/// The name of this executable, and the other processes that have it, in ascending order.
+fn servers() -> (String, Vec<i32>) {
     let own = std::process::id() as i32;
     let name = process::name_of(own);
     let mut pids: Vec<i32> =
         process::ids().filter(|pid| *pid != own && process::name_of(*pid) == name).collect();
-    match (pids.pop(), pids.is_empty()) {
-        (None, _) => Err(SignalError::NoProcess),
-        (Some(pid), true) => Ok(pid),
-        (Some(pid), false) => {
-            pids.push(pid);
-            let list: Vec<String> = pids.iter().map(ToString::to_string).collect();
-            Err(SignalError::ManyProcesses(list.join("\n")))
-        }
-    }
+    pids.sort_unstable();
+    (name, pids)
+}
+
+fn some(name: String, pids: Vec<i32>) -> Result<Vec<i32>, SignalError> {
+    if pids.is_empty() { Err(SignalError::NoProcess(name)) } else { Ok(pids) }
 }
 
 #[cfg(test)]
