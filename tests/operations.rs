@@ -1,14 +1,17 @@
 //! What operators do to a server, and what they see: signals by `--signal`, files that cannot be written, lame duck
-//! mode. Where nothing else is said, the texts are the real nats-server's, and the same tests hold for it.
+//! mode, what a service manager is told. Where nothing else is said, the texts are the real nats-server's, and the same tests hold for it.
 
 mod peer;
 mod server_process;
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use peer::PATIENCE;
-use server_process::{ServerProcess, announce, candidate, reference, wait_until};
+use peer::{Event, PATIENCE, Peer};
+use server_process::{ServerProcess, announce, candidate, raise_open_files_limit, reference, wait_until};
 
 /// Flags with a path that cannot be used, whether the server runs all the same, and what it says.
 const UNUSABLE_PATHS: &[(&str, &str, bool, &str)] = &[
@@ -149,6 +152,133 @@ fn without_a_number_the_only_process_of_that_name_gets_the_signal() {
     wait_until("the signal", PATIENCE, || trapped(&other) == 1);
     assert_eq!(signal("reopen=*"), (Some(0), String::new()));
     wait_until("the signal", PATIENCE, || trapped(&one) == 2 && trapped(&other) == 2);
+}
+
+#[test]
+fn in_lame_duck_mode_the_signal_to_terminate_is_passed_over_and_an_interrupt_is_not() {
+    on_both(|binary| {
+        let mut server = ServerProcess::start(binary, "").expect("a server");
+        let mut peer = Peer::open(server.address);
+        peer.round_trip();
+        for (signal, line) in [
+            (libc::SIGUSR2, "Entering lame duck mode, stop accepting new clients"),
+            (libc::SIGTERM, "Trapped \"terminated\" signal"),
+        ] {
+            server.signal(signal);
+            wait_until(line, PATIENCE, || server.log().contains(line));
+            peer.round_trip();
+        }
+        server.signal(libc::SIGINT);
+        assert_eq!(peer.next(), Event::Closed);
+        let mut status = None;
+        wait_until("the end of the process", PATIENCE, || {
+            status = server.ended();
+            status.is_some()
+        });
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+    });
+}
+
+/// Takes half a minute, the least that a configuration may ask for: `LAME_DUCK_CLIENTS=5000` runs it.
+#[test]
+fn lame_duck_mode_closes_very_many_connections_in_the_time_that_it_has() {
+    let Ok(count) = std::env::var("LAME_DUCK_CLIENTS") else {
+        return announce("SKIPPED lame_duck_mode_closes…: LAME_DUCK_CLIENTS=5000 runs it for half a minute");
+    };
+    let count: usize = count.parse().expect("a number of clients");
+    raise_open_files_limit();
+    let config = "lame_duck_duration: \"30s\", lame_duck_grace_period: \"2s\"\n";
+    let mut server = ServerProcess::start(&candidate(), config).expect("a server");
+    let mut peers: Vec<Peer> = (0..count).map(|_| Peer::open(server.address)).collect();
+    peers.iter_mut().for_each(Peer::round_trip);
+    let started = Instant::now();
+    server.signal(libc::SIGUSR2);
+    let mut closed_per_second = vec![0; 60];
+    let mut waiting = peers;
+    while !waiting.is_empty() {
+        std::thread::sleep(Duration::from_millis(100));
+        let second = started.elapsed().as_secs() as usize;
+        waiting.retain_mut(|peer| {
+            let closed = is_closed(peer);
+            closed_per_second[second] += usize::from(closed);
+            !closed
+        });
+        assert!(second < 45, "{} connections are left of {count}", waiting.len());
+    }
+    announce(&format!("lame duck mode: closed per second: {closed_per_second:?}"));
+    assert_eq!(closed_per_second[..2].iter().sum::<usize>(), 0, "in the grace period");
+    wait_until("the end of the process", PATIENCE, || server.ended().is_some());
+}
+
+/// Reads what there is.
+fn is_closed(peer: &mut Peer) -> bool {
+    let stream = peer.stream.get_ref();
+    stream.set_nonblocking(true).expect("non-blocking");
+    let mut buffer = [0; 4096];
+    loop {
+        match peer.stream.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// systemd's protocol: a datagram for each step. The reference does not speak it.
+#[test]
+fn a_service_manager_is_told_of_start_reload_lame_duck_mode_and_stop() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let config = directory.path().join("server.conf");
+    std::fs::write(&config, "debug: false\n").expect("a file");
+    let mut child = Command::new(candidate())
+        .args(["-a", "127.0.0.1", "-p", "-1", "-l", "log", "-c"])
+        .arg(&config)
+        .current_dir(directory.path())
+        .env("NOTIFY_SOCKET", &socket)
+        .spawn()
+        .expect("the candidate starts");
+    let told = || {
+        let mut buffer = [0; 200];
+        let len = manager.recv(&mut buffer).expect("a message");
+        String::from_utf8(buffer[..len].to_vec()).expect("a text")
+    };
+    let signal = |signal| {
+        let pid = i32::try_from(child.id()).expect("a pid fits");
+        // SAFETY: kill takes no pointers, and the pid is that of a child not yet waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    };
+    assert_eq!(told(), "READY=1");
+    // One that changes something, and one that fails.
+    for text in ["debug: true\n", "debug: maybe\n"] {
+        std::fs::write(&config, text).expect("a file");
+        signal(libc::SIGHUP);
+        let reloading = told();
+        let at = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("a reload");
+        assert!(at.parse::<u64>().is_ok_and(|at| at > 0), "{reloading}");
+        assert_eq!(told(), "READY=1");
+    }
+    signal(libc::SIGUSR2);
+    assert_eq!(told(), "STATUS=Lame duck mode");
+    assert_eq!(told(), "STOPPING=1");
+    assert!(child.wait().expect("own child").success());
+}
+
+#[test]
+fn a_service_manager_that_is_not_there_is_a_warning() {
+    let mut child = Command::new(candidate())
+        .args(["-a", "127.0.0.1", "-p", "-1"])
+        .env("NOTIFY_SOCKET", "/nonexistent/notify")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the candidate starts");
+    let stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let line = stderr.lines().map_while(Result::ok).find(|line| line.contains("[WRN]"));
+    assert!(line.is_some_and(|line| line.contains("NOTIFY_SOCKET")), "a warning");
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// The candidate under a name that no other process has.

@@ -5,10 +5,12 @@
 //! * [`socket_poll`]: the epoll that does where io_uring is refused.
 //! * [`wake`]: how a worker sleeps, and how others wake it.
 //! * [`listener`]: the listening socket.
+//! * [`service_manager`]: what systemd is told.
 //! * [`process`]: limits of the process: open files, memory given back.
 
 pub mod listener;
 pub mod process;
+pub mod service_manager;
 pub mod socket_driver;
 pub mod socket_poll;
 pub mod socket_ring;

@@ -2,6 +2,7 @@
 //!
 //! * [`run`]: start, signals, shutdown: the control thread.
 //! * [`reload`]: the configuration read again while the server runs.
+//! * [`closing_schedule`]: when connections are closed in lame duck mode.
 //! * [`worker`]: one worker's loop.
 //! * [`password_checks`]: passwords held against hashes, off the workers.
 //! * [`placement`]: which worker should have which connections.
@@ -9,6 +10,7 @@
 //! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
 
+pub mod closing_schedule;
 pub mod log;
 pub mod password_checks;
 pub mod placement;

@@ -25,6 +25,7 @@ use crate::broker::{Broker, Settings};
 use crate::config::{Io, Options, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
+use crate::io::service_manager::ServiceManager;
 use crate::io::socket_driver::Driver;
 use crate::io::socket_ring::{self, RingError};
 use crate::io::wake::Waker;
@@ -252,6 +253,16 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         log.info("Server is ready");
         let mut files = Files { port: addr.port(), ports: None };
         files.write_ports(options, log);
+        let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
+            log.warning(format!("the service manager (NOTIFY_SOCKET) cannot be reached: {error}"));
+            ServiceManager::default()
+        });
+        let tell = |result: io::Result<()>| {
+            if let Err(error) = result {
+                log.warning(format!("the service manager cannot be told: {error}"));
+            }
+        };
+        tell(manager.ready());
         let mut next_give_back = Instant::now();
         loop {
             let signal = tokio::select! {
@@ -266,14 +277,19 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
                 Signal::Interrupt | Signal::Terminate => break,
                 Signal::Reopen => log.reopen(),
                 Signal::LameDuck => {
+                    // Not "stopping" yet: from then on the manager's own limit of time would count.
+                    tell(manager.status("Lame duck mode"));
                     workers.drain(options.lame_duck, log, &mut signals).await;
                     break;
                 }
                 Signal::Reload => {
+                    tell(manager.reloading());
                     reload::reload(options, &advertised, &workers.shared, &mut files, log).await;
+                    tell(manager.ready());
                 }
             }
         }
+        tell(manager.stopping());
         log.info("Initiating Shutdown...");
         workers.stop();
         files.remove(log);
@@ -520,7 +536,7 @@ impl Workers {
     }
 
     /// Lame duck mode: no new connections, clients are told, and after the grace period closed one after the other
-    /// over the rest of the duration. A signal to stop ends it early.
+    /// over the rest of the duration. An interrupt ends it early.
     async fn drain(&self, times: LameDuck, log: &Log, signals: &mut Signals) {
         log.info("Entering lame duck mode, stop accepting new clients");
         let close_from = Instant::now() + times.grace_period;
@@ -531,9 +547,13 @@ impl Workers {
             tokio::select! {
                 () = tick => {}
                 signal = signals.next(log) => match signal {
-                    Signal::Interrupt | Signal::Terminate => return,
+                    Signal::Interrupt => return,
+                    // As in the reference: an orchestrator that has asked for lame duck mode sends it next.
+                    Signal::Terminate | Signal::LameDuck => {}
                     Signal::Reopen => log.reopen(),
-                    Signal::LameDuck | Signal::Reload => {}
+                    Signal::Reload => log.error(
+                        "Failed to reload server configuration: the server is in lame duck mode".to_owned(),
+                    ),
                 },
             }
         }

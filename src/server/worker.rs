@@ -30,6 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use self::moving::Moving;
+use super::closing_schedule::ClosingSchedule;
 use super::log::{Log, LogPace};
 use super::shared::{Accepted, CheckedPassword, Shared, SharedInterest};
 use crate::base::buffer_slab::Lease;
@@ -63,9 +64,6 @@ const LINGER_MS: u64 = 2_000;
 
 /// Pause after accepting failed, mostly for lack of descriptors.
 const ACCEPT_PAUSE_MS: u64 = 100;
-
-/// Longest pause between two connections closed in lame duck mode.
-const LAME_DUCK_PAUSE_MS_MAX: u64 = 1_000;
 
 /// A connection that leaves so many unsent bytes behind has its memory given back to the system.
 const FREED_BYTES_WORTH_TELLING: usize = 4 * 1024 * 1024;
@@ -150,8 +148,10 @@ struct Worker<D> {
     quiet: bool,
     /// As the server stops: when connections are closed whatever the others do.
     stop_by_ms: u64,
-    /// Lame duck mode has begun: when the next connection is closed.
+    /// Lame duck mode has begun: when the next connections are closed.
     lame_duck_next_ms: Option<u64>,
+    /// Made when the first is closed.
+    closing_schedule: Option<ClosingSchedule>,
 }
 
 /// Why a worker did not start.
@@ -229,6 +229,7 @@ impl<D: SocketDriver> Worker<D> {
             quiet: false,
             stop_by_ms: 0,
             lame_duck_next_ms: None,
+            closing_schedule: None,
         }
     }
 
@@ -661,7 +662,7 @@ impl<D: SocketDriver> Worker<D> {
         }
     }
 
-    /// Lame duck mode: clients are told once, and after the grace period closed one by one.
+    /// Lame duck mode: clients are told once, and after the grace period closed on schedule.
     fn check_lame_duck(&mut self) {
         let Some(&(close_from, close_until)) = self.parts.shared.lame_duck.get() else { return };
         if self.stopping {
@@ -679,12 +680,14 @@ impl<D: SocketDriver> Worker<D> {
             return;
         }
         let open = self.parts.broker.open_connections();
-        if let Some(&conn) = open.first() {
+        let schedule = self
+            .closing_schedule
+            .get_or_insert_with(|| ClosingSchedule::new(open.len(), from_ms.max(self.now_ms), until_ms));
+        let due = schedule.due(open.len(), self.now_ms);
+        self.lame_duck_next_ms = Some(schedule.next_look_ms(open.len() - due, self.now_ms));
+        for &conn in &open[..due] {
             self.parts.broker.close(conn, CloseReason::ServerShutdown);
         }
-        // The rest of the time is shared out evenly, with at most a second between two.
-        let pause_ms = until_ms.saturating_sub(self.now_ms) / (open.len() as u64).max(1);
-        self.lame_duck_next_ms = Some(self.now_ms + pause_ms.min(LAME_DUCK_PAUSE_MS_MAX));
     }
 
     fn resume_accepting(&mut self) {
