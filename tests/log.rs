@@ -6,8 +6,11 @@ mod server_process;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -194,6 +197,179 @@ fn a_client_beside_a_traced_load_is_answered() {
         let (p50, p99, max) = (at(500), at(990), at(1000));
         announce(&format!("{config}: {} answers, p50 {p50:?}, p99 {p99:?}, max {max:?}", waits.len()));
         assert!(!stop_and_collect(server).iter().any(|(_, text)| text.contains("log lines were lost")));
+    }
+}
+
+/// A message of a syslog: priority, what stands before the text, and the text.
+fn message(bytes: &[u8]) -> (String, String, String) {
+    let text = std::str::from_utf8(bytes).expect("text").strip_suffix('\n').expect("a line end");
+    let (priority, rest) = text.split_once('>').expect("a priority");
+    let (head, text) = rest.split_once("]: ").expect("a tag");
+    (priority.to_owned(), head.to_owned(), text.to_owned())
+}
+
+#[test]
+fn a_syslog_gets_what_the_reference_sends() {
+    let forms = |binary: &Path, network: &str| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        udp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let path = dir.path().join("syslog");
+        let unix = UnixListener::bind(&path).expect("a socket");
+        let target = match network {
+            "udp" => format!("udp://{}", udp.local_addr().expect("an address")),
+            "tcp" => format!("tcp://{}", tcp.local_addr().expect("an address")),
+            _ => format!("unix://{}", path.display()),
+        };
+        let mut server = Silent::start(binary, &["-DV", "-r", &target]);
+        let mut peer = Peer::open(server.address());
+        peer.publish("a", b"traced");
+        peer.round_trip();
+        server.signal(libc::SIGHUP);
+        let mut stream: Option<Box<dyn BufRead>> = match network {
+            "udp" => None,
+            "tcp" => Some(Box::new(BufReader::new(tcp.accept().expect("a connection").0))),
+            _ => Some(Box::new(BufReader::new(unix.accept().expect("a connection").0))),
+        };
+        let mut next = || match &mut stream {
+            None => {
+                let mut datagram = [0; 4096];
+                let len = udp.recv(&mut datagram).expect("a datagram");
+                datagram[..len].to_vec()
+            }
+            Some(stream) => {
+                let mut line = Vec::new();
+                stream.read_until(b'\n', &mut line).expect("a line");
+                line
+            }
+        };
+        let mut forms = Vec::new();
+        loop {
+            let (priority, head, text) = message(&next());
+            // Digits and names differ: 2026-11-25T03:59:52Z host TAG[123.
+            let head = head.replace("nats-server", "TAG").replace("ringmain", "TAG");
+            let head: String =
+                head.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>();
+            let head = head.split_at(head.rfind('[').expect("a process number")).0.to_owned();
+            let ends = text.starts_with("Failed to reload server configuration");
+            let wanted =
+                ["Server is ready", "Trapped", "Failed to reload", "Client connection created", "<<- "];
+            if wanted.iter().any(|wanted| text.contains(wanted)) {
+                let text = text.split_once(" cid:").map_or(text.as_str(), |(_, rest)| rest);
+                forms.push(format!("{priority}>{head}: {text}"));
+            }
+            if ends {
+                return forms;
+            }
+        }
+    };
+    for network in ["udp", "tcp", "unix"] {
+        let own = forms(&candidate(), network);
+        assert!(own.iter().any(|line| line.starts_with("<5>") && line.ends_with("[\"traced\"]")), "{own:#?}");
+        match reference() {
+            Some(reference) => assert_eq!(own, forms(&reference, network), "{network}"),
+            None => announce("SKIPPED for the reference: no nats-server here"),
+        }
+    }
+}
+
+#[test]
+fn a_syslog_that_goes_and_comes_stops_nobody() {
+    // Nobody is there at first. The reference does not start then.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let addr = listener.local_addr().expect("an address");
+    drop(listener);
+    let server = Silent::start(&candidate(), &["-DV", "-r", &format!("tcp://{addr}")]);
+    let mut peer = Peer::open(server.address());
+    let mut number = 0;
+    let mut talk = |peer: &mut Peer| {
+        peer.publish("a", format!("number-{number:06}").as_bytes());
+        peer.round_trip();
+        number += 1;
+    };
+    (0..100).for_each(|_| talk(&mut peer));
+    for round in 0..2 {
+        let listener = TcpListener::bind(addr).expect("the same port");
+        listener.set_nonblocking(true).expect("non-blocking");
+        let mut stream = None;
+        wait_until("a connection", PATIENCE, || {
+            talk(&mut peer);
+            stream = listener.accept().ok();
+            stream.is_some()
+        });
+        let (stream, _) = stream.expect("a connection");
+        stream.set_nonblocking(false).expect("blocking");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut lines = BufReader::new(stream).split(b'\n').map(|line| {
+            let mut line = line.expect("a line");
+            line.push(b'\n');
+            message(&line).2
+        });
+        talk(&mut peer);
+        let lost = lines
+            .find(|line| line.ends_with("log lines were lost: the log was too slow or could not be written"));
+        assert!(lost.is_some(), "round {round}");
+        talk(&mut peer);
+        assert!(lines.any(|line| line.contains("number-")));
+        // Gone without a word, with the listener.
+        drop(lines);
+        drop(listener);
+        (0..100).for_each(|_| talk(&mut peer));
+        wait_until("lines are lost", PATIENCE, || {
+            talk(&mut peer);
+            server.stderr().matches("log lines are lost until it is there again").count() == round + 2
+        });
+    }
+}
+
+/// A server that says nothing on standard error; its port stands in the ports file.
+struct Silent {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Silent {
+    fn start(binary: &Path, arguments: &[&str]) -> Silent {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stderr = fs::File::create(dir.path().join("stderr")).expect("a file");
+        let mut command = Command::new(binary);
+        command.args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"]).arg(dir.path()).args(arguments);
+        let child = command.stderr(stderr).spawn().expect("a server");
+        Silent { child, dir }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let mut address = None;
+        wait_until("the ports file", PATIENCE, || {
+            let entries = fs::read_dir(self.dir.path()).expect("a directory");
+            let mut paths = entries.map(|entry| entry.expect("an entry").path());
+            let Some(path) = paths.find(|path| path.extension().is_some_and(|end| end == "ports")) else {
+                return false;
+            };
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let url = text.split("nats://").nth(1).and_then(|rest| rest.split('"').next());
+            address = url.and_then(|url| url.parse().ok());
+            address.is_some()
+        });
+        address.expect("an address")
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.dir.path().join("stderr")).expect("a file")
+    }
+
+    fn signal(&mut self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid fits");
+        // SAFETY: kill takes no pointers, and the pid is that of a child not yet waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

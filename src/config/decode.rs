@@ -14,7 +14,7 @@ use super::keys::{self, Status};
 use super::lang::{Map, Node, Position, Value};
 use super::options::{
     Authorization, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Login,
-    Options, Password, Port, User, WORKERS_MAX,
+    Options, Password, Port, RemoteSyslog, User, WORKERS_MAX,
 };
 use super::shape::{Checker, Entry, Shape};
 
@@ -133,6 +133,8 @@ impl Decoder {
             "logtime" => options.logtime = boolean(node)?,
             "logtime_utc" => options.logtime_utc = boolean(node)?,
             "log_file" | "logfile" => options.log_file = path(node)?,
+            "syslog" => options.syslog = boolean(node)?,
+            "remote_syslog" => options.remote_syslog = remote_syslog(string(node)?)?,
             "log_size_limit" | "logfile_size_limit" => {
                 options.log_size_limit = log_size_limit(integer(node)?)
             }
@@ -375,7 +377,7 @@ pub fn is_public_user_key(text: &str) -> bool {
     text.starts_with('U') && nkeys::KeyPair::from_public_key(text).is_ok()
 }
 
-/// `jetstream: disabled`, `syslog: false`, `http_port: 0`: switched off, so nothing is missing.
+/// `jetstream: disabled`, `ocsp: false`, `http_port: 0`: switched off, so nothing is missing.
 fn asks_for_nothing(name: &str, value: &Value) -> bool {
     match value {
         Value::Bool(truth) => !truth,
@@ -487,6 +489,13 @@ pub(super) fn io(name: &str) -> Outcome<Io> {
 pub(super) fn limit_or_none(name: &str, number: i64) -> Outcome<Option<NonZeroU32>> {
     let number = u32::try_from(number.max(0)).map_err(|_| Problem::TooBig(name.to_owned()))?;
     Ok(NonZeroU32::new(number))
+}
+
+pub(super) fn remote_syslog(text: &str) -> Outcome<Option<RemoteSyslog>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    RemoteSyslog::parse(text).map(Some).ok_or_else(|| Problem::RemoteSyslog(text.to_owned()))
 }
 
 /// 0 and negative numbers are no limit.

@@ -98,6 +98,8 @@ pub enum Problem {
     LameDuckOrder { grace: Duration, duration: Duration },
     #[error("max_payload ({max_payload}) cannot be higher than max_pending ({max_pending})")]
     PayloadAbovePending { max_payload: u64, max_pending: u64 },
+    #[error("invalid remote_syslog {0:?}: must be udp://host:port, tcp://host:port or unix:///path")]
+    RemoteSyslog(String),
     #[error("server name cannot contain spaces")]
     ServerNameSpaces,
     #[error("workers must be 0 (one per core) to {max}", max = super::options::WORKERS_MAX)]

@@ -29,6 +29,8 @@ Server:
 
 Logging:
     -l, --log <file>                 Log to this file instead of standard error
+    -s, --syslog                     Log to the local syslog, if there is no log file
+    -r, --remote_syslog <addr>       ... or to this one: udp://host:port, tcp://host:port, unix:///path
         --log_size_limit <bytes>     Put the log file aside for a new one when it is longer (default: never)
         --log_max_num <number>       Log files to keep, the one being written included (default: all)
     -T, --logtime                    Put the time on log lines (default: true)
@@ -52,7 +54,6 @@ Common:
 
 Known and not supported yet (accepted, with a warning at start):
     -m, --http_port   -ms,--https_port   -js,--jetstream   -sd,--store_dir
-    -s, --syslog      -r, --remote_syslog
     --routes   --cluster, --cluster_listen   --cluster_name   --cluster_advertise
     --no_advertise   --connect_retries   --profile
 

@@ -208,6 +208,9 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(len) = args.max_traced_msg_len {
         options.max_traced_msg_len = decode::limit_or_none("max_traced_msg_len", len).map_err(invalid)?;
     }
+    if let Some(text) = given(&args.remote_syslog) {
+        options.remote_syslog = decode::remote_syslog(&text).map_err(invalid)?;
+    }
     if let Some(limit) = args.log_size_limit {
         options.log_size_limit = decode::log_size_limit(limit);
     }
@@ -220,6 +223,7 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     set(&mut options.ports_file_dir, path(&args.ports_file_dir));
     set(&mut options.log_file, path(&args.log_file));
     for (field, flag) in [
+        (&mut options.syslog, args.syslog),
         (&mut options.logtime, args.logtime),
         (&mut options.logtime_utc, args.logtime_utc),
         (&mut options.debug, args.debug),
@@ -302,7 +306,7 @@ mod tests {
     use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
     use std::time::Duration;
 
-    use super::super::options::{ConnectionTypes, Io, KeyAt, Login, User};
+    use super::super::options::{ConnectionTypes, Io, KeyAt, Login, RemoteSyslog, User};
     use super::*;
     use crate::config::lang::ReadError;
 
@@ -349,7 +353,7 @@ mod tests {
             listen: \"[::1]:4333\", client_advertise: \"example.org:1\", server_name: s, workers: 3, io: uring
             debug: true, trace_verbose: true, trace_headers: true, max_traced_msg_len: 10
             logtime: false, logtime_utc: true, log_file: /l, pid_file: /p, ports_file_dir: /d
-            log_size_limit: 1MB, log_max_num: 3
+            log_size_limit: 1MB, log_max_num: 3, syslog: true, remote_syslog: \"udp://[::1]:514\"
             max_connections: 10K, max_subscriptions: 7, max_subscription_tokens: 8
             max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
@@ -376,6 +380,8 @@ mod tests {
             log_file: Some("/l".into()),
             log_size_limit: NonZeroU64::new(1 << 20),
             log_max_num: NonZeroU32::new(3),
+            syslog: true,
+            remote_syslog: Some(RemoteSyslog::Udp("[::1]:514".into())),
             pid_file: Some("/p".into()),
             ports_file_dir: Some("/d".into()),
             max_connections: 10_000,
@@ -409,11 +415,11 @@ mod tests {
         let file = "
             listen: \"h:1\", client_advertise: x, server_name: x, workers: 1, debug: true, trace: false
             io: auto, logtime: true, log_file: x, pid_file: x, ports_file_dir: x, max_traced_msg_len: 1
-            log_size_limit: 1, log_max_num: 1
+            log_size_limit: 1, log_max_num: 1, syslog: true, remote_syslog: \"udp://x:1\"
             authorization { user: a, pass: b }
         ";
         let line = "-c c -a ::1 -p -1 --client_advertise y -n y --workers 0 --io Epoll -D=false -VV -T=false -l y -P y \
-            --ports_file_dir y --log_size_limit -1 --log_max_num 7 --max_traced_msg_len 5 --user c --logtime_utc";
+            --ports_file_dir y -s=false -r unix:///y --log_size_limit -1 --log_max_num 7 --max_traced_msg_len 5 --user c --logtime_utc";
         let options = options(line, file);
         assert_eq!((options.host.as_str(), options.port), ("::1", Port::Random));
         assert_eq!(options.client_advertise.as_deref(), Some("y"));
@@ -425,6 +431,7 @@ mod tests {
         assert_eq!(options.pid_file, Some("y".into()));
         assert_eq!(options.ports_file_dir, Some("y".into()));
         assert_eq!(options.max_traced_msg_len, NonZeroU32::new(5));
+        assert_eq!((options.syslog, options.remote_syslog), (false, Some(RemoteSyslog::Unix("/y".into()))));
         assert_eq!((options.log_size_limit, options.log_max_num), (None, NonZeroU32::new(7)));
         let expected = Credentials::UserPassword { user: "c".into(), password: Password::Plain("b".into()) };
         assert_eq!(options.authorization.credentials, expected);
@@ -540,6 +547,20 @@ mod tests {
         assert_eq!(error("--workers -1", ""), "workers must be 0 (one per core) to 1024");
         assert_eq!(error("--io aio", ""), "io must be auto, uring or epoll, not \"aio\"");
         assert_eq!(error("-t", ""), "must specify [-c, --config] option to check configuration file syntax");
+        for text in [
+            "localhost:514",
+            "udp://localhost",
+            "udp://:1",
+            "udp://::1:5",
+            "tcp://a:0",
+            "unix://a",
+            "x://a:1",
+        ] {
+            let expected = format!(
+                "invalid remote_syslog {text:?}: must be udp://host:port, tcp://host:port or unix:///path"
+            );
+            assert_eq!(error(&format!("-r {text}"), ""), expected);
+        }
         assert_eq!(error("-D foo", ""), "unrecognized command: \"foo\"");
         let words = ["-n", "a b"].map(OsString::from);
         let result = load_from(words, &OneFile(""), &OneFile(""));

@@ -71,6 +71,6 @@ pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
     Authorization, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Login,
-    MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, User, WORKERS_MAX,
+    MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, RemoteSyslog, User, WORKERS_MAX,
 };
 pub use reload::{NotReloadable, RELOADS, compare};

@@ -54,6 +54,10 @@ pub struct Options {
     /// `log_max_num`, `logfile_max_num`; `--log_max_num`. Log files that are kept, the one being written included;
     /// `None` (0 or negative): all.
     pub log_max_num: Option<NonZeroU32>,
+    /// `syslog`; `-s`. Log to the system's syslog, unless there is a `log_file`.
+    pub syslog: bool,
+    /// `remote_syslog`; `-r`. Log to this syslog, unless there is a `log_file`.
+    pub remote_syslog: Option<RemoteSyslog>,
     /// `pid_file`, `pidfile`; `-P`. Holds the digits only, without a newline.
     pub pid_file: Option<PathBuf>,
     /// `ports_file_dir`. Directory for `<executable>_<pid>.ports`.
@@ -130,6 +134,8 @@ impl Default for Options {
             log_file: None,
             log_size_limit: None,
             log_max_num: None,
+            syslog: false,
+            remote_syslog: None,
             pid_file: None,
             ports_file_dir: None,
             max_connections: 64 * 1024,
@@ -160,6 +166,45 @@ impl Options {
         }
         let keys: Vec<String> = self.not_supported.iter().map(KeyAt::to_string).collect();
         Some(format!("not supported yet: {}", keys.join(", ")))
+    }
+}
+
+/// A syslog elsewhere. Its text is `udp://HOST:PORT`, `tcp://HOST:PORT` or `unix:///PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteSyslog {
+    /// `HOST:PORT`.
+    Udp(String),
+    /// `HOST:PORT`.
+    Tcp(String),
+    /// The path of a stream socket.
+    Unix(PathBuf),
+}
+
+impl RemoteSyslog {
+    pub(super) fn parse(text: &str) -> Option<RemoteSyslog> {
+        let (network, rest) = text.split_once("://")?;
+        let addr = || {
+            let (host, port) = rest.rsplit_once(':')?;
+            let is_host =
+                !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+            (is_host && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| rest.to_owned())
+        };
+        match network {
+            "udp" => addr().map(RemoteSyslog::Udp),
+            "tcp" => addr().map(RemoteSyslog::Tcp),
+            "unix" => rest.starts_with('/').then(|| RemoteSyslog::Unix(rest.into())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for RemoteSyslog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RemoteSyslog::Udp(addr) => write!(f, "udp://{addr}"),
+            RemoteSyslog::Tcp(addr) => write!(f, "tcp://{addr}"),
+            RemoteSyslog::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub const RELOADS: &[&str] = &[
     "ping_interval",
     "ping_max",
     "ports_file_dir",
+    "remote_syslog",
+    "syslog",
     "trace",
     "trace_headers",
     "trace_verbose",
@@ -102,6 +104,10 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     let size = |options: &Options| options.log_size_limit.map_or(0, std::num::NonZeroU64::get);
     lines.changed("log_size_limit", &size(old), &size(new));
     lines.changed("log_max_num", &number(old.log_max_num), &number(new.log_max_num));
+    lines.changed("syslog", &old.syslog, &new.syslog);
+    let remote =
+        |options: &Options| options.remote_syslog.as_ref().map(ToString::to_string).unwrap_or_default();
+    lines.changed("remote_syslog", &remote(old), &remote(new));
     lines.changed("write_deadline", &GoDuration(old.write_deadline), &GoDuration(new.write_deadline));
     lines.changed("max_traced_msg_len", &number(old.max_traced_msg_len), &number(new.max_traced_msg_len));
     Ok(lines.0)

@@ -143,6 +143,9 @@ fn log_target(options: &Options) -> LogTarget {
             path: path.clone(),
             rotation: Rotation { size_limit: options.log_size_limit, files_max: options.log_max_num },
         },
+        None if options.syslog || options.remote_syslog.is_some() => {
+            LogTarget::Syslog { remote: options.remote_syslog.clone() }
+        }
         None => LogTarget::StandardError,
     }
 }

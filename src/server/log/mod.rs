@@ -4,18 +4,19 @@
 //! * `queue`: what threads put lines into, never waiting. A worker hands over what a whole turn produced in one
 //!   operation, stamped with one look at the clock.
 //! * `writer`: the thread. `line`: what a line looks like.
-//! * `output`, `file`: where lines go, and how a file is rotated.
+//! * `output`, `file`: where lines go, and how a file is rotated. `syslog`: messages to a syslog.
 //!
 //! The queue is bounded in bytes. Long before the bound, workers are asked to leave alone what clients send
 //! ([`Log::holds_back`]), so that a protocol trace at full load slows its clients down instead of losing lines, and
 //! memory stays small. They are asked only while the log moves: one that is stuck (a terminal that nobody reads, a disk
-//! that hangs) holds nobody for longer than [`STUCK_MS`]; then lines beyond the bound are dropped and counted, and the
+//! that hangs) holds nobody for longer than [`STUCK_MS`], and a syslog, which may be anything, nobody at all; then lines beyond the bound are dropped and counted, and the
 //! number stands in the log as soon as lines get through again.
 
 mod file;
 mod line;
 mod output;
 mod queue;
+mod syslog;
 mod writer;
 
 use std::fmt::Display;
@@ -30,6 +31,7 @@ use std::time::{Duration, SystemTime};
 use self::queue::{Gauge, Message, Sender};
 use self::writer::{Sink, Writer};
 use crate::broker::{Level, LogLines};
+use crate::config::RemoteSyslog;
 
 /// Where the log goes and how a line looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +60,11 @@ pub enum LogTarget {
         path: PathBuf,
         /// When it is put aside for a new one, and how many are kept.
         rotation: Rotation,
+    },
+    /// A syslog.
+    Syslog {
+        /// `None`: the system's own.
+        remote: Option<RemoteSyslog>,
     },
 }
 
@@ -243,6 +250,27 @@ mod tests {
         let pid = std::process::id();
         let expected = format!("[{pid}] [DBG] two\n[{pid}] [DBG] three\n");
         assert_eq!(std::fs::read_to_string(after).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_syslog_that_takes_nothing_costs_lines_and_ends() {
+        // It accepts and never reads.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let remote = RemoteSyslog::Tcp(listener.local_addr().unwrap().to_string());
+        let target = LogTarget::Syslog { remote: Some(remote) };
+        let (log, thread) = Log::start(LogSettings { target, ..LogSettings::default() }).unwrap();
+        let mut pace = LogPace::default();
+        for _ in 0..200 {
+            log.info("x".repeat(1024 * 1024));
+            assert!(!log.holds_back(&mut pace, 5_000));
+        }
+        let gauge = log.queue.gauge().clone();
+        let started = std::time::Instant::now();
+        while gauge.take_lost() == 0 {
+            assert!(started.elapsed() < Duration::from_secs(30), "nothing was given up");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        thread.stop();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The way from the threads that have lines to the one that writes them. Nobody waits to put something in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::SystemTime;
 
@@ -32,6 +32,7 @@ pub(super) struct Gauge {
     queued_bytes: AtomicUsize,
     written_bytes: AtomicU64,
     lost_lines: AtomicU64,
+    never_behind: AtomicBool,
 }
 
 /// The end to put in.
@@ -72,7 +73,12 @@ impl Sender {
 impl Gauge {
     /// Whether more waits than should.
     pub fn is_behind(&self) -> bool {
-        self.queued_bytes.load(Ordering::Relaxed) > HOLD_BYTES
+        self.queued_bytes.load(Ordering::Relaxed) > HOLD_BYTES && !self.never_behind.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody is to wait for this log, however much waits.
+    pub fn set_never_behind(&self, never: bool) {
+        self.never_behind.store(never, Ordering::Relaxed);
     }
 
     /// Bytes that have been written since the start.

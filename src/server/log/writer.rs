@@ -9,6 +9,7 @@ use super::file::LogFile;
 use super::line::Form;
 use super::output::Output;
 use super::queue::{Gauge, Message};
+use super::syslog::Syslog;
 use super::{LogSettings, LogTarget};
 use crate::broker::{Level, LogLines};
 
@@ -17,6 +18,7 @@ use crate::broker::{Level, LogLines};
 pub(super) enum Sink {
     StandardError(Output<Stderr>),
     File(LogFile),
+    Syslog(Syslog),
 }
 
 impl Sink {
@@ -24,6 +26,7 @@ impl Sink {
     pub fn open(target: &LogTarget, gauge: &Arc<Gauge>) -> io::Result<Sink> {
         Ok(match target {
             LogTarget::StandardError => Sink::StandardError(Output::new(io::stderr(), gauge.clone())),
+            LogTarget::Syslog { remote } => Sink::Syslog(Syslog::new(remote.clone(), gauge)),
             LogTarget::File { path, rotation } => Sink::File(LogFile::open(path, *rotation, gauge)?),
         })
     }
@@ -36,13 +39,15 @@ impl Sink {
                 output.added();
             }
             Sink::File(file) => file.line(form, at, level, text),
+            Sink::Syslog(syslog) => syslog.line(at, level, text),
         }
     }
 
-    fn is_working(&self) -> bool {
+    fn is_working(&mut self) -> bool {
         match self {
             Sink::StandardError(output) => output.is_working(),
             Sink::File(file) => file.is_working(),
+            Sink::Syslog(syslog) => syslog.is_working(),
         }
     }
 
@@ -50,6 +55,7 @@ impl Sink {
         match self {
             Sink::StandardError(output) => output.flush(),
             Sink::File(file) => file.flush(),
+            Sink::Syslog(syslog) => syslog.flush(),
         }
     }
 }
@@ -66,6 +72,7 @@ impl Writer {
     /// Writes into `sink`.
     pub fn new(settings: LogSettings, sink: Sink, gauge: Arc<Gauge>) -> Writer {
         let form = form(&settings);
+        gauge.set_never_behind(matches!(sink, Sink::Syslog(_)));
         Writer { settings, form, sink, gauge }
     }
 
@@ -109,6 +116,7 @@ impl Writer {
     }
 
     fn begin(&mut self) {
+        self.gauge.set_never_behind(matches!(self.sink, Sink::Syslog(_)));
         if let Sink::File(file) = &mut self.sink {
             file.begin(&mut self.form);
         }
