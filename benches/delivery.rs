@@ -75,14 +75,14 @@ fn take_output(broker: &mut Broker<LocalInterest>) -> usize {
 fn turn(broker: &mut Broker<LocalInterest>, publisher: u32, mut bytes: &[u8]) -> usize {
     let mut taken = 0;
     loop {
-        broker.begin_turn(1);
+        broker.begin_turn(Duration::from_millis(1));
         let input = broker.handle_bytes(publisher, bytes);
         taken += take_output(broker);
         match input {
             Input::Taken => return taken,
             Input::Yielded(len) => {
                 bytes = &bytes[len..];
-                broker.begin_turn(1);
+                broker.begin_turn(Duration::from_millis(1));
                 broker.is_held(publisher);
             }
             Input::Closed => panic!("the bytes are valid"),
@@ -159,7 +159,7 @@ fn threshold(criterion: &mut Criterion) {
                 group.throughput(Throughput::Elements((count * subscribers) as u64));
                 group.bench_function(BenchmarkId::new(format!("{way} to {subscribers}"), size), |bencher| {
                     bencher.iter(|| {
-                        broker.begin_turn(1);
+                        broker.begin_turn(Duration::from_millis(1));
                         broker.handle_batch(1, black_box(&batch));
                         take_output(&mut broker)
                     })

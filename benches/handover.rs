@@ -68,8 +68,8 @@ fn brokers(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(count as u64));
 
         let mut turn = || {
-            one.begin_turn(1);
-            other.begin_turn(1);
+            one.begin_turn(Duration::from_millis(1));
+            other.begin_turn(Duration::from_millis(1));
             let mut taken = 0;
             loop {
                 // A full batch goes out before more is read.
@@ -113,7 +113,7 @@ fn brokers(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("handle_batch", name), |bencher| {
             bencher.iter(|| {
-                other.begin_turn(1);
+                other.begin_turn(Duration::from_millis(1));
                 other.handle_batch(0, black_box(&batch));
                 let taken = take_output(&mut other);
                 assert!(taken > count * size);

@@ -24,6 +24,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use ringmain::auth::Directory;
@@ -58,29 +59,29 @@ fuzz_target!(|script: &[u8]| {
         match step {
             b'p' => world.want_move(client),
             _ => match step % 8 {
-            0 => world.input(client, &script.text()),
-            1 => {
-                let digit = usize::from(script.byte().unwrap_or(0));
-                world.now_ms += STEPS_MS[digit % STEPS_MS.len()];
-                world.turn(client % WORKERS, digit % 16 < STEPS_MS.len());
-            }
-            2 => {
-                world.complete_send(client, script.byte().map_or(0, send_len));
-            }
-            3 => world.end(client, script.byte().unwrap_or(0)),
-            4 => world.settle(false),
-            5 => world.workers[client % WORKERS].broker.announce_lame_duck(),
-            6 => {
-                if world.clients[client].is_none() {
-                    let conn = world.open(client);
-                    world.workers[client % WORKERS].broker.refuse(conn);
+                0 => world.input(client, &script.text()),
+                1 => {
+                    let digit = usize::from(script.byte().unwrap_or(0));
+                    world.now_ms += STEPS_MS[digit % STEPS_MS.len()];
+                    world.turn(client % WORKERS, digit % 16 < STEPS_MS.len());
                 }
-            }
-            _ => {
-                let times = usize::from(script.byte().unwrap_or(0));
-                let text = script.text();
-                world.input(client, &text.repeat(times.min(UNREAD_MAX / text.len().max(1))));
-            }
+                2 => {
+                    world.complete_send(client, script.byte().map_or(0, send_len));
+                }
+                3 => world.end(client, script.byte().unwrap_or(0)),
+                4 => world.settle(false),
+                5 => world.workers[client % WORKERS].broker.announce_lame_duck(),
+                6 => {
+                    if world.clients[client].is_none() {
+                        let conn = world.open(client);
+                        world.workers[client % WORKERS].broker.refuse(conn);
+                    }
+                }
+                _ => {
+                    let times = usize::from(script.byte().unwrap_or(0));
+                    let text = script.text();
+                    world.input(client, &text.repeat(times.min(UNREAD_MAX / text.len().max(1))));
+                }
             },
         }
         world.check();
@@ -236,7 +237,7 @@ impl World {
     fn turn(&mut self, at: usize, takes_batches: bool) -> bool {
         let worker = &mut self.workers[at];
         let mut moved = false;
-        worker.broker.begin_turn(self.now_ms);
+        worker.broker.begin_turn(Duration::from_millis(self.now_ms));
         for (conn, serial) in std::mem::take(&mut worker.checks) {
             moved = true;
             let verdict = [Verdict::Right, Verdict::Wrong, Verdict::TooLate][serial as usize % 3];
@@ -254,7 +255,8 @@ impl World {
             }
         }
         while let Some((conn, cid)) = worker.broker.poll_arrived() {
-            let client = self.clients.iter_mut().flatten().find(|client| client.cid == cid).expect("it moves");
+            let client =
+                self.clients.iter_mut().flatten().find(|client| client.cid == cid).expect("it moves");
             (client.at, client.conn) = (at, conn);
         }
         while let Some(conn) = worker.broker.poll_settled() {
@@ -314,22 +316,21 @@ impl World {
     fn depart(&mut self, at: usize) -> bool {
         let mut any = false;
         for client in self.clients.iter_mut().flatten() {
-            let broker = &mut self.workers[at].broker;
-            if client.at == at
+            let may_depart = client.at == at
                 && client.wants_move
                 && !client.moving
                 && client.sending.is_empty()
                 && self.workers[1 - at].inbox.len() < BATCHES_MAX
-                && broker.may_depart(client.conn)
-            {
-                (client.wants_move, client.moving, any) = (false, true, true);
-                broker.depart(client.conn, 1 - at as u16);
-                // Nobody's slot until it has arrived.
-                client.conn = u32::MAX;
-                let inbox = &mut self.workers[1 - at].inbox;
-                while let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) {
-                    inbox.push_back(batch);
-                }
+                && self.workers[at].broker.may_depart(client.conn);
+            if !may_depart {
+                continue;
+            }
+            (client.wants_move, client.moving, any) = (false, true, true);
+            self.workers[at].broker.depart(client.conn, 1 - at as u16);
+            // Nobody's slot until it has arrived.
+            client.conn = u32::MAX;
+            while let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) {
+                self.workers[1 - at].inbox.push_back(batch);
             }
         }
         any

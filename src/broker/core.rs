@@ -99,6 +99,7 @@ pub(super) struct Local {
     pub checks: VecDeque<PasswordCheck>,
     pub stats: Stats,
     pub now_ms: u64,
+    pub now_us: u64,
     /// Bytes queued for this worker's sessions since the turn began.
     pub turn_bytes: usize,
     pub pending_max: usize,
@@ -132,12 +133,16 @@ pub struct Stats {
     pub deliveries: Counts,
     /// Connections cut off because they did not read.
     pub slow_consumers: u64,
+    /// Connections closed because they did not answer pings.
+    pub stale_connections: u64,
     /// Times that a publisher was held back.
     pub holds: u64,
     /// Live subscriptions.
     pub subscriptions: u64,
     /// Entries of other workers' batches.
     pub handed_over: u64,
+    /// Subscriptions ever made.
+    pub subscribed: u64,
 }
 
 /// Messages and bytes.
@@ -198,6 +203,7 @@ impl<A: InterestAccess> Broker<A> {
             checks: VecDeque::new(),
             stats: Stats::default(),
             now_ms: 0,
+            now_us: 0,
             turn_bytes: 0,
             pending_max: settings.pending_max,
             pending_watched: CONSUMER_HOLD_BYTES.min(settings.pending_max),
@@ -252,6 +258,7 @@ impl<A: InterestAccess> Broker<A> {
                 headers: false,
                 no_responders: false,
                 connected: !must_connect,
+                ponged: false,
                 first_pong_sent: false,
                 dirty: false,
                 congested: false,
@@ -267,8 +274,12 @@ impl<A: InterestAccess> Broker<A> {
             timer_at_ms: 0,
             last_input_ms: now_ms,
             progress_ms: now_ms,
-            ping_sent_ms: 0,
-            rtt_ms: None,
+            ping_sent_us: 0,
+            rtt_us: 0,
+            started_us: self.local.now_us,
+            active_ms: now_ms,
+            out_msgs_sent: 0,
+            stalls: 0,
         };
         let conn = self.local.sessions.insert(session) as u32;
         let first_timer_ms =
@@ -347,6 +358,9 @@ impl<A: InterestAccess> Broker<A> {
         };
         // Counted once per read: per message it was a tenth of the cost of finding nobody.
         let session = &mut self.local.sessions[conn as usize];
+        if published.count > 0 {
+            session.active_ms = self.local.now_ms;
+        }
         session.counters.in_msgs += published.count;
         session.counters.in_bytes += published.bytes;
         self.local.stats.messages.count += published.count;
@@ -380,10 +394,13 @@ impl<A: InterestAccess> Broker<A> {
             Command::Unsubscribe { sid, max } => self.handle_unsubscribe(conn, sid, *max),
             Command::Ping => self.handle_ping(conn),
             Command::Pong => {
-                let now_ms = self.local.now_ms;
+                let now_us = self.local.now_us;
                 let session = &mut self.local.sessions[conn as usize];
                 session.pings_out = 0;
-                session.rtt_ms = Some(now_ms.saturating_sub(session.ping_sent_ms));
+                if session.ping_sent_us > 0 {
+                    session.flags.ponged = true;
+                    session.rtt_us = now_us.saturating_sub(session.ping_sent_us);
+                }
             }
             Command::Info(json) => {
                 if serde_json::from_slice::<serde_json::Map<_, _>>(json).is_err() {
@@ -439,6 +456,7 @@ impl<A: InterestAccess> Broker<A> {
                 delivered_max: 0,
             };
             let sub = self.local.insert_subscription(subscription);
+            self.local.stats.subscribed += 1;
             let target = Target { worker: self.worker, conn, sub, generation };
             let account = self.local.sessions[conn as usize].account;
             let interest = &self.accounts[usize::from(account)].interest;
@@ -455,6 +473,7 @@ impl<A: InterestAccess> Broker<A> {
 
     fn handle_unsubscribe(&mut self, conn: u32, sid: &[u8], max: Option<u64>) {
         if let Some(sub) = self.local.find_sid(conn, sid) {
+            self.local.sessions[conn as usize].active_ms = self.local.now_ms;
             let subscription = &mut self.local.subscriptions[sub as usize];
             subscription.delivered_max = match max {
                 Some(max) if max > subscription.delivered => max,
@@ -755,6 +774,7 @@ impl Local {
             .sids
             .insert_unique(hash, sub, |sub| hash_sid(seed, subscriptions[*sub as usize].sid.as_bytes()));
         self.stats.subscriptions += 1;
+        self.sessions[conn as usize].active_ms = self.now_ms;
         sub
     }
 

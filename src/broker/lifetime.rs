@@ -5,6 +5,8 @@
 //! them does not stall its worker. The server meanwhile sends what is queued, if the reason allows, and ends the
 //! socket; when the kernel holds nothing of it any more and the subscriptions are gone, [`Broker::remove`] frees it.
 
+use std::time::Duration;
+
 use super::core::Broker;
 use super::log_lines::Level;
 use super::session::CloseReason;
@@ -26,8 +28,12 @@ const TEARDOWN_PER_TURN_MAX: usize = 2_000;
 
 impl<A: InterestAccess> Broker<A> {
     /// Starts a turn: sets the time and does what is due.
-    pub fn begin_turn(&mut self, now_ms: u64) {
+    ///
+    /// `now` counts from a moment that all brokers of a server share.
+    pub fn begin_turn(&mut self, now: Duration) {
+        let now_ms = now.as_millis() as u64;
         self.local.now_ms = now_ms;
+        self.local.now_us = now.as_micros() as u64;
         self.local.turn_bytes = 0;
         if self.outgoing.len() == 1 {
             // There is nobody to tell.
@@ -85,16 +91,17 @@ impl<A: InterestAccess> Broker<A> {
         if !session.flags.connected {
             return self.refuse_late(conn);
         }
-        let rtt_is_old = session.rtt_ms.is_none() || now_ms - session.ping_sent_ms > RTT_MAX_AGE_MS;
+        let rtt_is_old = !session.flags.ponged || now_ms - session.ping_sent_us / 1000 > RTT_MAX_AGE_MS;
         let heard_lately = now_ms - session.last_input_ms < interval_ms;
         if rtt_is_old || !heard_lately {
             if session.pings_out + 1 > pings_out_max {
+                self.local.stats.stale_connections += 1;
                 self.log_session(conn, Level::Debug, "Stale Client Connection - Closing");
                 self.local.write_error(conn, &ErrorText::StaleConnection);
                 return self.close(conn, CloseReason::StaleConnection);
             }
             session.pings_out += 1;
-            session.ping_sent_ms = now_ms;
+            session.ping_sent_us = self.local.now_us;
             self.local.write_line(conn, frame::PING);
         }
         if self.local.sessions[conn as usize].closing.is_none() {
@@ -189,7 +196,12 @@ impl<A: InterestAccess> Broker<A> {
     /// Reports that a send of unsent output begins; there is at most one at a time.
     #[inline]
     pub fn handle_send_started(&mut self, conn: u32) {
-        self.local.sessions[conn as usize].progress_ms = self.local.now_ms;
+        let session = &mut self.local.sessions[conn as usize];
+        session.progress_ms = self.local.now_ms;
+        if session.counters.out_msgs != session.out_msgs_sent {
+            session.out_msgs_sent = session.counters.out_msgs;
+            session.active_ms = self.local.now_ms;
+        }
     }
 
     /// The unsent output of a connection, in place until [`Broker::handle_sent`], at most `max` slices.

@@ -65,7 +65,10 @@ impl<A: InterestAccess> Broker<A> {
             return self.close(conn, CloseReason::ProtocolViolation);
         }
         session.connect = Some(connect);
-        if !first {
+        session.active_ms = self.local.now_ms;
+        if first {
+            session.rtt_us = self.local.now_us.saturating_sub(session.started_us);
+        } else {
             // The connection may belong to another account now; its subscriptions stay behind, as in the reference.
             self.remove_all_subscriptions(conn);
         }

@@ -16,12 +16,14 @@
 //! * [`lifetime`]: pings, time-outs, closing.
 //! * [`log_lines`]: what a turn has for the log.
 //! * [`relocation`]: a connection moves to another worker.
+//! * [`inspect`]: what monitoring sees, a slice at a time.
 //!
 //! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
 //! now there is one, `$G`.
 
 pub mod batch;
 pub mod core;
+pub mod inspect;
 pub mod lifetime;
 pub mod log_lines;
 pub mod login;

@@ -93,6 +93,7 @@ impl Local {
         }
         if !self.sessions[conn as usize].flags.congested {
             self.sessions[conn as usize].flags.congested = true;
+            self.sessions[conn as usize].stalls += 1;
             self.congested.push(conn);
             self.congestion_changes.push((conn, true));
         }

@@ -342,7 +342,8 @@ impl Local {
         session.counters.out_msgs += 1;
         session.counters.out_bytes += size as u64;
         self.stats.deliveries.count += 1;
-        self.stats.deliveries.bytes += size as u64;
+        // As in the reference, what is stripped for a receiver without headers counts in the sum, and not for it.
+        self.stats.deliveries.bytes += (skipped + size) as u64;
         self.turn_bytes += written;
         if !session.flags.dirty {
             session.flags.dirty = true;

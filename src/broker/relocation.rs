@@ -195,9 +195,10 @@ impl<A: InterestAccess> Broker<A> {
         let Parcel { mut session, subscriptions, conn: old_conn, settings, lame_duck } = parcel;
         let now_ms = self.local.now_ms;
         // The workers' turns do not begin at the same time.
-        for at_ms in [&mut session.last_input_ms, &mut session.progress_ms, &mut session.ping_sent_ms] {
+        for at_ms in [&mut session.last_input_ms, &mut session.progress_ms, &mut session.active_ms] {
             *at_ms = (*at_ms).min(now_ms);
         }
+        session.ping_sent_us = session.ping_sent_us.min(self.local.now_us);
         session.memo = Memo::default();
         session.flags.hold_spent = false;
         session.flags.settling = true;
@@ -569,7 +570,7 @@ mod tests {
             world.brokers[1].close(conn, crate::broker::CloseReason::ClientClosed);
             world.publish(2);
             assert!(world.brokers[1].poll_closing().is_some());
-            world.brokers[1].begin_turn(1);
+            world.brokers[1].begin_turn(std::time::Duration::from_millis(1));
             world.come_to_rest();
             assert!(world.brokers[1].is_torn_down(conn));
             world.brokers[1].remove(conn);

@@ -48,8 +48,18 @@ pub struct Session {
     pub(super) last_input_ms: u64,
     /// When output last went out, or started to wait.
     pub(super) progress_ms: u64,
-    pub(super) ping_sent_ms: u64,
-    pub(super) rtt_ms: Option<u64>,
+    /// When the last `PING` was written; 0 if none was.
+    pub(super) ping_sent_us: u64,
+    /// The last measured round trip, that of `INFO` and `CONNECT` at first; 0 for none.
+    pub(super) rtt_us: u64,
+    /// When it was accepted.
+    pub(super) started_us: u64,
+    /// When it last sent a message or changed a subscription, or a message was last sent to it.
+    pub(super) active_ms: u64,
+    /// `counters.out_msgs` when its last send began.
+    pub(super) out_msgs_sent: u64,
+    /// Times that producers were told to hold back for it.
+    pub(super) stalls: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +71,8 @@ pub(super) struct Flags {
     pub no_responders: bool,
     /// `CONNECT` has been accepted.
     pub connected: bool,
+    /// A `PONG` has come: the round trip is that of a `PING`.
+    pub ponged: bool,
     /// The first `PING` has been answered.
     pub first_pong_sent: bool,
     /// Listed as having unsent output.
@@ -85,7 +97,7 @@ pub(super) struct Hold {
 }
 
 /// Messages and bytes of one connection, in the sense of `/connz`: `in` is from the client.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages from the client.
     pub in_msgs: u64,

@@ -36,6 +36,7 @@ pub struct Args {
     pub trace: Option<bool>,
     pub trace_verbose: Option<bool>,
     pub max_traced_msg_len: Option<i64>,
+    pub http_port: Option<i64>,
     pub user: Option<String>,
     pub pass: Option<String>,
     pub auth: Option<String>,
@@ -116,10 +117,10 @@ const FLAGS: &[(&[&str], Target)] = &[
         }),
     ),
     (&["max_traced_msg_len"], Target::Integer(|args| &mut args.max_traced_msg_len)),
+    (&["m", "http_port"], Target::Integer(|args| &mut args.http_port)),
     (&["user"], Target::Text(|args| &mut args.user)),
     (&["pass"], Target::Text(|args| &mut args.pass)),
     (&["auth"], Target::Text(|args| &mut args.auth)),
-    (&["m", "http_port"], Target::NotYet(Type::Integer)),
     (&["ms", "https_port"], Target::NotYet(Type::Integer)),
     (&["js", "jetstream"], Target::NotYet(Type::Bool)),
     (&["sd", "store_dir"], Target::NotYet(Type::Text)),
@@ -269,8 +270,9 @@ mod tests {
 
     #[test]
     fn flags_without_implementation_are_kept_as_written() {
-        let args = parse("-js --store_dir=/x -m 8222 --no_advertise=false --tls --tlscert c -ms 0").unwrap();
-        assert_eq!(args.not_supported, ["-js", "--store_dir", "-m"]);
+        let args =
+            parse("-js --store_dir=/x --profile 8222 --no_advertise=false --tls --tlscert c -ms 0").unwrap();
+        assert_eq!(args.not_supported, ["-js", "--store_dir", "--profile"]);
         assert_eq!(args.refused, ["--tls", "--tlscert"]);
     }
 

@@ -13,8 +13,8 @@ use super::error::{Problem, ProblemAt, Warning};
 use super::keys::{self, Status};
 use super::lang::{Map, Node, Position, Value};
 use super::options::{
-    Authorization, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Login,
-    Options, Password, Port, RemoteSyslog, User, WORKERS_MAX,
+    Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt,
+    LAME_DUCK_DURATION_MIN, Login, Options, Password, Port, RemoteSyslog, User, WORKERS_MAX,
 };
 use super::shape::{Checker, Entry, Shape};
 
@@ -108,7 +108,7 @@ impl Decoder {
         let options = &mut self.options;
         match name {
             "listen" => {
-                let (host, port) = listen(node)?;
+                let (host, port) = listen(node, port)?;
                 if let Some(host) = host {
                     options.host = host;
                 }
@@ -191,6 +191,16 @@ impl Decoder {
                 let deadline = self.duration_or_seconds(name, node)?;
                 self.options.write_deadline = or_default(deadline, Options::default().write_deadline);
             }
+            "http" => {
+                let (host, port) = listen(node, optional_port)?;
+                if host.is_some() {
+                    options.http_host = host;
+                }
+                options.http_port = port;
+            }
+            "http_port" | "monitor_port" => options.http_port = optional_port(integer(node)?)?,
+            "http_base_path" => string(node)?.clone_into(&mut options.http_base_path),
+            "max_closed_clients" => options.max_closed_clients = closed_clients(name, integer(node)?)?,
             "no_header_support" => options.no_header_support = boolean(node)?,
             "no_fast_producer_stall" => options.no_fast_producer_stall = boolean(node)?,
             "lame_duck_duration" => {
@@ -448,12 +458,27 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-fn port(number: i64) -> Outcome<Port> {
+pub(super) fn port(number: i64) -> Outcome<Port> {
     Port::from_integer(number).ok_or(Problem::Port(number))
 }
 
+/// A port that 0 switches off.
+pub(super) fn optional_port(number: i64) -> Outcome<Option<Port>> {
+    if number == 0 { Ok(None) } else { port(number).map(Some) }
+}
+
+/// 0 is the default, as in the reference, which dies of a negative number.
+fn closed_clients(name: &str, number: i64) -> Outcome<u32> {
+    match u32::try_from(number) {
+        Ok(0) => Ok(Options::default().max_closed_clients),
+        Ok(number) if number <= CLOSED_CLIENTS_MAX => Ok(number),
+        Err(_) if number < 0 => Err(Problem::Negative(name.to_owned())),
+        _ => Err(Problem::TooBig(name.to_owned())),
+    }
+}
+
 /// `PORT`, `"HOST:PORT"` or `"[IPv6]:PORT"`; the host may be missing.
-pub(super) fn listen(node: &Node) -> Outcome<(Option<String>, Port)> {
+pub(super) fn listen<P>(node: &Node, port: fn(i64) -> Outcome<P>) -> Outcome<(Option<String>, P)> {
     let text = match &node.value {
         Value::Integer(number) => return Ok((None, port(*number)?)),
         Value::String(text) => text,

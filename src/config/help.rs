@@ -20,6 +20,7 @@ Server:
         --io <driver>                What drives the sockets: uring, epoll, or auto, which is uring where the system
                                      allows it, and else epoll with a warning (default: auto)
     -P, --pid <file>                 Write the process id to this file
+    -m, --http_port <port>           Port of the monitoring over HTTP, -1 for any free one (default: none)
     -c, --config <file>              Read options from this file; flags override it
     -t                               Check the file of -c, print its fingerprint, and exit
     -sl,--signal <signal>[=<pid>]    Send a signal to a running server and exit: ldm, stop, quit, term, reopen, reload;
@@ -53,7 +54,7 @@ Common:
         --help_tls                   Show help on TLS
 
 Known and not supported yet (accepted, with a warning at start):
-    -m, --http_port   -ms,--https_port   -js,--jetstream   -sd,--store_dir
+    -ms,--https_port   -js,--jetstream   -sd,--store_dir
     --routes   --cluster, --cluster_listen   --cluster_name   --cluster_advertise
     --no_advertise   --connect_retries   --profile
 

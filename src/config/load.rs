@@ -199,6 +199,9 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(port) = args.port {
         options.port = Port::from_integer(port).ok_or(invalid(Problem::Port(port)))?;
     }
+    if let Some(port) = args.http_port.filter(|port| *port != 0) {
+        options.http_port = decode::optional_port(port).map_err(invalid)?;
+    }
     if let Some(workers) = args.workers {
         options.workers = decode::workers(workers).map_err(invalid)?;
     }
@@ -357,6 +360,7 @@ mod tests {
             max_connections: 10K, max_subscriptions: 7, max_subscription_tokens: 8
             max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
+            http: \"h:-1\", http_base_path: \"/b\", max_closed_clients: 9
             no_header_support: true, no_fast_producer_stall: true
             lame_duck_duration: 31s, lame_duck_grace_period: 1s
             authorization { user: a, pass: b, timeout: 0.5 }
@@ -393,6 +397,10 @@ mod tests {
             ping_interval: Duration::from_millis(1500),
             ping_max: 4,
             write_deadline: Duration::from_secs(5),
+            http_port: Some(Port::Random),
+            http_host: Some("h".into()),
+            http_base_path: "/b".into(),
+            max_closed_clients: 9,
             no_header_support: true,
             no_fast_producer_stall: true,
             lame_duck_duration: Duration::from_secs(31),
@@ -415,11 +423,11 @@ mod tests {
         let file = "
             listen: \"h:1\", client_advertise: x, server_name: x, workers: 1, debug: true, trace: false
             io: auto, logtime: true, log_file: x, pid_file: x, ports_file_dir: x, max_traced_msg_len: 1
-            log_size_limit: 1, log_max_num: 1, syslog: true, remote_syslog: \"udp://x:1\"
+            log_size_limit: 1, log_max_num: 1, http_port: 1, syslog: true, remote_syslog: \"udp://x:1\"
             authorization { user: a, pass: b }
         ";
         let line = "-c c -a ::1 -p -1 --client_advertise y -n y --workers 0 --io Epoll -D=false -VV -T=false -l y -P y \
-            --ports_file_dir y -s=false -r unix:///y --log_size_limit -1 --log_max_num 7 --max_traced_msg_len 5 --user c --logtime_utc";
+            --ports_file_dir y -s=false -r unix:///y --log_size_limit -1 --log_max_num 7 --max_traced_msg_len 5 --user c --logtime_utc -m 2";
         let options = options(line, file);
         assert_eq!((options.host.as_str(), options.port), ("::1", Port::Random));
         assert_eq!(options.client_advertise.as_deref(), Some("y"));
@@ -433,6 +441,7 @@ mod tests {
         assert_eq!(options.max_traced_msg_len, NonZeroU32::new(5));
         assert_eq!((options.syslog, options.remote_syslog), (false, Some(RemoteSyslog::Unix("/y".into()))));
         assert_eq!((options.log_size_limit, options.log_max_num), (None, NonZeroU32::new(7)));
+        assert_eq!(options.http_port, Some(Port::Fixed(2)));
         let expected = Credentials::UserPassword { user: "c".into(), password: Password::Plain("b".into()) };
         assert_eq!(options.authorization.credentials, expected);
     }
@@ -483,20 +492,38 @@ mod tests {
     }
 
     #[test]
+    fn a_monitoring_port_of_0_is_none_in_the_file_and_says_nothing_as_a_flag() {
+        assert_eq!(options("-c c", "http_port: 0").http_port, None);
+        assert_eq!(options("-c c", "http: \"h:0\"").http_port, None);
+        assert_eq!(options("-c c -m 0", "monitor_port: 7").http_port, Some(Port::Fixed(7)));
+        assert_eq!(error("-m 70000", ""), "port 70000 is out of range: -1 (random) or 1 to 65535");
+    }
+
+    #[test]
+    fn the_base_path_of_the_monitoring_has_a_slash_in_front_and_none_behind() {
+        for (written, base) in
+            [("", ""), ("/", ""), ("foo/", "/foo"), ("/a//b/", "/a/b"), ("a/./../b", "/b"), ("..", "")]
+        {
+            let options = Options { http_base_path: written.to_owned(), ..Options::default() };
+            assert_eq!(options.http_base(), base, "{written:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_supported_is_reported_with_its_place() {
         let options =
-            options("-c c -js -m 8222", "debug: true\n  http: 8222\njetstream: disabled\nleafnodes {}\n");
+            options("-c c -js -ms 8222", "debug: true\n  https: 8222\njetstream: disabled\nleafnodes {}\n");
         let at = |line, column| Some(lang::Position { file: "c".into(), line, column });
         assert_eq!(
             options.not_supported,
             [
-                KeyAt { name: "http".into(), at: at(2, 3) },
+                KeyAt { name: "https".into(), at: at(2, 3) },
                 KeyAt { name: "leafnodes".into(), at: at(4, 1) },
                 KeyAt { name: "-js".into(), at: None },
-                KeyAt { name: "-m".into(), at: None },
+                KeyAt { name: "-ms".into(), at: None },
             ]
         );
-        let warning = "not supported yet: http (c:2:3), leafnodes (c:4:1), -js, -m";
+        let warning = "not supported yet: https (c:2:3), leafnodes (c:4:1), -js, -ms";
         assert_eq!(options.not_supported_warning().as_deref(), Some(warning));
     }
 

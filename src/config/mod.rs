@@ -70,7 +70,8 @@ pub use duration::{DurationError, GoDuration, parse_duration_ns};
 pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
-    Authorization, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt, LAME_DUCK_DURATION_MIN, Login,
-    MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, RemoteSyslog, User, WORKERS_MAX,
+    Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt,
+    LAME_DUCK_DURATION_MIN, Login, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, RemoteSyslog,
+    User, WORKERS_MAX,
 };
 pub use reload::{NotReloadable, RELOADS, compare};

@@ -83,6 +83,15 @@ pub struct Options {
     pub ping_max: u32,
     /// `write_deadline`. How long a write to a client may block; in a file also whole seconds, with a warning.
     pub write_deadline: Duration,
+    /// `http`, `http_port`, `monitor_port`; `-m`. The port of the monitoring; `None` (0): there is none.
+    pub http_port: Option<Port>,
+    /// The host of `http`. `None`: the host for clients.
+    pub http_host: Option<String>,
+    /// `http_base_path`. What the paths of the monitoring begin with, as written; see [`Options::http_base`].
+    pub http_base_path: String,
+    /// `max_closed_clients`. Closed connections that the monitoring remembers, at least 1 and at most
+    /// [`CLOSED_CLIENTS_MAX`].
+    pub max_closed_clients: u32,
     /// `no_header_support`. INFO says `headers: false` and HPUB is refused.
     pub no_header_support: bool,
     /// `no_fast_producer_stall`. Never slow a publisher down for a full subscriber; drop instead.
@@ -109,6 +118,9 @@ pub const MAX_PAYLOAD_ADVISED: u32 = 8 << 20;
 
 /// The least `lame_duck_duration`.
 pub const LAME_DUCK_DURATION_MIN: Duration = Duration::from_secs(30);
+
+/// The most closed connections that `max_closed_clients` may keep.
+pub const CLOSED_CLIENTS_MAX: u32 = 1_000_000;
 
 /// The port of `-p` where none is given.
 pub const PORT_DEFAULT: u16 = 4222;
@@ -147,6 +159,10 @@ impl Default for Options {
             ping_interval: Duration::from_secs(120),
             ping_max: 2,
             write_deadline: Duration::from_secs(10),
+            http_port: None,
+            http_host: None,
+            http_base_path: String::new(),
+            max_closed_clients: 10_000,
             no_header_support: false,
             no_fast_producer_stall: false,
             lame_duck_duration: Duration::from_secs(120),
@@ -166,6 +182,15 @@ impl Options {
         }
         let keys: Vec<String> = self.not_supported.iter().map(KeyAt::to_string).collect();
         Some(format!("not supported yet: {}", keys.join(", ")))
+    }
+
+    /// `http_base_path` as paths begin with it: empty, or with a slash in front and none behind.
+    pub fn http_base(&self) -> String {
+        let parts = self.http_base_path.split('/').filter(|part| !matches!(*part, "" | "."));
+        parts.fold(String::new(), |base, part| match part {
+            ".." => base.rsplit_once('/').map(|(parent, _)| parent.to_owned()).unwrap_or_default(),
+            part => format!("{base}/{part}"),
+        })
     }
 }
 
@@ -223,6 +248,14 @@ impl Port {
         match self {
             Port::Random => 0,
             Port::Fixed(port) => port,
+        }
+    }
+
+    /// What configurations and monitoring call it: -1 is random.
+    pub fn as_integer(self) -> i32 {
+        match self {
+            Port::Random => -1,
+            Port::Fixed(port) => i32::from(port),
         }
     }
 

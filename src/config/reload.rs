@@ -116,7 +116,7 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
 fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("ServerName", text(&old.server_name), text(&new.server_name))?;
     fixed("Host", &old.host, &new.host)?;
-    fixed("Port", port(old.port), port(new.port))?;
+    fixed("Port", old.port.as_integer(), new.port.as_integer())?;
     fixed("NoHeaderSupport", old.no_header_support, new.no_header_support)?;
     fixed("MaxSubs", number(old.max_subscriptions), number(new.max_subscriptions))?;
     let tokens = |options: &Options| options.max_subscription_tokens.map_or(0, std::num::NonZeroU8::get);
@@ -126,7 +126,12 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     if new.no_auth_user.is_some() || has_user(new, name) {
         fixed("NoAuthUser", name, text(&new.no_auth_user))?;
     }
+    let http_port = |options: &Options| options.http_port.map_or(0, Port::as_integer);
+    fixed("HTTPHost", text(&old.http_host), text(&new.http_host))?;
+    fixed("HTTPPort", http_port(old), http_port(new))?;
+    fixed("HTTPBasePath", &old.http_base_path, &new.http_base_path)?;
     fixed("MaxPending", old.max_pending, new.max_pending)?;
+    fixed("MaxClosedClients", old.max_closed_clients, new.max_closed_clients)?;
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
     let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
     fixed("LameDuckGracePeriod", grace(old), grace(new))?;
@@ -167,13 +172,6 @@ fn path(option: &Option<std::path::PathBuf>) -> String {
 
 fn number(option: Option<std::num::NonZeroU32>) -> u32 {
     option.map_or(0, std::num::NonZeroU32::get)
-}
-
-fn port(port: Port) -> i32 {
-    match port {
-        Port::Random => -1,
-        Port::Fixed(port) => i32::from(port),
-    }
 }
 
 /// Credentials as the four options that they come from.

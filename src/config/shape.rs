@@ -75,7 +75,7 @@ impl Checker<'_> {
             Shape::Text => string(node).map(drop),
             Shape::Integer => integer(node).map(drop),
             Shape::Bool => decode::boolean(node).map(drop),
-            Shape::Listen => decode::listen(node).map(drop),
+            Shape::Listen => decode::listen(node, decode::port).map(drop),
             Shape::Duration(name) => {
                 let name = if name.is_empty() { entry.name } else { name };
                 self.duration_or_seconds(name, node).map(drop)

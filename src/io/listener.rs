@@ -89,7 +89,12 @@ fn watch(socket: &Socket) -> io::Result<OwnedFd> {
     Ok(watch)
 }
 
-fn listen(host: &str, port: u16) -> io::Result<Socket> {
+/// A listening socket that does not block.
+///
+/// # Errors
+///
+/// The host cannot be resolved, or the address cannot be bound.
+pub fn listen(host: &str, port: u16) -> io::Result<Socket> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let addr = resolve(host, port)?;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;

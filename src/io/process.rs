@@ -1,6 +1,7 @@
-//! What the server asks of the system for the whole process: limits, memory, signals, idle cores.
+//! What the server asks of the system for the whole process: limits, memory, signals, times.
 
 use std::io;
+use std::time::Duration;
 
 /// Blocks of this many bytes and more are mapped on their own, so that freeing one gives its memory back to the
 /// system at once. Left to itself the allocator raises this bound after the first such block.
@@ -62,6 +63,39 @@ pub fn yield_to_other_threads() {
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_NICE);
     }
+}
+
+/// What the process has used and uses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Processor time of all its threads.
+    pub cpu_time: Duration,
+    /// Resident memory.
+    pub memory_bytes: u64,
+}
+
+/// Asks what the process uses.
+pub fn usage() -> Usage {
+    let mut times = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live structure of the right type.
+    let known = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut times) } == 0;
+    let cpu_time = if known {
+        Duration::new(times.tv_sec.unsigned_abs(), times.tv_nsec.unsigned_abs() as u32)
+    } else {
+        Duration::ZERO
+    };
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    // SAFETY: a plain call.
+    let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+    Usage { cpu_time, memory_bytes: pages * page_bytes }
+}
+
+/// The number of files that the process has open.
+pub fn open_files() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
 }
 
 /// Sends a signal to another process.

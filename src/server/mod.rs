@@ -7,13 +7,19 @@
 //! * [`password_checks`]: passwords held against hashes, off the workers.
 //! * [`placement`]: which worker should have which connections.
 //! * [`shared`]: what the threads share.
+//! * [`http`]: the HTTP server of the monitoring, in the control thread.
+//! * [`readings`], [`inquiry`], [`monitored`]: what a worker tells of itself: counters, and answers to questions.
 //! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
 
 pub mod closing_schedule;
+pub mod http;
+pub mod inquiry;
 pub mod log;
+pub mod monitored;
 pub mod password_checks;
 pub mod placement;
+pub mod readings;
 pub mod reload;
 pub mod run;
 pub mod shared;

@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::http::{Configured, Monitor, MonitorListener};
 use super::log::{Log, LogSettings, LogTarget, Rotation};
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::reload;
-use super::shared::{Door, LiveSettings, Shared, SharedInterest};
+use super::shared::{Door, FIRST_CID, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, WorkerError, WorkerParts};
 use crate::auth::Directory;
 use crate::auth::nkey::NonceKey;
@@ -29,6 +30,9 @@ use crate::io::service_manager::ServiceManager;
 use crate::io::socket_driver::Driver;
 use crate::io::socket_ring::{self, RingError};
 use crate::io::wake::Waker;
+use crate::monitor::clock::{Epoch, Timestamp};
+use crate::monitor::closed::ClosedRing;
+use crate::monitor::readings::Identity;
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// Payload limits above this are warned about, as in the reference.
@@ -68,6 +72,8 @@ pub struct ServerOptions {
     pub warnings: Vec<String>,
     /// What all of this comes from.
     pub configured: Options,
+    /// When that was read.
+    pub configured_at: SystemTime,
 }
 
 /// The times of lame duck mode.
@@ -133,6 +139,7 @@ impl ServerOptions {
                 .chain(plain_secrets)
                 .collect(),
             configured: options,
+            configured_at: SystemTime::now(),
         }
     }
 }
@@ -176,6 +183,14 @@ pub enum StartError {
     /// The pid file.
     #[error("Could not write pidfile: open {}: {}", .0.display(), system_error::text(.1))]
     PidFile(PathBuf, io::Error),
+    /// The address of the monitoring cannot be listened on.
+    #[error("Can't start monitoring: can't listen to the monitor port: listen tcp {addr}: {cause}")]
+    ListenForMonitoring {
+        /// The address as configured.
+        addr: String,
+        /// Why.
+        cause: String,
+    },
     /// No io_uring.
     #[error(transparent)]
     Ring(#[from] RingError),
@@ -216,6 +231,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), StartError> {
 }
 
 fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> {
+    let started = options.configured_at;
     let server_id = nkeys::KeyPair::new_server().public_key();
     let server_name =
         if options.server_name.is_empty() { server_id.clone() } else { options.server_name.clone() };
@@ -244,6 +260,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     let advertised =
         Advertised { server_id, server_name, xkey: nkeys::XKey::new().public_key(), port: addr.port() };
 
+    let monitor_listener = listen_for_monitoring(options, log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -253,8 +270,19 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
         let workers = Workers::start(options, driver, &advertised.info(options), listener, log)?;
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
+        let monitor_port = monitor_listener.as_ref().map(|listener| listener.port);
+        let monitor = match monitor_listener {
+            None => None,
+            Some(listener) => {
+                let identity = advertised.identity(&workers.shared, started);
+                let configured = advertised.configured(options);
+                let monitor = Monitor::new(identity, configured, workers.shared.clone(), log.clone());
+                monitor.serve(listener).map_err(|error| StartError::System("monitoring", error))?;
+                Some(monitor)
+            }
+        };
         log.info("Server is ready");
-        let mut files = Files { port: addr.port(), ports: None };
+        let mut files = Files { port: addr.port(), monitor_port, ports: None };
         files.write_ports(options, log);
         let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
             log.warning(format!("the service manager (NOTIFY_SOCKET) cannot be reached: {error}"));
@@ -288,6 +316,9 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
                 Signal::Reload => {
                     tell(manager.reloading());
                     reload::reload(options, &advertised, &workers.shared, &mut files, log).await;
+                    if let Some(monitor) = &monitor {
+                        monitor.configure(advertised.configured(options));
+                    }
                     tell(manager.ready());
                 }
             }
@@ -313,6 +344,27 @@ fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
     })
 }
 
+/// The reference's words for why an address cannot be had.
+fn bind_error_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
+        io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn listen_for_monitoring(options: &ServerOptions, log: &Log) -> Result<Option<MonitorListener>, StartError> {
+    let Some(port) = options.configured.http_port else { return Ok(None) };
+    let host = options.configured.http_host.as_ref().unwrap_or(&options.host);
+    let listener = MonitorListener::bind(host, port).map_err(|error| StartError::ListenForMonitoring {
+        addr: host_port(host, port.to_bind()),
+        cause: bind_error_text(&error),
+    })?;
+    log.info(format!("Starting http monitor on {}", host_port(host, listener.port)));
+    Ok(Some(listener))
+}
+
 /// What `INFO` tells clients of the server, beside its options.
 pub struct Advertised {
     server_id: String,
@@ -334,6 +386,23 @@ impl Advertised {
         info
     }
 
+    /// Who the server is, for the monitoring.
+    fn identity(&self, shared: &Shared, started: SystemTime) -> Identity {
+        Identity {
+            server_id: self.server_id.clone(),
+            server_name: self.server_name.clone(),
+            epoch: Epoch(SystemTime::now() - shared.started.elapsed()),
+            started: Timestamp(started),
+            command_line: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+        }
+    }
+
+    /// What the monitoring shows of the options. To be called when they have been read.
+    fn configured(&self, options: &ServerOptions) -> Configured {
+        let (host, port) = self.host_and_port(options);
+        Configured { options: options.configured.clone(), at: options.configured_at, host, port }
+    }
+
     fn host_and_port(&self, options: &ServerOptions) -> (String, u16) {
         match &options.client_advertise {
             None => (options.host.clone(), self.port),
@@ -350,6 +419,7 @@ impl Advertised {
 /// The files that tell others about the running server.
 pub struct Files {
     port: u16,
+    monitor_port: Option<u16>,
     ports: Option<PathBuf>,
 }
 
@@ -370,7 +440,14 @@ impl Files {
         let Some(path) = &self.ports else { return };
         let urls: Vec<String> =
             endpoints(&options.host).map(|host| format!("nats://{}", host_port(&host, self.port))).collect();
-        let text = serde_json::json!({ "nats": urls }).to_string();
+        let mut text = format!("{{\"nats\":{}", serde_json::json!(urls));
+        if let Some(port) = self.monitor_port {
+            let host = options.configured.http_host.as_ref().unwrap_or(&options.host);
+            let urls: Vec<String> =
+                endpoints(host).map(|host| format!("http://{}", host_port(&host, port))).collect();
+            text.push_str(&format!(",\"monitoring\":{}", serde_json::json!(urls)));
+        }
+        text.push('}');
         // Written beside and renamed, so that whoever waits for it never sees half of it.
         let beside = path.with_extension("ports.new");
         let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
@@ -460,6 +537,9 @@ impl Workers {
             .collect::<io::Result<Vec<Door>>>()
             .map_err(|error| StartError::System("eventfd", error))?;
         let shared = Arc::new(Shared {
+            started: Instant::now(),
+            is_monitored: options.configured.http_port.is_some(),
+            closed: Mutex::new(ClosedRing::new(options.configured.max_closed_clients as usize)),
             doors,
             next_cid: AtomicU64::new(FIRST_CID),
             connections_max: AtomicI64::new(options.connections_max),
@@ -469,7 +549,6 @@ impl Workers {
             settings_taken: Notify::new(),
             stopping: AtomicBool::new(false),
             password_checks: OnceLock::new(),
-            started: Instant::now(),
             placement: Mutex::new(Placement::new(count)),
             moves: AtomicUsize::new(0),
             quiet: AtomicUsize::new(0),
@@ -583,9 +662,6 @@ async fn memory_to_give_back(shared: &Shared, not_before: Instant) {
 
 /// How often lame duck mode looks whether all connections are gone.
 const LAME_DUCK_TICK: Duration = Duration::from_millis(50);
-
-/// Numbers below are the reference's internal clients.
-const FIRST_CID: u64 = 5;
 
 enum Signal {
     Interrupt,

@@ -9,12 +9,16 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::inquiry::Question;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
+use super::readings::PublishedReading;
 use super::worker::moving::LoadBoard;
 use crate::base::handover::Sleeper;
 use crate::broker::{Settings, Verdict};
 use crate::io::wake::Waker;
+use crate::monitor::closed::ClosedRing;
+use crate::monitor::readings::WorkerReading;
 use crate::subject::interest::{Generations, Interest, InterestAccess};
 use crate::wire::info::Info;
 
@@ -72,6 +76,9 @@ pub struct CheckedPassword {
     pub verdict: Verdict,
 }
 
+/// The number of the first connection. Those below are the reference's internal clients.
+pub const FIRST_CID: u64 = 5;
+
 /// How others reach one worker.
 #[derive(Debug)]
 pub struct Door {
@@ -93,6 +100,12 @@ pub struct Door {
     pub settings_version: AtomicU64,
     /// What it has to do, and what it is told about that.
     pub load: LoadBoard,
+    /// Its counters.
+    pub reading: PublishedReading,
+    /// What it is asked.
+    pub question: Mutex<Option<Question>>,
+    /// Whether it is asked something, readable without that lock.
+    pub has_question: AtomicBool,
 }
 
 /// What a reload changes for the workers.
@@ -117,6 +130,9 @@ impl Door {
             connections: AtomicUsize::new(0),
             settings_version: AtomicU64::new(0),
             load: LoadBoard::default(),
+            reading: PublishedReading::default(),
+            question: Mutex::new(None),
+            has_question: AtomicBool::new(false),
         }
     }
 
@@ -137,6 +153,13 @@ impl Door {
         std::mem::take(&mut *verdicts)
     }
 
+    /// Asks the worker, in the place of whoever asked before and has not been answered.
+    pub fn ask(&self, question: Question) {
+        *self.question.lock() = Some(question);
+        self.has_question.store(true, Ordering::Release);
+        self.knock();
+    }
+
     /// Wakes the worker if it sleeps.
     pub fn knock(&self) {
         if self.sleeper.must_wake() {
@@ -148,6 +171,12 @@ impl Door {
 /// The state of the whole server.
 #[derive(Debug)]
 pub struct Shared {
+    /// The moment that the brokers' clock counts from.
+    pub started: Instant,
+    /// Whether there is monitoring, for which counters are published and closed connections remembered.
+    pub is_monitored: bool,
+    /// The connections that were closed lately.
+    pub closed: Mutex<ClosedRing>,
     /// One door per worker.
     pub doors: Vec<Door>,
     /// The next connection's number.
@@ -166,8 +195,6 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Where passwords are held against hashes.
     pub password_checks: OnceLock<PasswordChecks>,
-    /// When the workers' time began.
-    pub started: Instant,
     /// Where connections should be.
     pub placement: Mutex<Placement>,
     /// Connections on their way from one worker to another.
@@ -184,6 +211,20 @@ impl Shared {
     /// Connections of all workers.
     pub fn connections(&self) -> usize {
         self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Connections ever accepted.
+    pub fn total_connections(&self) -> u64 {
+        self.next_cid.load(Ordering::Relaxed) - FIRST_CID
+    }
+
+    /// The counters of all workers, as published last.
+    pub fn readings(&self) -> Vec<WorkerReading> {
+        let read = |door: &Door| WorkerReading {
+            connections: door.connections.load(Ordering::Relaxed) as u64,
+            ..door.reading.read()
+        };
+        self.doors.iter().map(read).collect()
     }
 
     /// The worker with the fewest connections; of several the first.

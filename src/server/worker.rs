@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use self::moving::Moving;
 use super::closing_schedule::ClosingSchedule;
 use super::log::{Log, LogPace};
+use super::monitored::{Monitored, TurnEnd};
 use super::shared::{Accepted, CheckedPassword, Shared, SharedInterest};
 use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
@@ -152,6 +153,7 @@ struct Worker<D> {
     lame_duck_next_ms: Option<u64>,
     /// Made when the first is closed.
     closing_schedule: Option<ClosingSchedule>,
+    monitored: Monitored,
 }
 
 /// Why a worker did not start.
@@ -207,9 +209,10 @@ impl<D: SocketDriver> Worker<D> {
         // The same for all workers: connections take their times with them when they move.
         let started = parts.shared.started;
         Worker {
-            parts,
             ring,
             started,
+            monitored: Monitored::new(parts.worker, parts.shared.is_monitored),
+            parts,
             now_ms: 0,
             moving: Moving::new(started),
             completions: Vec::new(),
@@ -284,9 +287,11 @@ impl<D: SocketDriver> Worker<D> {
     /// One turn; whether it is likely that the next one has something to do.
     fn turn(&mut self, was_busy: bool) -> bool {
         let now = Instant::now();
-        self.now_ms = now.duration_since(self.started).as_millis() as u64;
         self.moving.begin_turn(now, was_busy);
-        self.parts.broker.begin_turn(self.now_ms);
+        let now = now.duration_since(self.started);
+        self.now_ms = now.as_millis() as u64;
+        self.monitored.begin_turn(now);
+        self.parts.broker.begin_turn(now);
         if let Err(error) = self.ring.turn(&mut self.completions) {
             panic!("the socket ring is broken: {error}");
         }
@@ -317,6 +322,7 @@ impl<D: SocketDriver> Worker<D> {
             self.send_batches();
         }
         self.close_connections();
+        busy |= self.publish(busy);
         self.start_sends();
         busy |= self.rearm();
         self.write_log();
@@ -448,6 +454,7 @@ impl<D: SocketDriver> Worker<D> {
                 };
                 self.owed[from] -= 1;
                 (first, any) = (false, true);
+                self.monitored.batches_received += 1;
                 self.parts.broker.handle_batch(from as u16, &batch);
                 batch.clear();
                 inbox.give_back(batch);
@@ -710,6 +717,7 @@ impl<D: SocketDriver> Worker<D> {
                     unreachable!("there was room, and nobody else sends");
                 }
                 sent = true;
+                self.monitored.batches_sent += 1;
             }
             if sent {
                 self.parts.shared.doors[to].knock();
@@ -719,6 +727,7 @@ impl<D: SocketDriver> Worker<D> {
 
     fn close_connections(&mut self) {
         while let Some((conn, reason)) = self.parts.broker.poll_closing() {
+            self.monitored.remember(&self.parts.broker, conn);
             // Its place is free from now on, before the client can see that it is closed.
             self.parts.shared.doors[self.parts.worker].connections.fetch_sub(1, Ordering::Relaxed);
             let flush_until_ms = reason.flushes().then_some(self.now_ms + LINGER_MS);
@@ -797,6 +806,18 @@ impl<D: SocketDriver> Worker<D> {
         false
     }
 
+    /// What monitoring asks of a turn. Whether there is more of that to do.
+    fn publish(&mut self, busy: bool) -> bool {
+        let end = TurnEnd {
+            batches_waiting: self.owed.iter().sum(),
+            buffers: self.ring.buffer_count(),
+            buffers_leased: self.ring.leased_count(),
+            reads_waiting: self.reads.len() + self.arrived.len(),
+            kept_bytes: self.kept_bytes,
+        };
+        self.monitored.publish(&self.parts.broker, &self.parts.shared, busy, end)
+    }
+
     fn write_log(&mut self) {
         if self.parts.broker.has_log() {
             self.parts.log.write_lines(self.parts.broker.take_log());
@@ -812,6 +833,7 @@ impl<D: SocketDriver> Worker<D> {
             && !door.has_accepted.load(Ordering::Acquire)
             && !door.has_verdicts.load(Ordering::Acquire)
             && !door.load.has_order()
+            && !door.has_question.load(Ordering::Acquire)
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
             && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())

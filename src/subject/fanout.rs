@@ -35,6 +35,15 @@ const COPIED_TARGETS_MAX: usize = 24;
 /// Fingerprints of subjects seen once, a power of two.
 const SEEN_SLOTS: usize = 16 * 1024;
 
+impl FanOutTally {
+    /// Adds those of another cache.
+    pub fn add(&mut self, other: FanOutTally) {
+        self.subjects += other.subjects;
+        self.reached += other.reached;
+        self.reached_max = self.reached_max.max(other.reached_max);
+    }
+}
+
 /// Where a subject's message goes.
 #[derive(Debug, Default)]
 pub struct FanOut {
@@ -148,6 +157,18 @@ pub struct FanOutCache {
     targets: usize,
     hand: usize,
     entries_max: usize,
+    index_reads: u64,
+}
+
+/// How many subscriptions the cached subjects reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FanOutTally {
+    /// Cached subjects looked at.
+    pub subjects: u64,
+    /// Subscriptions and queue groups that they reach.
+    pub reached: u64,
+    /// The most that one of them reaches.
+    pub reached_max: u64,
 }
 
 impl FanOutCache {
@@ -164,6 +185,7 @@ impl FanOutCache {
             targets: 0,
             hand: 0,
             entries_max: ENTRIES_MAX,
+            index_reads: 0,
         }
     }
 
@@ -175,6 +197,26 @@ impl FanOutCache {
     /// Whether nothing is cached.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Times that a list was not in the cache or did not hold, so that the index had to be asked.
+    pub fn index_reads(&self) -> u64 {
+        self.index_reads
+    }
+
+    /// Adds up to `count` places of the cache, from `from` on, to `tally`. Returns where to go on, or `None` at the end.
+    pub fn tally(&self, from: usize, count: usize, tally: &mut FanOutTally) -> Option<usize> {
+        let end = self.entries.capacity();
+        let to = from.saturating_add(count).min(end);
+        for entry in (from..to).filter_map(|slot| self.entries.get(slot)) {
+            let FanOut { local, remote, groups } = &entry.fanout;
+            let remote = remote.iter().map(|remote| remote.targets.as_slice().len()).sum::<usize>();
+            let reached = (local.len() + remote + groups.len()) as u64;
+            tally.subjects += 1;
+            tally.reached += reached;
+            tally.reached_max = tally.reached_max.max(reached);
+        }
+        (to < end).then_some(to)
     }
 
     /// The list of `subject`, from the cache if it holds, else from the index.
@@ -200,6 +242,7 @@ impl FanOutCache {
             entry.used = true;
             if interest.generations().sum(entry.shards) != entry.sum {
                 self.targets -= entry.counted;
+                self.index_reads += 1;
                 entry.sum = read(interest, subject, entry.shards, &mut self.matches);
                 entry.fanout.fill(&mut self.matches, self.worker);
                 entry.counted = cost_units(&entry.subject, &entry.fanout);
@@ -210,6 +253,7 @@ impl FanOutCache {
         }
         if !self.second_sight(hash) {
             let shards = Shards::of(subject);
+            self.index_reads += 1;
             read(interest, subject, shards, &mut self.matches);
             self.scratch.fill(&mut self.matches, self.worker);
             return &self.scratch;
@@ -221,6 +265,7 @@ impl FanOutCache {
 
     fn insert(&mut self, hash: u64, subject: &[u8], interest: &impl InterestAccess) -> u32 {
         let shards = Shards::of(subject);
+        self.index_reads += 1;
         let sum = read(interest, subject, shards, &mut self.matches);
         let mut fanout = FanOut::default();
         fanout.fill(&mut self.matches, self.worker);

@@ -9,6 +9,12 @@ pub const REFERENCE_VERSION: &str = "2.15.1";
 /// Ringmain's own version.
 pub const RINGMAIN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The toolchain that built the server; the reference shows its Go version in the same place.
+pub const GO_VERSION: &str = env!("RINGMAIN_RUSTC");
+
+/// The protocol level of the server.
+pub const PROTOCOL: u32 = 1;
+
 /// The JetStream API level that the reference reports even with JetStream off.
 const API_LEVEL: u32 = 5;
 
@@ -65,8 +71,8 @@ impl Info {
             server_id,
             server_name,
             version: REFERENCE_VERSION,
-            proto: 1,
-            go: env!("RINGMAIN_RUSTC"),
+            proto: PROTOCOL,
+            go: GO_VERSION,
             host,
             port,
             headers: true,

@@ -123,6 +123,11 @@ impl ServerProcess {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Where the monitoring is, of a server that has been told to have it.
+    pub fn monitoring(&self) -> SocketAddr {
+        address_behind(&self.log(), "Starting http monitor on ").expect("a log line that names it")
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -205,7 +210,11 @@ pub fn raise_open_files_limit() {
 }
 
 fn listening_address(log: &str) -> Option<SocketAddr> {
-    let (_, rest) = log.split_once("Listening for client connections on ")?;
+    address_behind(log, "Listening for client connections on ")
+}
+
+fn address_behind(log: &str, text: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(text)?;
     let (address, _) = rest.split_once('\n')?;
     address.trim().replace("0.0.0.0", "127.0.0.1").parse().ok()
 }

@@ -1,0 +1,445 @@
+//! What others may see of a broker while it works: its connections and subscriptions, a slice at a time.
+//!
+//! Monitoring asks for everything there is, and there may be a million of it. So every look takes the place to begin at
+//! and goes over a bounded number of places; the worker takes one such look per turn. Between two looks things come
+//! and go: each row is true for the moment it was read at, and nothing is counted twice.
+//!
+//! Nothing here is on the message path, and nothing on the message path is here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use rustc_hash::FxBuildHasher;
+
+use super::core::{Broker, GLOBAL_ACCOUNT};
+use super::pace::CONSUMER_HOLD_BYTES;
+use super::session::{CloseReason, Counters, Session};
+use super::subscription::Subscription;
+use crate::subject::fanout::FanOutTally;
+use crate::subject::interest::InterestAccess;
+use crate::subject::name::{Pattern, subject_matches_pattern};
+
+/// Places that one look for connections goes over.
+pub const CONNECTIONS_PER_LOOK_MAX: usize = 2_048;
+
+/// Connections that one look describes in full.
+pub const ROWS_PER_LOOK_MAX: usize = 256;
+
+/// Places that one look for subscriptions goes over.
+pub const SUBSCRIPTIONS_PER_LOOK_MAX: usize = 4_096;
+
+/// Places that one look at the cached fan-out lists goes over.
+pub const FAN_OUTS_PER_LOOK_MAX: usize = 8_192;
+
+/// Connections that have fallen behind and are named in a tally.
+pub const BEHIND_MAX: usize = 10;
+
+/// Subscriptions that are remembered of a closed connection.
+pub const CLOSED_SUBSCRIPTIONS_MAX: usize = 256;
+
+/// What connections can be put in order by. All but the first are largest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Measure {
+    Cid,
+    Subscriptions,
+    PendingBytes,
+    OutMsgs,
+    InMsgs,
+    OutBytes,
+    InBytes,
+    Start,
+    Active,
+    Rtt,
+}
+
+/// Which connections are asked for. What is `None` does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    /// Only this one, whatever else is asked for.
+    pub cid: Option<u64>,
+    /// Of this user, as [`Session::user`] names it.
+    pub user: Option<String>,
+    /// Of this account.
+    pub account: Option<String>,
+}
+
+/// All open connections together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionTally {
+    /// How many there are.
+    pub count: u64,
+    /// Their subscriptions.
+    pub subscriptions: u64,
+    /// Bytes queued for them.
+    pub pending_bytes: u64,
+    /// Messages and bytes.
+    pub counters: Counters,
+    /// Those with the most bytes queued, of those that have more than producers are held back for; the worst first, at
+    /// most [`BEHIND_MAX`].
+    pub behind: Vec<ConnectionKey>,
+}
+
+impl ConnectionTally {
+    /// Adds those of another worker, but for the connections that are behind.
+    pub fn add(&mut self, other: &ConnectionTally) {
+        self.count += other.count;
+        self.subscriptions += other.subscriptions;
+        self.pending_bytes += other.pending_bytes;
+        self.counters.in_msgs += other.counters.in_msgs;
+        self.counters.in_bytes += other.counters.in_bytes;
+        self.counters.out_msgs += other.counters.out_msgs;
+        self.counters.out_bytes += other.counters.out_bytes;
+    }
+
+    fn add_session(&mut self, conn: u32, session: &Session) {
+        let pending = session.output.pending_bytes() as u64;
+        self.count += 1;
+        self.subscriptions += session.sids.len() as u64;
+        self.pending_bytes += pending;
+        self.counters.in_msgs += session.counters.in_msgs;
+        self.counters.in_bytes += session.counters.in_bytes;
+        self.counters.out_msgs += session.counters.out_msgs;
+        self.counters.out_bytes += session.counters.out_bytes;
+        if pending > CONSUMER_HOLD_BYTES as u64 {
+            let at = self.behind.partition_point(|key| key.measure >= pending);
+            if at < BEHIND_MAX {
+                self.behind.insert(at, ConnectionKey { cid: session.cid, conn, measure: pending });
+                self.behind.truncate(BEHIND_MAX);
+            }
+        }
+    }
+}
+
+/// Where a connection is, and its place in an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionKey {
+    /// Its number.
+    pub cid: u64,
+    /// Its slot at its worker.
+    pub conn: u32,
+    /// What it measures.
+    pub measure: u64,
+}
+
+/// What a look for connections has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundConnections {
+    /// Those that were asked for.
+    pub keys: Vec<ConnectionKey>,
+    /// How many are open, of the account that was asked for.
+    pub open: usize,
+}
+
+/// A connection as it is, or was at its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConnectionRow {
+    /// Its number.
+    pub cid: u64,
+    /// The client's address.
+    pub addr: SocketAddr,
+    /// When it was accepted, on the clock of [`Broker::begin_turn`].
+    pub started_us: u64,
+    /// When a message or a subscription last came or went.
+    pub active_ms: u64,
+    /// Its round trip; 0 if that is not known.
+    pub rtt_us: u64,
+    /// Bytes queued for it.
+    pub pending_bytes: usize,
+    /// When it last took something, or something began to wait for it.
+    pub progress_ms: u64,
+    /// Messages and bytes.
+    pub counters: Counters,
+    /// Times that producers were held back for it.
+    pub stalls: u32,
+    /// Number of its subscriptions.
+    pub subscriptions: usize,
+    /// What it said of itself.
+    pub name: String,
+    /// The language of its library.
+    pub lang: String,
+    /// The version of its library.
+    pub version: String,
+    /// Its user, empty without one.
+    pub user: String,
+    /// Its account; empty until it has shown who it is.
+    pub account: String,
+}
+
+/// A connection that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClosedConnection {
+    /// As it was.
+    pub row: ConnectionRow,
+    /// When it ended.
+    pub stopped_us: u64,
+    /// Why.
+    pub reason: CloseReason,
+    /// Its subscriptions, the first [`CLOSED_SUBSCRIPTIONS_MAX`].
+    pub subscriptions: Vec<SubscriptionRow>,
+}
+
+/// Which subscriptions are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriptionFilter {
+    /// Those of these connections: slot and number.
+    pub connections: Option<HashMap<u32, u64, FxBuildHasher>>,
+    /// Those that this subject reaches.
+    pub reached_by: Option<Vec<u8>>,
+    /// Those of this account.
+    pub account: Option<String>,
+}
+
+/// Which of the subscriptions that are found become rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// So many are passed over first.
+    pub skip: usize,
+    /// So many are taken then.
+    pub take: usize,
+    /// So many have been found, in the window or not.
+    pub found: usize,
+}
+
+impl Window {
+    /// All of them.
+    pub const ALL: Window = Window { skip: 0, take: usize::MAX, found: 0 };
+
+    fn takes_next(&mut self) -> bool {
+        let at = self.found;
+        self.found += 1;
+        at >= self.skip && at - self.skip < self.take
+    }
+}
+
+/// A subscription as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionRow {
+    /// The number of its connection.
+    pub cid: u64,
+    /// Tells its age among those of its connection.
+    pub generation: u32,
+    /// Its account.
+    pub account: String,
+    /// The pattern.
+    pub subject: String,
+    /// The queue group, empty without one.
+    pub queue: String,
+    /// The client's name for it.
+    pub sid: String,
+    /// Messages delivered.
+    pub delivered: u64,
+    /// Deliveries after which it ends; 0 for none.
+    pub delivered_max: u64,
+}
+
+impl<A: InterestAccess> Broker<A> {
+    /// Adds the open connections in the next places from `from` on to `found`. Returns where to go on, or `None` at the
+    /// end.
+    pub fn connection_keys(
+        &self,
+        from: usize,
+        filter: &ConnectionFilter,
+        measure: Measure,
+        found: &mut FoundConnections,
+    ) -> Option<usize> {
+        let sessions = &self.local.sessions;
+        let (to, next) = slice(from, CONNECTIONS_PER_LOOK_MAX, sessions.capacity());
+        for conn in from..to {
+            let Some(session) = sessions.get(conn).filter(|session| session.closing.is_none()) else {
+                continue;
+            };
+            let of_account =
+                filter.account.as_ref().is_none_or(|account| self.account_name(session) == account);
+            found.open += usize::from(of_account);
+            let is_asked_for = match filter.cid {
+                Some(cid) => session.cid == cid,
+                None => of_account && filter.user.as_ref().is_none_or(|user| session.user() == user),
+            };
+            if is_asked_for {
+                let measure = session.measure(measure);
+                found.keys.push(ConnectionKey { cid: session.cid, conn: conn as u32, measure });
+            }
+        }
+        next
+    }
+
+    /// Adds the open connections in the next places from `from` on to `tally`. Returns where to go on, or `None` at the
+    /// end.
+    pub fn connection_tally(&self, from: usize, tally: &mut ConnectionTally) -> Option<usize> {
+        let sessions = &self.local.sessions;
+        let (to, next) = slice(from, CONNECTIONS_PER_LOOK_MAX, sessions.capacity());
+        for conn in from..to {
+            if let Some(session) = sessions.get(conn).filter(|session| session.closing.is_none()) {
+                tally.add_session(conn as u32, session);
+            }
+        }
+        next
+    }
+
+    /// Describes a connection, if it is still there and open.
+    pub fn connection_row(&self, conn: u32, cid: u64) -> Option<ConnectionRow> {
+        let session = self.local.sessions.get(conn as usize)?;
+        (session.cid == cid && session.closing.is_none()).then(|| self.describe(session))
+    }
+
+    fn describe(&self, session: &Session) -> ConnectionRow {
+        let said = session.connect.as_deref();
+        ConnectionRow {
+            cid: session.cid,
+            addr: session.addr,
+            started_us: session.started_us,
+            active_ms: session.active_ms,
+            rtt_us: session.rtt_us,
+            pending_bytes: session.output.pending_bytes(),
+            progress_ms: session.progress_ms,
+            counters: session.counters,
+            stalls: session.stalls,
+            subscriptions: session.sids.len(),
+            name: said.map_or_else(String::new, |said| said.name.clone()),
+            lang: said.map_or_else(String::new, |said| said.lang.clone()),
+            version: said.map_or_else(String::new, |said| said.version.clone()),
+            user: session.user().to_owned(),
+            account: self.account_name(session).to_owned(),
+        }
+    }
+
+    fn account_name(&self, session: &Session) -> &'static str {
+        if session.flags.connected { GLOBAL_ACCOUNT } else { "" }
+    }
+
+    /// What to remember of a connection that began to close, before its subscriptions are taken down.
+    pub fn closed_connection(&self, conn: u32) -> Option<ClosedConnection> {
+        let session = self.local.sessions.get(conn as usize)?;
+        let reason = session.closing?;
+        let subscriptions =
+            session.sids.iter().take(CLOSED_SUBSCRIPTIONS_MAX).map(|sub| self.subscription_row(*sub));
+        let mut subscriptions: Vec<SubscriptionRow> = subscriptions.collect();
+        subscriptions.sort_unstable_by_key(|row| row.generation);
+        Some(ClosedConnection {
+            row: self.describe(session),
+            stopped_us: self.local.now_us,
+            reason,
+            subscriptions,
+        })
+    }
+
+    /// Adds the subscriptions in the next places from `from` on that `filter` asks for and `window` takes to `rows`.
+    /// Returns where to go on, or `None` at the end.
+    pub fn subscription_rows(
+        &self,
+        from: usize,
+        filter: &SubscriptionFilter,
+        window: &mut Window,
+        rows: &mut Vec<SubscriptionRow>,
+    ) -> Option<usize> {
+        let subscriptions = &self.local.subscriptions;
+        let (to, next) = slice(from, SUBSCRIPTIONS_PER_LOOK_MAX, subscriptions.capacity());
+        for sub in from..to {
+            let Some(subscription) = subscriptions.get(sub) else { continue };
+            if self.is_subscription_asked_for(subscription, filter) && window.takes_next() {
+                rows.push(self.subscription_row(sub as u32));
+            }
+        }
+        next
+    }
+
+    fn is_subscription_asked_for(&self, subscription: &Subscription, filter: &SubscriptionFilter) -> bool {
+        let session = &self.local.sessions[subscription.conn as usize];
+        let of_connections = filter
+            .connections
+            .as_ref()
+            .is_none_or(|wanted| wanted.get(&subscription.conn).is_some_and(|cid| *cid == session.cid));
+        let reached = || {
+            filter.reached_by.as_ref().is_none_or(|subject| {
+                Pattern::parse(&subscription.subject)
+                    .is_ok_and(|pattern| subject_matches_pattern(subject, pattern))
+            })
+        };
+        of_connections
+            && session.closing.is_none()
+            && filter.account.as_ref().is_none_or(|account| self.account_name(session) == account)
+            && reached()
+    }
+
+    fn subscription_row(&self, sub: u32) -> SubscriptionRow {
+        let subscription = &self.local.subscriptions[sub as usize];
+        let session = &self.local.sessions[subscription.conn as usize];
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        SubscriptionRow {
+            cid: session.cid,
+            generation: subscription.generation,
+            account: self.account_name(session).to_owned(),
+            subject: text(&subscription.subject),
+            queue: subscription.queue.as_deref().map_or_else(String::new, text),
+            sid: text(subscription.sid.as_bytes()),
+            delivered: subscription.delivered,
+            delivered_max: subscription.delivered_max,
+        }
+    }
+
+    /// Adds the next places of the cached fan-out lists of the first account to `tally`. Returns where to go on, or
+    /// `None` at the end.
+    pub fn fan_out_tally(&self, from: usize, tally: &mut FanOutTally) -> Option<usize> {
+        self.accounts.first()?.cache.tally(from, FAN_OUTS_PER_LOOK_MAX, tally)
+    }
+
+    /// Subjects whose fan-out lists are cached, and how often the index had to be asked for one.
+    pub fn cached_subjects_and_index_reads(&self) -> (u64, u64) {
+        let caches = self.accounts.iter().map(|account| &account.cache);
+        caches
+            .fold((0, 0), |(cached, reads), cache| (cached + cache.len() as u64, reads + cache.index_reads()))
+    }
+}
+
+impl Session {
+    /// How monitoring names the user: a token is not shown.
+    pub fn user(&self) -> &str {
+        match self.connect.as_deref() {
+            Some(said) if !said.nkey.is_empty() => &said.nkey,
+            Some(said) if !said.user.is_empty() => &said.user,
+            _ if !self.user.name.is_empty() => &self.user.name,
+            Some(said) if !said.auth_token.is_empty() => "[REDACTED]",
+            _ => "",
+        }
+    }
+
+    fn measure(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Cid => self.cid,
+            Measure::Subscriptions => self.sids.len() as u64,
+            Measure::PendingBytes => self.output.pending_bytes() as u64,
+            Measure::OutMsgs => self.counters.out_msgs,
+            Measure::InMsgs => self.counters.in_msgs,
+            Measure::OutBytes => self.counters.out_bytes,
+            Measure::InBytes => self.counters.in_bytes,
+            Measure::Start => self.started_us,
+            Measure::Active => self.active_ms,
+            Measure::Rtt => self.rtt_us,
+        }
+    }
+}
+
+impl ConnectionRow {
+    /// The same as for an open connection.
+    pub fn measure(&self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Cid => self.cid,
+            Measure::Subscriptions => self.subscriptions as u64,
+            Measure::PendingBytes => self.pending_bytes as u64,
+            Measure::OutMsgs => self.counters.out_msgs,
+            Measure::InMsgs => self.counters.in_msgs,
+            Measure::OutBytes => self.counters.out_bytes,
+            Measure::InBytes => self.counters.in_bytes,
+            Measure::Start => self.started_us,
+            Measure::Active => self.active_ms,
+            Measure::Rtt => self.rtt_us,
+        }
+    }
+}
+
+/// The end of a look that begins at `from`, and where the next one begins.
+fn slice(from: usize, count: usize, end: usize) -> (usize, Option<usize>) {
+    let to = from.saturating_add(count).min(end);
+    (to.max(from), (to < end).then_some(to))
+}

@@ -1,0 +1,444 @@
+//! `/connz`: the connections, those that are open and those that were closed.
+//!
+//! An answer is put together in three steps, so that its cost is bounded by what it shows and not by what there is: the
+//! open connections tell where they stand in the order that is asked for ([`Query::measure`]); the page is cut out of
+//! those ([`Query::choose`]); only what is on the page is described ([`Query::answer`]).
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::clock::{Timestamp, round_trip, uptime};
+use super::parameters::{Parameters, Subscriptions};
+use super::readings::Snapshot;
+use super::subsz::SubscriptionDetail;
+use crate::broker::core::GLOBAL_ACCOUNT;
+use crate::broker::inspect::{
+    ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SubscriptionRow,
+};
+
+/// Connections in an answer unless the request says otherwise.
+const LIMIT_DEFAULT: usize = 1024;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    order: Order,
+    with_user: bool,
+    /// How much is to be told of subscriptions.
+    pub subscriptions: Subscriptions,
+    offset: usize,
+    limit: usize,
+    cid: Option<u64>,
+    state: State,
+    user: Option<String>,
+    account: Option<String>,
+    mqtt_client: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Closed,
+    Any,
+}
+
+/// By what connections are put in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Cid,
+    /// The largest first.
+    Largest(Measure),
+    /// Those that have been quiet for longest first.
+    Idle,
+    /// The youngest first.
+    Uptime,
+    Stop,
+    Reason,
+}
+
+impl Order {
+    fn parse(text: &str) -> Option<Order> {
+        Some(match text {
+            "" | "cid" | "start" => Order::Cid,
+            "subs" => Order::Largest(Measure::Subscriptions),
+            "pending" => Order::Largest(Measure::PendingBytes),
+            "msgs_to" => Order::Largest(Measure::OutMsgs),
+            "msgs_from" => Order::Largest(Measure::InMsgs),
+            "bytes_to" => Order::Largest(Measure::OutBytes),
+            "bytes_from" => Order::Largest(Measure::InBytes),
+            "last" => Order::Largest(Measure::Active),
+            "idle" => Order::Idle,
+            "uptime" => Order::Uptime,
+            "stop" => Order::Stop,
+            "reason" => Order::Reason,
+            "rtt" => Order::Largest(Measure::Rtt),
+            _ => return None,
+        })
+    }
+
+    fn measure(self) -> Measure {
+        match self {
+            Order::Largest(measure) => measure,
+            Order::Idle => Measure::Active,
+            Order::Uptime => Measure::Start,
+            Order::Cid | Order::Stop | Order::Reason => Measure::Cid,
+        }
+    }
+}
+
+/// A connection that may be on the page.
+#[derive(Debug, Clone)]
+pub enum Candidate {
+    /// Open, at this worker.
+    Open {
+        /// The worker.
+        worker: usize,
+        /// Where it is there.
+        key: ConnectionKey,
+    },
+    /// Closed.
+    Closed(Arc<ClosedConnection>),
+}
+
+impl Candidate {
+    /// Its number.
+    pub fn cid(&self) -> u64 {
+        match self {
+            Candidate::Open { key, .. } => key.cid,
+            Candidate::Closed(closed) => closed.row.cid,
+        }
+    }
+
+    /// What it measured when it was asked, which must have been for this.
+    pub fn measure(&self, measure: Measure) -> u64 {
+        match self {
+            Candidate::Open { key, .. } => key.measure,
+            Candidate::Closed(closed) => closed.row.measure(measure),
+        }
+    }
+
+    fn uptime_us(&self, now_us: u64) -> u64 {
+        match self {
+            Candidate::Open { key, .. } => now_us.saturating_sub(key.measure),
+            Candidate::Closed(closed) => closed.stopped_us - closed.row.started_us,
+        }
+    }
+
+    fn closed(&self) -> Option<&ClosedConnection> {
+        match self {
+            Candidate::Open { .. } => None,
+            Candidate::Closed(closed) => Some(closed),
+        }
+    }
+}
+
+/// What is on the page.
+#[derive(Debug)]
+pub struct Page {
+    /// How many connections there are, whether they were asked for or not.
+    pub total: usize,
+    /// Those on the page, in order.
+    pub chosen: Vec<Candidate>,
+}
+
+/// An open connection on the page.
+#[derive(Debug)]
+pub struct OpenConnection {
+    /// As it is.
+    pub row: ConnectionRow,
+    /// Its subscriptions, if they are wanted.
+    pub subscriptions: Vec<SubscriptionRow>,
+}
+
+impl Query {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub fn parse(parameters: &Parameters) -> Result<Query, Answer> {
+        let with_user = parameters.boolean("auth")?;
+        let subscriptions = parameters.subscriptions()?;
+        let offset = parameters.integer("offset")?;
+        let limit = parameters.integer("limit")?;
+        let cid = parameters.unsigned("cid")?;
+        let state = match parameters.text("state").to_ascii_lowercase().as_str() {
+            "" | "open" => State::Open,
+            "closed" => State::Closed,
+            "any" | "all" => State::Any,
+            _ => {
+                let text = format!("Error decoding state for {}", parameters.text("state"));
+                return Err(Answer::bad_request(text));
+            }
+        };
+        let sort = parameters.text("sort");
+        let Some(order) = Order::parse(sort) else {
+            return Err(Answer::bad_request(format!("invalid sorting option: {sort}")));
+        };
+        if matches!(order, Order::Stop | Order::Reason) && state != State::Closed {
+            let text = format!("sort by {sort} only valid on closed connections");
+            return Err(Answer::bad_request(text));
+        }
+        let cid = (cid > 0).then_some(cid);
+        let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(LIMIT_DEFAULT);
+        Ok(Query {
+            order,
+            with_user,
+            subscriptions,
+            offset: usize::try_from(offset).unwrap_or(0),
+            limit: if cid.is_some() { 1 } else { limit },
+            cid,
+            state,
+            user: parameters.filter("user"),
+            account: parameters.filter("acc"),
+            mqtt_client: parameters.filter("mqtt_client"),
+        })
+    }
+
+    /// Whether open connections are asked for.
+    pub fn wants_open(&self) -> bool {
+        self.state != State::Closed && self.account_is_known()
+    }
+
+    /// Whether closed connections are asked for.
+    pub fn wants_closed(&self) -> bool {
+        self.state != State::Open && self.account_is_known()
+    }
+
+    fn account_is_known(&self) -> bool {
+        self.account.as_deref().is_none_or(|account| account == GLOBAL_ACCOUNT)
+    }
+
+    /// Which open connections are asked for.
+    pub fn filter(&self) -> ConnectionFilter {
+        ConnectionFilter { cid: self.cid, user: self.user.clone(), account: self.account.clone() }
+    }
+
+    /// What open connections are to tell of themselves first.
+    pub fn measure(&self) -> Measure {
+        self.order.measure()
+    }
+
+    /// Puts the connections in order and cuts out the page. `open` are those that the filter let through, of
+    /// `open_count` that there are; `closed` are all that are remembered.
+    pub fn choose(
+        &self,
+        mut open: Vec<Candidate>,
+        open_count: usize,
+        mut closed: Vec<Arc<ClosedConnection>>,
+        now_us: u64,
+    ) -> Page {
+        if let Some(account) = &self.account {
+            closed.retain(|closed| closed.row.account == *account);
+        }
+        let total = open_count + closed.len();
+        if self.mqtt_client.is_some() {
+            // There is no MQTT, so nobody has such a name.
+            open.clear();
+            closed.clear();
+        }
+        match self.cid {
+            Some(_) if !open.is_empty() => closed.clear(),
+            Some(cid) => closed.retain(|closed| closed.row.cid == cid),
+            None => {}
+        }
+        if let Some(user) = &self.user {
+            closed.retain(|closed| closed.row.user == *user);
+        }
+        let mut chosen = open;
+        chosen.extend(closed.into_iter().map(Candidate::Closed));
+        self.sort(&mut chosen, now_us);
+        let from = self.offset.min(chosen.len());
+        let to = from + self.limit.min(chosen.len() - from);
+        chosen.truncate(to);
+        chosen.drain(..from);
+        Page { total, chosen }
+    }
+
+    fn sort(&self, candidates: &mut [Candidate], now_us: u64) {
+        let reason = |candidate: &Candidate| candidate.closed().map(|closed| closed.reason.to_string());
+        match self.order {
+            Order::Cid => candidates.sort_by_key(Candidate::cid),
+            Order::Largest(measure) => {
+                candidates.sort_by_key(|candidate| (Reverse(candidate.measure(measure)), candidate.cid()));
+            }
+            Order::Idle => {
+                candidates.sort_by_key(|candidate| (candidate.measure(Measure::Active), candidate.cid()))
+            }
+            Order::Uptime => {
+                candidates.sort_by_key(|candidate| (candidate.uptime_us(now_us), candidate.cid()));
+            }
+            Order::Stop => candidates.sort_by_key(|candidate| {
+                (Reverse(candidate.closed().map(|closed| closed.stopped_us)), candidate.cid())
+            }),
+            Order::Reason => {
+                candidates.sort_by_cached_key(|candidate| (reason(candidate), candidate.cid()));
+            }
+        }
+    }
+
+    /// The answer. `open` describes the open connections of the page, by their numbers; those that have gone meanwhile
+    /// are missing.
+    pub fn answer(
+        &self,
+        snapshot: &Snapshot<'_>,
+        page: &Page,
+        open: &HashMap<u64, OpenConnection>,
+    ) -> Answer {
+        let is_known = self.account_is_known();
+        let rows: Vec<Connection<'_>> = page
+            .chosen
+            .iter()
+            .filter_map(|candidate| match candidate {
+                Candidate::Open { key, .. } => {
+                    open.get(&key.cid).map(|open| self.describe_open(snapshot, open))
+                }
+                Candidate::Closed(closed) => Some(self.describe_closed(snapshot, closed)),
+            })
+            .collect();
+        Answer::json(&Connz {
+            // An account that does not exist gets an answer without these, in the reference.
+            server_id: if is_known { &snapshot.identity.server_id } else { "" },
+            now: snapshot.now,
+            num_connections: rows.len(),
+            total: page.total,
+            offset: self.offset,
+            limit: self.limit,
+            connections: is_known.then_some(rows),
+        })
+    }
+
+    fn describe_open<'a>(&self, snapshot: &Snapshot<'_>, open: &'a OpenConnection) -> Connection<'a> {
+        let mut row = self.describe(snapshot, &open.row, snapshot.now_us);
+        self.add_subscriptions(&mut row, &open.subscriptions, false);
+        if self.with_user {
+            row.name_tag = &open.row.account;
+        }
+        row
+    }
+
+    fn describe_closed<'a>(&self, snapshot: &Snapshot<'_>, closed: &'a ClosedConnection) -> Connection<'a> {
+        let mut row = self.describe(snapshot, &closed.row, closed.stopped_us);
+        row.stop = Some(snapshot.identity.epoch.plus_us(closed.stopped_us));
+        row.reason = closed.reason.to_string();
+        self.add_subscriptions(&mut row, &closed.subscriptions, true);
+        row
+    }
+
+    fn add_subscriptions<'a>(
+        &self,
+        row: &mut Connection<'a>,
+        subscriptions: &'a [SubscriptionRow],
+        with_account: bool,
+    ) {
+        match self.subscriptions {
+            Subscriptions::No => {}
+            Subscriptions::Subjects => {
+                row.subscriptions_list = subscriptions.iter().map(|row| row.subject.as_str()).collect();
+            }
+            Subscriptions::Detail => {
+                let details = subscriptions.iter().map(|row| SubscriptionDetail::of(row, with_account));
+                row.subscriptions_list_detail = details.collect();
+            }
+        }
+    }
+
+    /// As it was at `until_us`.
+    fn describe<'a>(&self, snapshot: &Snapshot<'_>, row: &'a ConnectionRow, until_us: u64) -> Connection<'a> {
+        let epoch = snapshot.identity.epoch;
+        let active_us = (row.active_ms * 1000).max(row.started_us);
+        let since = |us: u64| uptime(Duration::from_micros(until_us.saturating_sub(us)));
+        let is_global = row.account == GLOBAL_ACCOUNT;
+        Connection {
+            cid: row.cid,
+            kind: "Client",
+            r#type: "nats",
+            ip: row.addr.ip().to_string(),
+            port: row.addr.port(),
+            start: epoch.plus_us(row.started_us),
+            last_activity: epoch.plus_us(active_us),
+            stop: None,
+            reason: String::new(),
+            rtt: round_trip(row.rtt_us),
+            uptime: since(row.started_us),
+            idle: since(active_us),
+            pending_bytes: row.pending_bytes,
+            in_msgs: row.counters.in_msgs,
+            out_msgs: row.counters.out_msgs,
+            in_bytes: row.counters.in_bytes,
+            out_bytes: row.counters.out_bytes,
+            stalls: row.stalls,
+            subscriptions: row.subscriptions,
+            name: &row.name,
+            lang: &row.lang,
+            version: &row.version,
+            authorized_user: if self.with_user { &row.user } else { "" },
+            account: if self.with_user && !is_global { &row.account } else { "" },
+            subscriptions_list: Vec::new(),
+            subscriptions_list_detail: Vec::new(),
+            name_tag: "",
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Connz<'a> {
+    server_id: &'a str,
+    now: Timestamp,
+    num_connections: usize,
+    total: usize,
+    offset: usize,
+    limit: usize,
+    connections: Option<Vec<Connection<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Connection<'a> {
+    cid: u64,
+    kind: &'static str,
+    r#type: &'static str,
+    ip: String,
+    port: u16,
+    start: Timestamp,
+    last_activity: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<Timestamp>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    rtt: String,
+    uptime: String,
+    idle: String,
+    pending_bytes: usize,
+    in_msgs: u64,
+    out_msgs: u64,
+    in_bytes: u64,
+    out_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    stalls: u32,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    lang: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    authorized_user: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    account: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list_detail: Vec<SubscriptionDetail<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name_tag: &'a str,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}

@@ -1,0 +1,140 @@
+//! What the answers are made of: numbers that have been taken elsewhere and are only read here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::clock::{Epoch, Timestamp};
+use crate::broker::core::{Counts, Stats};
+use crate::config::Options;
+
+/// One worker's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerReading {
+    /// What its broker has done.
+    pub stats: Stats,
+    /// Connections that it has or is to take.
+    pub connections: u64,
+    /// Subjects whose fan-out lists it has cached.
+    pub cached_subjects: u64,
+    /// Times that a fan-out list was not cached or did not hold any more.
+    pub index_reads: u64,
+    /// Turns that found something to do.
+    pub turns: u64,
+    /// Time that those took.
+    pub busy_us: u64,
+    /// Batches handed to other workers.
+    pub batches_sent: u64,
+    /// Batches taken from other workers.
+    pub batches_received: u64,
+    /// Batches at its door.
+    pub batches_waiting: u64,
+    /// Read buffers.
+    pub buffers: u64,
+    /// Of those, how many are in use.
+    pub buffers_leased: u64,
+    /// Reads that wait because their sender is held back, or for the next turn.
+    pub reads_waiting: u64,
+    /// Bytes of those that were copied out of their read buffers.
+    pub kept_bytes: u64,
+}
+
+/// What the process uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ProcessReading {
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// Per cent of one core, lately.
+    pub cpu_percent: f64,
+    /// Processor time since the start.
+    pub cpu_time: Duration,
+    /// Open files.
+    pub open_files: u64,
+    /// Cores of the machine.
+    pub cores: usize,
+}
+
+/// Who the server is. Does not change while it runs.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its id.
+    pub server_id: String,
+    /// Its name.
+    pub server_name: String,
+    /// The moment that the brokers' clock counts from.
+    pub epoch: Epoch,
+    /// When it was started.
+    pub started: Timestamp,
+    /// Its command line.
+    pub command_line: Vec<String>,
+}
+
+/// Everything that can be read at once, without asking a worker.
+#[derive(Debug, Clone)]
+pub struct Snapshot<'a> {
+    /// Who the server is.
+    pub identity: &'a Identity,
+    /// The host that clients are told.
+    pub host: String,
+    /// The port that clients are told.
+    pub port: u16,
+    /// What it runs with.
+    pub options: &'a Options,
+    /// When that was read.
+    pub configured: Timestamp,
+    /// When this was taken.
+    pub now: Timestamp,
+    /// The same moment on the brokers' clock.
+    pub now_us: u64,
+    /// What the process uses.
+    pub process: ProcessReading,
+    /// The workers' counters.
+    pub workers: Vec<WorkerReading>,
+    /// Connections ever accepted.
+    pub total_connections: u64,
+    /// Requests per path.
+    pub requests: &'a RequestCounts,
+}
+
+/// Requests per path since the start.
+pub type RequestCounts = BTreeMap<&'static str, u64>;
+
+impl Snapshot<'_> {
+    /// All workers together.
+    pub fn total(&self) -> WorkerReading {
+        let mut total = WorkerReading::default();
+        for worker in &self.workers {
+            let Stats {
+                messages,
+                deliveries,
+                slow_consumers,
+                stale_connections,
+                holds,
+                subscriptions,
+                subscribed,
+                handed_over,
+            } = worker.stats;
+            add(&mut total.stats.messages, messages);
+            add(&mut total.stats.deliveries, deliveries);
+            total.stats.slow_consumers += slow_consumers;
+            total.stats.stale_connections += stale_connections;
+            total.stats.holds += holds;
+            total.stats.subscriptions += subscriptions;
+            total.stats.subscribed += subscribed;
+            total.stats.handed_over += handed_over;
+            total.connections += worker.connections;
+            total.cached_subjects += worker.cached_subjects;
+            total.index_reads += worker.index_reads;
+        }
+        total
+    }
+
+    /// How long the server has been running.
+    pub fn uptime(&self) -> Duration {
+        self.now.0.duration_since(self.identity.started.0).unwrap_or_default()
+    }
+}
+
+fn add(total: &mut Counts, counts: Counts) {
+    total.count += counts.count;
+    total.bytes += counts.bytes;
+}

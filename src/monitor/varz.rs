@@ -1,0 +1,217 @@
+//! `/varz`: who the server is, what it runs with, and what it has done.
+//!
+//! Names, order and omissions are those of 2.15.1. Left out where the reference would have them: `git_commit`, for
+//! Ringmain does not know it. `ringmain`, our own version, stands last.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::clock::{Timestamp, uptime};
+use super::readings::{RequestCounts, Snapshot};
+use crate::config::{Credentials, Port};
+use crate::wire::info::{GO_VERSION, PROTOCOL, REFERENCE_VERSION, RINGMAIN_VERSION};
+
+/// How long a TLS handshake may take, in seconds: the reference's default, shown without TLS too.
+const TLS_TIMEOUT_SECONDS: f64 = 2.0;
+
+/// The answer to `/varz`.
+pub fn answer(snapshot: &Snapshot<'_>) -> Answer {
+    Answer::json(&Varz::of(snapshot))
+}
+
+/// The object of `/varz`.
+#[derive(Debug, Serialize)]
+pub struct Varz<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    version: &'static str,
+    proto: u32,
+    go: &'static str,
+    host: &'a str,
+    port: u16,
+    #[serde(skip_serializing_if = "is_false")]
+    auth_required: bool,
+    max_connections: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_subscriptions: u32,
+    ping_interval: u64,
+    ping_max: u32,
+    http_host: &'a str,
+    http_port: i32,
+    http_base_path: &'a str,
+    https_port: i32,
+    auth_timeout: f64,
+    max_control_line: u32,
+    max_payload: u32,
+    max_pending: u64,
+    cluster: Nothing,
+    gateway: Nothing,
+    leaf: Nothing,
+    mqtt: Nothing,
+    websocket: Nothing,
+    jetstream: Nothing,
+    tls_timeout: f64,
+    write_deadline: u64,
+    start: Timestamp,
+    now: Timestamp,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    gomaxprocs: usize,
+    cpu: f64,
+    connections: u64,
+    total_connections: u64,
+    routes: u64,
+    remotes: u64,
+    leafnodes: u64,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+    subscriptions: u64,
+    http_req_stats: &'a RequestCounts,
+    config_load_time: Timestamp,
+    config_digest: &'a str,
+    feature_flags: FeatureFlags,
+    slow_consumer_stats: ByKind,
+    stale_connection_stats: ByKind,
+    disk_io_wait_stats: DiskWaits,
+    ringmain: &'static str,
+}
+
+/// A part of the server that is not there.
+#[derive(Debug, Default, Serialize)]
+struct Nothing {}
+
+/// Switches of JetStream. The reference shows them with JetStream off too; these are its defaults.
+#[derive(Debug, Serialize)]
+struct FeatureFlags {
+    js_ack_fc_v2: bool,
+    js_api_reply_v2: bool,
+    js_raft_delete_range: bool,
+    js_snapshot_sources: bool,
+}
+
+/// A count by kind of connection.
+#[derive(Debug, Serialize)]
+struct ByKind {
+    clients: u64,
+    routes: u64,
+    gateways: u64,
+    leafs: u64,
+}
+
+/// Waits for a place among those who use the disk. Nobody does.
+#[derive(Debug, Default, Serialize)]
+struct DiskWaits {
+    waiters: u64,
+    waits: u64,
+    wait_time: u64,
+    max_wait_time: u64,
+}
+
+impl<'a> Varz<'a> {
+    /// Made of a snapshot.
+    pub fn of(snapshot: &'a Snapshot<'a>) -> Varz<'a> {
+        let Snapshot { identity, options, process, requests, .. } = snapshot;
+        let total = snapshot.total();
+        let stats = total.stats;
+        Varz {
+            server_id: &identity.server_id,
+            server_name: &identity.server_name,
+            version: REFERENCE_VERSION,
+            proto: PROTOCOL,
+            go: GO_VERSION,
+            host: &snapshot.host,
+            port: snapshot.port,
+            auth_required: options.authorization.credentials != Credentials::None,
+            max_connections: match options.max_connections {
+                0 => -1,
+                max => i64::from(max),
+            },
+            max_subscriptions: options.max_subscriptions.map_or(0, |max| max.get()),
+            ping_interval: nanos(options.ping_interval),
+            ping_max: options.ping_max,
+            http_host: options.http_host.as_ref().unwrap_or(&options.host),
+            http_port: options.http_port.map_or(0, Port::as_integer),
+            http_base_path: &options.http_base_path,
+            https_port: 0,
+            auth_timeout: options.authorization.timeout.as_secs_f64(),
+            max_control_line: options.max_control_line,
+            max_payload: options.max_payload,
+            max_pending: options.max_pending,
+            cluster: Nothing {},
+            gateway: Nothing {},
+            leaf: Nothing {},
+            mqtt: Nothing {},
+            websocket: Nothing {},
+            jetstream: Nothing {},
+            tls_timeout: TLS_TIMEOUT_SECONDS,
+            write_deadline: nanos(options.write_deadline),
+            start: identity.started,
+            now: snapshot.now,
+            uptime: uptime(snapshot.uptime()),
+            mem: process.memory_bytes,
+            cores: process.cores,
+            gomaxprocs: snapshot.workers.len(),
+            cpu: process.cpu_percent,
+            connections: total.connections,
+            total_connections: snapshot.total_connections,
+            routes: 0,
+            remotes: 0,
+            leafnodes: 0,
+            in_msgs: stats.messages.count,
+            in_bytes: stats.messages.bytes,
+            in_client_msgs: stats.messages.count,
+            in_client_bytes: stats.messages.bytes,
+            out_msgs: stats.deliveries.count,
+            out_bytes: stats.deliveries.bytes,
+            out_client_msgs: stats.deliveries.count,
+            out_client_bytes: stats.deliveries.bytes,
+            slow_consumers: stats.slow_consumers,
+            stale_connections: stats.stale_connections,
+            stalled_clients: stats.holds,
+            subscriptions: stats.subscriptions,
+            http_req_stats: requests,
+            config_load_time: snapshot.configured,
+            config_digest: options.config_digest.as_deref().unwrap_or_default(),
+            feature_flags: FeatureFlags {
+                js_ack_fc_v2: false,
+                js_api_reply_v2: false,
+                js_raft_delete_range: true,
+                js_snapshot_sources: false,
+            },
+            slow_consumer_stats: ByKind::clients(stats.slow_consumers),
+            stale_connection_stats: ByKind::clients(stats.stale_connections),
+            disk_io_wait_stats: DiskWaits::default(),
+            ringmain: RINGMAIN_VERSION,
+        }
+    }
+}
+
+impl ByKind {
+    fn clients(clients: u64) -> ByKind {
+        ByKind { clients, routes: 0, gateways: 0, leafs: 0 }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}

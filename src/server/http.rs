@@ -1,0 +1,498 @@
+//! The HTTP server of the monitoring. It runs in the control thread's runtime, so nothing that is asked of it, however
+//! often, takes a worker's time beyond a bounded look per turn ([`super::inquiry`]).
+//!
+//! One answer that needs the workers is gathered at a time; others wait for it. What a client may do: open
+//! [`CONNECTIONS_MAX`] connections, take [`HEADER_TIMEOUT`] for a request's head and [`WRITE_TIMEOUT`] for taking
+//! anything of an answer. Bodies of requests are not read.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_io_timeout::TimeoutStream;
+
+use super::inquiry::{FoundSubscriptions, Inquiry, Question, Tally};
+use super::log::Log;
+use super::shared::Shared;
+use crate::broker::inspect::{ClosedConnection, FoundConnections, SubscriptionFilter, Window};
+use crate::config::{Options, Port};
+use crate::io::listener;
+use crate::io::process;
+use crate::monitor::answer::{Answer, Kind};
+use crate::monitor::clock::Timestamp;
+use crate::monitor::connz::{self, Candidate, OpenConnection};
+use crate::monitor::parameters::Subscriptions;
+use crate::monitor::readings::{Identity, ProcessReading, RequestCounts, Snapshot};
+use crate::monitor::subsz::{self, IndexStats};
+use crate::monitor::{Request, accountz, healthz, jsz, metrics, neighbours, page, route, vars, varz};
+
+/// Connections at a time; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long a client may take to send a request's head, and be silent between two requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take nothing of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long workers may take to answer. They need milliseconds; this is for a machine that has stopped.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Closed connections that are read under one hold of their lock.
+const CLOSED_PER_LOOK_MAX: usize = 1_024;
+
+/// `cpu` is that of at least so long.
+const CPU_WINDOW: Duration = Duration::from_secs(1);
+
+/// Pause after accepting failed, mostly for lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The monitoring of a server.
+pub struct Monitor {
+    identity: Identity,
+    base: String,
+    shared: Arc<Shared>,
+    configured: Mutex<Arc<Configured>>,
+    requests: Mutex<RequestCounts>,
+    cpu: Mutex<CpuMeter>,
+    /// Held by whoever asks the workers.
+    asking: tokio::sync::Mutex<()>,
+    log: Log,
+}
+
+/// What a reload changes.
+#[derive(Debug)]
+pub struct Configured {
+    /// What the server runs with.
+    pub options: Options,
+    /// When that was read.
+    pub at: SystemTime,
+    /// What clients are told of where it is.
+    pub host: String,
+    /// The port of that.
+    pub port: u16,
+}
+
+/// A bound port of the monitoring.
+pub struct MonitorListener {
+    listener: std::net::TcpListener,
+    /// The port that it is bound to.
+    pub port: u16,
+}
+
+impl MonitorListener {
+    /// Binds the port that is configured.
+    ///
+    /// # Errors
+    ///
+    /// The address is not to be had.
+    pub fn bind(host: &str, port: Port) -> io::Result<MonitorListener> {
+        let listener: std::net::TcpListener = listener::listen(host, port.to_bind())?.into();
+        let port = listener.local_addr()?.port();
+        Ok(MonitorListener { listener, port })
+    }
+}
+
+impl Monitor {
+    /// A monitoring that has not begun to answer.
+    pub fn new(identity: Identity, configured: Configured, shared: Arc<Shared>, log: Log) -> Arc<Monitor> {
+        Arc::new(Monitor {
+            identity,
+            base: configured.options.http_base(),
+            shared,
+            configured: Mutex::new(Arc::new(configured)),
+            requests: Mutex::new(RequestCounts::new()),
+            cpu: Mutex::new(CpuMeter::new()),
+            asking: tokio::sync::Mutex::new(()),
+            log,
+        })
+    }
+
+    /// Goes by other options from here on.
+    pub fn configure(&self, configured: Configured) {
+        *self.configured.lock() = Arc::new(configured);
+    }
+
+    /// Answers until the runtime ends.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot watch the listener.
+    pub fn serve(self: &Arc<Monitor>, listener: MonitorListener) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener.listener)?;
+        tokio::spawn(self.clone().accept(listener));
+        Ok(())
+    }
+
+    async fn accept(self: Arc<Monitor>, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let monitor = self.clone();
+                    tokio::spawn(async move {
+                        monitor.serve_connection(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    self.log.error(format!("monitoring: cannot accept a connection: {error}"));
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_connection(self: Arc<Monitor>, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let monitor = self.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                Ok::<_, Infallible>(response(monitor.answer(&path, &query).await))
+            }
+        });
+        // An error is the client's: it left, was too slow, or did not speak HTTP.
+        let _ = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .title_case_headers(true)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service)
+            .await;
+    }
+
+    /// Answers one request.
+    async fn answer(&self, path: &str, query: &str) -> Answer {
+        let routed = route(&self.base, path, query);
+        if let Some(name) = routed.counts_as {
+            *self.requests.lock().entry(name).or_default() += 1;
+        }
+        let request = match routed.request {
+            Ok(request) => request,
+            Err(answer) => return answer,
+        };
+        match self.answer_request(request).await {
+            Ok(answer) => answer,
+            Err(NoAnswer) => Answer {
+                status: 503,
+                kind: Kind::Text,
+                body: b"the server does not answer questions about itself just now".to_vec(),
+            },
+        }
+    }
+
+    async fn answer_request(&self, request: Request) -> Result<Answer, NoAnswer> {
+        let configured = self.configured.lock().clone();
+        Ok(match request {
+            Request::Root => page::answer(&self.base),
+            Request::Healthz(query) => self.answer_healthz(&query),
+            Request::Ipqueuesz => Answer::json(&RequestCounts::new()),
+            Request::Raftz => neighbours::raftz(),
+            Request::Connz(query) => self.answer_connz(&configured, &query).await?,
+            Request::Subsz(query) => self.answer_subsz(&configured, &query).await?,
+            Request::Accountz(query) => self.answer_accountz(&configured, &query).await?,
+            Request::Metrics => self.answer_metrics(&configured).await?,
+            Request::Varz => self.with_snapshot(&configured, varz::answer),
+            Request::Routez => self.with_snapshot(&configured, neighbours::routez),
+            Request::Gatewayz => self.with_snapshot(&configured, neighbours::gatewayz),
+            Request::Leafz => self.with_snapshot(&configured, neighbours::leafz),
+            Request::Vars => self.with_snapshot(&configured, vars::answer),
+            Request::Accstatz { unused } => {
+                self.with_snapshot(&configured, |snapshot| accountz::statz(snapshot, unused))
+            }
+            Request::Jsz(query) => {
+                self.with_snapshot(&configured, |snapshot| jsz::Query::answer(query, snapshot))
+            }
+        })
+    }
+
+    fn with_snapshot(&self, configured: &Configured, answer: impl FnOnce(&Snapshot<'_>) -> Answer) -> Answer {
+        let requests = self.requests.lock().clone();
+        answer(&self.snapshot(configured, &requests))
+    }
+
+    fn snapshot<'a>(&'a self, configured: &'a Configured, requests: &'a RequestCounts) -> Snapshot<'a> {
+        let usage = process::usage();
+        Snapshot {
+            identity: &self.identity,
+            host: configured.host.clone(),
+            port: configured.port,
+            options: &configured.options,
+            configured: Timestamp(configured.at),
+            now: Timestamp(SystemTime::now()),
+            now_us: self.now_us(),
+            process: ProcessReading {
+                memory_bytes: usage.memory_bytes,
+                cpu_percent: self.cpu.lock().percent(usage.cpu_time),
+                cpu_time: usage.cpu_time,
+                open_files: 0,
+                cores: process::available_cores(),
+            },
+            workers: self.shared.readings(),
+            total_connections: self.shared.total_connections(),
+            requests,
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.shared.started.elapsed().as_micros() as u64
+    }
+
+    fn answer_healthz(&self, query: &healthz::Query) -> Answer {
+        if query.is_deprecated {
+            self.log.warning("Healthcheck: js-enabled deprecated, use js-enabled-only instead".to_owned());
+        }
+        let (answer, warning) = query.answer();
+        if let Some(warning) = warning {
+            self.log.warning(warning);
+        }
+        answer
+    }
+
+    async fn answer_connz(&self, configured: &Configured, query: &connz::Query) -> Result<Answer, NoAnswer> {
+        let _asking = self.asking.lock().await;
+        let mut open = Vec::new();
+        let mut open_count = 0;
+        if query.wants_open() {
+            let found = self
+                .ask_all(|_| {
+                    let what = (query.filter(), query.measure());
+                    let (inquiry, answered) = Inquiry::new(what, FoundConnections::default());
+                    (Question::Keys(inquiry), answered)
+                })
+                .await?;
+            for (worker, found) in found.into_iter().enumerate() {
+                open_count += found.open;
+                open.extend(found.keys.into_iter().map(|key| Candidate::Open { worker, key }));
+            }
+        }
+        let closed = if query.wants_closed() { self.closed_connections() } else { Vec::new() };
+        let page = query.choose(open, open_count, closed, self.now_us());
+        let described = self.describe(&page.chosen, query.subscriptions).await?;
+        Ok(self.with_snapshot(configured, |snapshot| query.answer(snapshot, &page, &described)))
+    }
+
+    /// What the open connections among `candidates` are.
+    async fn describe(
+        &self,
+        candidates: &[Candidate],
+        subscriptions: Subscriptions,
+    ) -> Result<HashMap<u64, OpenConnection>, NoAnswer> {
+        let mut wanted: Vec<Vec<(u32, u64)>> = vec![Vec::new(); self.shared.doors.len()];
+        for candidate in candidates {
+            if let Candidate::Open { worker, key } = candidate {
+                wanted[*worker].push((key.conn, key.cid));
+            }
+        }
+        if wanted.iter().all(Vec::is_empty) {
+            return Ok(HashMap::new());
+        }
+        let rows = self
+            .ask_all(|worker| {
+                let (inquiry, answered) = Inquiry::new(wanted[worker].clone(), Vec::new());
+                (Question::Rows(inquiry), answered)
+            })
+            .await?;
+        let rows = rows.into_iter().flatten();
+        let mut described: HashMap<u64, OpenConnection> =
+            rows.map(|row| (row.cid, OpenConnection { row, subscriptions: Vec::new() })).collect();
+        if subscriptions == Subscriptions::No {
+            return Ok(described);
+        }
+        let found = self
+            .ask_all(|worker| {
+                let filter = SubscriptionFilter {
+                    connections: Some(wanted[worker].iter().copied().collect()),
+                    ..SubscriptionFilter::default()
+                };
+                let answer = FoundSubscriptions { rows: Vec::new(), window: Window::ALL };
+                let (inquiry, answered) = Inquiry::new(filter, answer);
+                (Question::Subscriptions(inquiry), answered)
+            })
+            .await?;
+        for row in found.into_iter().flat_map(|found| found.rows) {
+            if let Some(open) = described.get_mut(&row.cid) {
+                open.subscriptions.push(row);
+            }
+        }
+        for open in described.values_mut() {
+            open.subscriptions.sort_unstable_by_key(|row| row.generation);
+        }
+        Ok(described)
+    }
+
+    fn closed_connections(&self) -> Vec<Arc<ClosedConnection>> {
+        let (mut found, mut from) = (Vec::new(), Some(0));
+        while let Some(at) = from {
+            from = self.shared.closed.lock().read(at, CLOSED_PER_LOOK_MAX, &mut found);
+        }
+        found
+    }
+
+    async fn answer_subsz(&self, configured: &Configured, query: &subsz::Query) -> Result<Answer, NoAnswer> {
+        let _asking = self.asking.lock().await;
+        let tally = self.tally().await?;
+        let mut rows = Vec::new();
+        let mut found = 0;
+        if query.lists {
+            // One worker after the other: where the page begins in one depends on how many there were in those before.
+            for worker in 0..self.shared.doors.len() {
+                let window = Window {
+                    skip: query.offset.saturating_sub(found),
+                    take: query.limit - rows.len(),
+                    found: 0,
+                };
+                let answer = FoundSubscriptions { rows: Vec::new(), window };
+                let (inquiry, answered) = Inquiry::new(query.filter(), answer);
+                self.shared.doors[worker].ask(Question::Subscriptions(inquiry));
+                let FoundSubscriptions { rows: more, window } = answer_of(answered).await?;
+                rows.extend(more);
+                found += window.found;
+            }
+        }
+        Ok(self.with_snapshot(configured, |snapshot| {
+            query.answer(snapshot, IndexStats::of(snapshot, tally.fan_out), &rows, found)
+        }))
+    }
+
+    async fn answer_accountz(
+        &self,
+        configured: &Configured,
+        query: &accountz::Query,
+    ) -> Result<Answer, NoAnswer> {
+        let tally = if query.account.is_some() {
+            let _asking = self.asking.lock().await;
+            self.tally().await?
+        } else {
+            Tally::default()
+        };
+        Ok(self.with_snapshot(configured, |snapshot| {
+            query.answer(snapshot, IndexStats::of(snapshot, tally.fan_out))
+        }))
+    }
+
+    async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
+        let _asking = self.asking.lock().await;
+        let tally = self.tally().await?;
+        let behind: Vec<Candidate> = tally.behind.clone();
+        let described = self.describe(&behind, Subscriptions::No).await?;
+        let behind: Vec<_> = behind
+            .iter()
+            .filter_map(|candidate| described.get(&candidate.cid()).map(|open| open.row.clone()))
+            .collect();
+        let requests = self.requests.lock().clone();
+        let mut snapshot = self.snapshot(configured, &requests);
+        snapshot.process.open_files = process::open_files();
+        let index = IndexStats::of(&snapshot, tally.fan_out);
+        Ok(metrics::answer(&snapshot, index, &tally.connections, &behind))
+    }
+
+    /// What there is in all, at all workers.
+    async fn tally(&self) -> Result<Tally, NoAnswer> {
+        let tallies = self
+            .ask_all(|_| {
+                let (inquiry, answered) = Inquiry::new((), Tally::default());
+                (Question::Tally(inquiry), answered)
+            })
+            .await?;
+        let mut total = Tally::default();
+        for (worker, tally) in tallies.into_iter().enumerate() {
+            total.add(worker, tally);
+        }
+        Ok(total)
+    }
+
+    /// Asks all workers at the same time.
+    async fn ask_all<A>(
+        &self,
+        question: impl Fn(usize) -> (Question, oneshot::Receiver<A>),
+    ) -> Result<Vec<A>, NoAnswer> {
+        let asked: Vec<oneshot::Receiver<A>> = (0..self.shared.doors.len())
+            .map(|worker| {
+                let (question, answered) = question(worker);
+                self.shared.doors[worker].ask(question);
+                answered
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for answered in asked {
+            answers.push(answer_of(answered).await?);
+        }
+        Ok(answers)
+    }
+}
+
+/// The workers are stopping, or the machine is.
+#[derive(Debug)]
+struct NoAnswer;
+
+async fn answer_of<A>(answered: oneshot::Receiver<A>) -> Result<A, NoAnswer> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
+}
+
+fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
+    let Answer { status, kind, body } = answer;
+    let mut response = hyper::Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if kind == Kind::Json {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind.content_type()));
+    if kind == Kind::NotFound {
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    if let Kind::Redirect(to) = kind
+        && let Ok(to) = HeaderValue::from_str(&to)
+    {
+        headers.insert(LOCATION, to);
+    }
+    response
+}
+
+/// How much of a core the process uses.
+struct CpuMeter {
+    /// When the window that is shown ended, and the processor time until then.
+    last: (Instant, Duration),
+    percent: f64,
+}
+
+impl CpuMeter {
+    fn new() -> CpuMeter {
+        CpuMeter { last: (Instant::now(), process::usage().cpu_time), percent: 0.0 }
+    }
+
+    /// Of the time since the last call that is a window ago.
+    fn percent(&mut self, cpu_time: Duration) -> f64 {
+        let (since, before) = self.last;
+        let elapsed = since.elapsed();
+        if elapsed >= CPU_WINDOW {
+            let share = cpu_time.saturating_sub(before).as_secs_f64() / elapsed.as_secs_f64();
+            self.percent = (share * 1000.0).round() / 10.0;
+            self.last = (Instant::now(), cpu_time);
+        }
+        self.percent
+    }
+}

@@ -1,0 +1,132 @@
+//! What monitoring asks of a worker's turn: counters published, a question looked into, closed connections remembered.
+//!
+//! All of it once per turn, nothing per message; without monitoring nothing at all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::inquiry::Question;
+use super::shared::Shared;
+use crate::broker::Broker;
+use crate::broker::inspect::ClosedConnection;
+use crate::monitor::readings::WorkerReading;
+use crate::subject::interest::InterestAccess;
+
+/// A worker's side of monitoring.
+#[derive(Debug)]
+pub struct Monitored {
+    worker: usize,
+    is_on: bool,
+    question: Option<Question>,
+    /// Closed connections that are not in the shared list yet.
+    closed: Vec<Arc<ClosedConnection>>,
+    turn_began: Duration,
+    was_busy: bool,
+    turns: u64,
+    busy_us: u64,
+    /// Batches handed to other workers.
+    pub batches_sent: u64,
+    /// Batches taken from other workers.
+    pub batches_received: u64,
+}
+
+/// What only the worker itself knows at the end of a turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TurnEnd {
+    /// Batches that it has yet to take.
+    pub batches_waiting: usize,
+    /// Its read buffers.
+    pub buffers: usize,
+    /// Those in use.
+    pub buffers_leased: usize,
+    /// Reads that wait.
+    pub reads_waiting: usize,
+    /// Bytes of those that were copied.
+    pub kept_bytes: usize,
+}
+
+impl Monitored {
+    /// That of a worker.
+    pub fn new(worker: usize, is_on: bool) -> Monitored {
+        Monitored {
+            worker,
+            is_on,
+            question: None,
+            closed: Vec::new(),
+            turn_began: Duration::ZERO,
+            was_busy: false,
+            turns: 0,
+            busy_us: 0,
+            batches_sent: 0,
+            batches_received: 0,
+        }
+    }
+
+    /// At the beginning of a turn.
+    pub fn begin_turn(&mut self, now: Duration) {
+        if self.was_busy {
+            self.turns += 1;
+            self.busy_us += now.saturating_sub(self.turn_began).as_micros() as u64;
+        }
+        self.turn_began = now;
+    }
+
+    /// Remembers a connection that began to close.
+    pub fn remember<A: InterestAccess>(&mut self, broker: &Broker<A>, conn: u32) {
+        if self.is_on {
+            self.closed.extend(broker.closed_connection(conn).map(Arc::new));
+        }
+    }
+
+    /// Before a turn sends what it has produced, so that nobody hears of a message that is not counted. Whether there is
+    /// more to do in the next turn.
+    pub fn publish<A: InterestAccess>(
+        &mut self,
+        broker: &Broker<A>,
+        shared: &Shared,
+        busy: bool,
+        end: TurnEnd,
+    ) -> bool {
+        self.was_busy = busy;
+        if !self.is_on {
+            return false;
+        }
+        let door = &shared.doors[self.worker];
+        let (cached_subjects, index_reads) = broker.cached_subjects_and_index_reads();
+        door.reading.publish(&WorkerReading {
+            stats: broker.stats(),
+            connections: 0,
+            cached_subjects,
+            index_reads,
+            turns: self.turns,
+            busy_us: self.busy_us,
+            batches_sent: self.batches_sent,
+            batches_received: self.batches_received,
+            batches_waiting: end.batches_waiting as u64,
+            buffers: end.buffers as u64,
+            buffers_leased: end.buffers_leased as u64,
+            reads_waiting: end.reads_waiting as u64,
+            kept_bytes: end.kept_bytes as u64,
+        });
+        self.hand_over_closed(shared);
+        if self.question.is_none() && door.has_question.load(Ordering::Relaxed) {
+            door.has_question.store(false, Ordering::Relaxed);
+            self.question = door.question.lock().take();
+        }
+        let is_asked = self.question.is_some();
+        self.question = self.question.take().and_then(|question| question.look(broker));
+        is_asked || !self.closed.is_empty()
+    }
+
+    /// Puts closed connections into the shared list, unless somebody reads it just now: then in the next turn.
+    fn hand_over_closed(&mut self, shared: &Shared) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let Some(mut ring) = shared.closed.try_lock() else { return };
+        let dropped: Vec<_> = self.closed.drain(..).filter_map(|closed| ring.push(closed)).collect();
+        drop(ring);
+        drop(dropped);
+    }
+}

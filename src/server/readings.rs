@@ -1,0 +1,127 @@
+//! A worker's counters where others can read them: published by the worker at the end of a turn that did something,
+//! read by whoever likes, without a lock and without the worker noticing.
+//!
+//! Each number is true by itself. Two of them may be a turn apart, which is all that monitoring needs; what must agree
+//! (a message and its bytes) is published before the answer that lets a client know of it goes out.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::broker::core::{Counts, Stats};
+use crate::monitor::readings::WorkerReading;
+
+/// One worker's counters. On cache lines of its own, for the worker writes it every turn.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PublishedReading {
+    fields: [AtomicU64; FIELDS],
+}
+
+const FIELDS: usize = 21;
+
+impl PublishedReading {
+    /// Makes `reading` what others see. Only the worker itself calls it.
+    pub fn publish(&self, reading: &WorkerReading) {
+        for (field, value) in self.fields.iter().zip(to_fields(reading)) {
+            field.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What was published last.
+    pub fn read(&self) -> WorkerReading {
+        from_fields(std::array::from_fn(|at| self.fields[at].load(Ordering::Relaxed)))
+    }
+}
+
+fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
+    let WorkerReading {
+        stats,
+        connections,
+        cached_subjects,
+        index_reads,
+        turns,
+        busy_us,
+        batches_sent,
+        batches_received,
+        batches_waiting,
+        buffers,
+        buffers_leased,
+        reads_waiting,
+        kept_bytes,
+    } = *reading;
+    let Stats {
+        messages,
+        deliveries,
+        slow_consumers,
+        stale_connections,
+        holds,
+        subscriptions,
+        subscribed,
+        handed_over,
+    } = stats;
+    [
+        messages.count,
+        messages.bytes,
+        deliveries.count,
+        deliveries.bytes,
+        slow_consumers,
+        stale_connections,
+        holds,
+        subscriptions,
+        subscribed,
+        connections,
+        cached_subjects,
+        index_reads,
+        turns,
+        busy_us,
+        batches_sent,
+        batches_received,
+        batches_waiting,
+        (buffers << 32) | buffers_leased,
+        reads_waiting,
+        kept_bytes,
+        handed_over,
+    ]
+}
+
+fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
+    WorkerReading {
+        stats: Stats {
+            messages: Counts { count: fields[0], bytes: fields[1] },
+            deliveries: Counts { count: fields[2], bytes: fields[3] },
+            slow_consumers: fields[4],
+            stale_connections: fields[5],
+            holds: fields[6],
+            subscriptions: fields[7],
+            subscribed: fields[8],
+            handed_over: fields[20],
+        },
+        connections: fields[9],
+        cached_subjects: fields[10],
+        index_reads: fields[11],
+        turns: fields[12],
+        busy_us: fields[13],
+        batches_sent: fields[14],
+        batches_received: fields[15],
+        batches_waiting: fields[16],
+        buffers: fields[17] >> 32,
+        buffers_leased: fields[17] & u64::from(u32::MAX),
+        reads_waiting: fields[18],
+        kept_bytes: fields[19],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_comes_back_as_it_was_published() {
+        let mut fields: [u64; FIELDS] = std::array::from_fn(|at| at as u64 + 1);
+        fields[17] = (7 << 32) | 5;
+        let reading = from_fields(fields);
+        let published = PublishedReading::default();
+        published.publish(&reading);
+        assert_eq!(published.read(), reading);
+        assert_eq!(to_fields(&reading), fields);
+    }
+}

@@ -1,0 +1,244 @@
+//! `/metrics` for Prometheus: the text by its grammar, the names that dashboards know, the numbers of `/varz`.
+//!
+//! The parser here takes nothing that Prometheus would not take, and is stricter where it is lenient: families in one
+//! piece, each with its help and type before its samples, no series twice.
+
+mod peer;
+mod server_process;
+mod web;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peer::Peer;
+use server_process::{ServerProcess, candidate};
+use web::get;
+
+/// What prometheus-nats-exporter 0.17 shows of a server without JetStream and without other servers, but for what
+/// `git_commit` and request counts would add.
+const EXPORTED: &[&str] = &[
+    "gnatsd_varz_auth_timeout",
+    "gnatsd_varz_config_load_time",
+    "gnatsd_varz_connections",
+    "gnatsd_varz_cores",
+    "gnatsd_varz_cpu",
+    "gnatsd_varz_disk_io_wait_stats_max_wait_time",
+    "gnatsd_varz_disk_io_wait_stats_wait_time",
+    "gnatsd_varz_disk_io_wait_stats_waiters",
+    "gnatsd_varz_disk_io_wait_stats_waits",
+    "gnatsd_varz_gomaxprocs",
+    "gnatsd_varz_http_port",
+    "gnatsd_varz_https_port",
+    "gnatsd_varz_in_bytes",
+    "gnatsd_varz_in_client_bytes",
+    "gnatsd_varz_in_client_msgs",
+    "gnatsd_varz_in_msgs",
+    "gnatsd_varz_leafnodes",
+    "gnatsd_varz_max_connections",
+    "gnatsd_varz_max_control_line",
+    "gnatsd_varz_max_payload",
+    "gnatsd_varz_max_pending",
+    "gnatsd_varz_mem",
+    "gnatsd_varz_out_bytes",
+    "gnatsd_varz_out_client_bytes",
+    "gnatsd_varz_out_client_msgs",
+    "gnatsd_varz_out_msgs",
+    "gnatsd_varz_ping_interval",
+    "gnatsd_varz_ping_max",
+    "gnatsd_varz_port",
+    "gnatsd_varz_proto",
+    "gnatsd_varz_remotes",
+    "gnatsd_varz_routes",
+    "gnatsd_varz_server_id",
+    "gnatsd_varz_server_name",
+    "gnatsd_varz_slow_consumer_stats_clients",
+    "gnatsd_varz_slow_consumer_stats_gateways",
+    "gnatsd_varz_slow_consumer_stats_leafs",
+    "gnatsd_varz_slow_consumer_stats_routes",
+    "gnatsd_varz_slow_consumers",
+    "gnatsd_varz_stale_connection_stats_clients",
+    "gnatsd_varz_stale_connection_stats_gateways",
+    "gnatsd_varz_stale_connection_stats_leafs",
+    "gnatsd_varz_stale_connection_stats_routes",
+    "gnatsd_varz_stale_connections",
+    "gnatsd_varz_stalled_clients",
+    "gnatsd_varz_start",
+    "gnatsd_varz_subscriptions",
+    "gnatsd_varz_tls_timeout",
+    "gnatsd_varz_total_connections",
+    "gnatsd_varz_version",
+    "gnatsd_varz_write_deadline",
+    "gnatsd_connz_in_bytes",
+    "gnatsd_connz_in_msgs",
+    "gnatsd_connz_limit",
+    "gnatsd_connz_num_connections",
+    "gnatsd_connz_offset",
+    "gnatsd_connz_out_bytes",
+    "gnatsd_connz_out_msgs",
+    "gnatsd_connz_pending_bytes",
+    "gnatsd_connz_subscriptions",
+    "gnatsd_connz_total",
+    "gnatsd_subsz_avg_fanout",
+    "gnatsd_subsz_cache_hit_rate",
+    "gnatsd_subsz_limit",
+    "gnatsd_subsz_max_fanout",
+    "gnatsd_subsz_num_cache",
+    "gnatsd_subsz_num_inserts",
+    "gnatsd_subsz_num_matches",
+    "gnatsd_subsz_num_removes",
+    "gnatsd_subsz_num_subscriptions",
+    "gnatsd_subsz_offset",
+    "gnatsd_subsz_server_id",
+    "gnatsd_subsz_total",
+    "gnatsd_routez_num_routes",
+    "gnatsd_routez_server_id",
+    "gnatsd_routez_server_name",
+    "gnatsd_leafz_conn_nodes_total",
+    "gnatsd_healthz_status",
+    "gnatsd_healthz_status_value",
+    "gnatsd_accstatz_current_connections",
+    "gnatsd_accstatz_leaf_nodes",
+    "gnatsd_accstatz_received_bytes",
+    "gnatsd_accstatz_received_messages",
+    "gnatsd_accstatz_sent_bytes",
+    "gnatsd_accstatz_sent_messages",
+    "gnatsd_accstatz_slow_consumers",
+    "gnatsd_accstatz_subscriptions",
+    "gnatsd_accstatz_total_connections",
+];
+
+#[test]
+fn the_text_is_by_the_grammar_and_has_the_exporters_names() {
+    let server = ServerProcess::start(&candidate(), "http: \"127.0.0.1:-1\"\n").expect("a server");
+    let page = get(server.monitoring(), "/metrics");
+    assert_eq!(page.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let families = parse(&page.body);
+    let missing: Vec<&&str> = EXPORTED.iter().filter(|name| !families.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md"))
+        .expect("the page");
+    for name in families.keys().filter(|name| !name.starts_with("gnatsd_")) {
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not documented");
+    }
+}
+
+#[test]
+fn the_numbers_are_those_of_varz_and_of_the_workers_together() {
+    let config = "http: \"127.0.0.1:-1\"\nworkers: 3\nserver_name: \"a\\\"b\"\n";
+    let server = ServerProcess::start(&candidate(), config).expect("a server");
+    let mut peers: Vec<Peer> = (0..6).map(|_| Peer::open(server.address)).collect();
+    for peer in &mut peers {
+        peer.send("SUB m 1\r\n");
+        peer.round_trip();
+    }
+    peers[0].publish("m", b"12345");
+    peers[0].send("PING\r\n");
+    for peer in &mut peers {
+        peer.expect_message("m", b"12345");
+    }
+    let families = parse(&get(server.monitoring(), "/metrics").body);
+    let sum = |name: &str| families[name].samples.values().sum::<f64>();
+    for (name, expected) in [
+        ("gnatsd_varz_connections", 6.0),
+        ("gnatsd_connz_total", 6.0),
+        ("gnatsd_varz_in_msgs", 1.0),
+        ("gnatsd_varz_out_msgs", 6.0),
+        ("gnatsd_varz_out_bytes", 30.0),
+        ("gnatsd_connz_out_bytes", 30.0),
+        ("gnatsd_accstatz_subscriptions", 6.0),
+        ("ringmain_worker_connections", 6.0),
+        ("ringmain_worker_received_messages_total", 1.0),
+        ("ringmain_worker_delivered_messages_total", 6.0),
+        ("ringmain_worker_delivered_bytes_total", 30.0),
+        ("ringmain_worker_subscriptions", 6.0),
+        ("ringmain_worker_slow_consumers_total", 0.0),
+    ] {
+        assert_eq!(sum(name), expected, "{name}");
+    }
+    assert_eq!(families["ringmain_worker_connections"].samples.len(), 3);
+    assert!(sum("ringmain_worker_batches_sent_total") >= 2.0, "two other workers were told");
+    assert!(sum("process_resident_memory_bytes") > 1e6 && sum("process_open_fds") > 6.0);
+    let labels = families["gnatsd_varz_server_name"].samples.keys().next().expect("one");
+    assert!(labels.contains(&("value".to_owned(), "a\"b".to_owned())), "{labels:?}");
+}
+
+type Labels = BTreeSet<(String, String)>;
+
+struct Family {
+    samples: BTreeMap<Labels, f64>,
+}
+
+/// Takes a page apart; panics at the first line that is not by the grammar.
+fn parse(text: &str) -> BTreeMap<String, Family> {
+    assert!(text.ends_with('\n'), "the last line ends");
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut helped = String::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a help text");
+            assert!(!help.is_empty() && !families.contains_key(name), "{line}");
+            helped = name.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a type");
+            assert_eq!(name, helped, "help comes first: {line}");
+            assert!(matches!(kind, "gauge" | "counter"), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total") && kind != "gauge", "{line}");
+            families.insert(name.to_owned(), Family { samples: BTreeMap::new() });
+            current = name.to_owned();
+        } else {
+            let (name, labels, value) = sample(line);
+            assert_eq!(name, current, "samples follow their family: {line}");
+            let family = families.get_mut(&current).expect("just made");
+            assert!(family.samples.insert(labels, value).is_none(), "twice: {line}");
+        }
+    }
+    families
+}
+
+fn sample(line: &str) -> (String, Labels, f64) {
+    let end = line.find(['{', ' ']).unwrap_or_else(|| panic!("no value: {line}"));
+    let (name, mut rest) = line.split_at(end);
+    assert!(is_name(name, true), "{line}");
+    let mut labels = Labels::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        loop {
+            let (label, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {line}"));
+            assert!(is_name(label, false), "{line}");
+            let (value, after) = label_value(after).unwrap_or_else(|| panic!("no end of a label: {line}"));
+            assert!(!labels.iter().any(|(known, _)| known == label), "{label} twice: {line}");
+            labels.insert((label.to_owned(), value));
+            match after.strip_prefix(',') {
+                Some(next) => rest = next,
+                None => {
+                    rest = after.strip_prefix('}').unwrap_or_else(|| panic!("no end of the labels: {line}"));
+                    break;
+                }
+            }
+        }
+    }
+    let value = rest.strip_prefix(' ').unwrap_or_else(|| panic!("no space: {line}"));
+    (name.to_owned(), labels, value.parse().unwrap_or_else(|error| panic!("{error}: {line}")))
+}
+
+fn label_value(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => value.push(match chars.next()?.1 {
+                'n' => '\n',
+                c @ ('"' | '\\') => c,
+                _ => return None,
+            }),
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+fn is_name(text: &str, colons: bool) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || (colons && c == ':'))
+}
