@@ -155,6 +155,13 @@ BROKERS = {
     "traced": says(0, CONNECT + b"SUB a 1\r\nPUB a 97\r\n" + fill(1) + b"\r\nUNSUB 1\r\n-ERR 'x'\r\n") + SETTLE,
     "user": says(0, b'CONNECT {"user":"u","pass":"p"}\r\nSUB a 1\r\n') + says(1, b'CONNECT {"user":"u"}\r\n') + says(2, b"SUB a 1\r\n")
     + SETTLE + turns(0, after=5),
+    "move": says(0, CONNECT + b"SUB a 1\r\nSUB a q 2\r\n") + says(1, CONNECT) + SETTLE + says(1, b"PUB a 1\r\nx\r\n")
+    + b"p0" + turns(1, 0) + says(1, b"PUB a 1\r\ny\r\n") + turns(1, 0) + says(1, b"PUB a 1\r\nz\r\n") + turns(1, 0, 1) + SETTLE
+    + reads(0) + b"p0" + says(0, b"UNSUB 1\r\nPUB a r 1\r\nx\r\n") + turns(1, 0) + SETTLE + reads(0),
+    "move-ends": says(0, CONNECT + b"SUB a 1\r\n") + says(1, CONNECT) + SETTLE + b"p0" + says(1, b"PUB a 1\r\nx\r\n") + turns(0, 1)
+    + b"k01" + turns(1, 0) + b"n0" + SETTLE,
+    "move-both": says(0, CONNECT + b"SUB a 1\r\nUNSUB 1 2\r\n") + says(1, CONNECT + b"SUB a 1\r\n") + SETTLE
+    + says(0, b"PUB a 1\r\nx\r\n") + says(1, b"PUB a 1\r\nx\r\n") + b"p0" + b"p1" + turns(0, 1) + turns(0, 1, waiting=True) + SETTLE,
 }
 CHOICES = {"slow": 2, "slow-other": 2, "errors": 16, "traced": 8, "user": 4}
 broker = {name: bytes([CHOICES.get(name, 0)]) + script for name, script in BROKERS.items()}

@@ -26,6 +26,7 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::inquiry::{FoundSubscriptions, Inquiry, Question, Tally};
 use super::log::Log;
+use super::moves::Bar;
 use super::shared::Shared;
 use crate::broker::inspect::{ClosedConnection, FoundConnections, SubscriptionFilter, Window};
 use crate::config::{Options, Port};
@@ -72,7 +73,7 @@ pub struct Monitor {
     requests: Mutex<RequestCounts>,
     cpu: Mutex<CpuMeter>,
     /// Held by whoever asks the workers.
-    asking: tokio::sync::Mutex<()>,
+    turn: tokio::sync::Mutex<()>,
     log: Log,
 }
 
@@ -119,7 +120,7 @@ impl Monitor {
             configured: Mutex::new(Arc::new(configured)),
             requests: Mutex::new(RequestCounts::new()),
             cpu: Mutex::new(CpuMeter::new()),
-            asking: tokio::sync::Mutex::new(()),
+            turn: tokio::sync::Mutex::new(()),
             log,
         })
     }
@@ -271,7 +272,7 @@ impl Monitor {
     }
 
     async fn answer_connz(&self, configured: &Configured, query: &connz::Query) -> Result<Answer, NoAnswer> {
-        let _asking = self.asking.lock().await;
+        let _asking = self.ask_in_turn().await;
         let mut open = Vec::new();
         let mut open_count = 0;
         if query.wants_open() {
@@ -351,7 +352,7 @@ impl Monitor {
     }
 
     async fn answer_subsz(&self, configured: &Configured, query: &subsz::Query) -> Result<Answer, NoAnswer> {
-        let _asking = self.asking.lock().await;
+        let _asking = self.ask_in_turn().await;
         let tally = self.tally().await?;
         let mut rows = Vec::new();
         let mut found = 0;
@@ -382,7 +383,7 @@ impl Monitor {
         query: &accountz::Query,
     ) -> Result<Answer, NoAnswer> {
         let tally = if query.account.is_some() {
-            let _asking = self.asking.lock().await;
+            let _asking = self.ask_in_turn().await;
             self.tally().await?
         } else {
             Tally::default()
@@ -393,7 +394,7 @@ impl Monitor {
     }
 
     async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
-        let _asking = self.asking.lock().await;
+        let _asking = self.ask_in_turn().await;
         let tally = self.tally().await?;
         let behind: Vec<Candidate> = tally.behind.clone();
         let described = self.describe(&behind, Subscriptions::No).await?;
@@ -406,6 +407,13 @@ impl Monitor {
         snapshot.process.open_files = process::open_files();
         let index = IndexStats::of(&snapshot, tally.fan_out);
         Ok(metrics::answer(&snapshot, index, &tally.connections, &behind))
+    }
+
+    /// Waits until nobody else asks the workers and no connection is between two of them: then every connection is seen
+    /// once. For as long as the result is kept.
+    async fn ask_in_turn(&self) -> (tokio::sync::MutexGuard<'_, ()>, Bar<'_>) {
+        let turn = self.turn.lock().await;
+        (turn, self.shared.moves.bar().await)
     }
 
     /// What there is in all, at all workers.

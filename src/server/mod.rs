@@ -17,6 +17,7 @@ pub mod http;
 pub mod inquiry;
 pub mod log;
 pub mod monitored;
+pub mod moves;
 pub mod password_checks;
 pub mod placement;
 pub mod readings;

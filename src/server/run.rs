@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::http::{Configured, Monitor, MonitorListener};
 use super::log::{Log, LogSettings, LogTarget, Rotation};
+use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::reload;
@@ -550,7 +551,7 @@ impl Workers {
             stopping: AtomicBool::new(false),
             password_checks: OnceLock::new(),
             placement: Mutex::new(Placement::new(count)),
-            moves: AtomicUsize::new(0),
+            moves: Moves::default(),
             quiet: AtomicUsize::new(0),
             memory_freed: Notify::new(),
             lame_duck: OnceLock::new(),

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::inquiry::Question;
+use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::readings::PublishedReading;
@@ -198,7 +199,7 @@ pub struct Shared {
     /// Where connections should be.
     pub placement: Mutex<Placement>,
     /// Connections on their way from one worker to another.
-    pub moves: AtomicUsize,
+    pub moves: Moves,
     /// Workers that, as the server stops, have nothing more for the others.
     pub quiet: AtomicUsize,
     /// Told when a lot of memory was freed at once.
@@ -263,6 +264,7 @@ impl Shared {
 
     /// Tells all workers to stop.
     pub fn stop(&self) {
+        self.moves.bar_for_good();
         self.stopping.store(true, Ordering::SeqCst);
         for door in &self.doors {
             door.waker.wake();

@@ -246,10 +246,7 @@ impl<D: SocketDriver> Worker<D> {
         let mut busy = false;
         loop {
             busy = self.turn(busy);
-            if self.quiet
-                && self.parts.broker.connection_count() == 0
-                && self.parts.shared.moves.load(Ordering::SeqCst) == 0
-            {
+            if self.quiet && self.parts.broker.connection_count() == 0 && self.parts.shared.moves.are_none() {
                 return;
             }
             if busy {
@@ -658,8 +655,7 @@ impl<D: SocketDriver> Worker<D> {
             self.quiet = true;
             shared.quiet.fetch_add(1, Ordering::SeqCst);
         }
-        let all_quiet = shared.quiet.load(Ordering::SeqCst) == shared.doors.len()
-            && shared.moves.load(Ordering::SeqCst) == 0;
+        let all_quiet = shared.quiet.load(Ordering::SeqCst) == shared.doors.len() && shared.moves.are_none();
         let nothing_waits =
             self.owes_nothing() && !self.parts.inboxes.iter().flatten().any(Receiver::has_batch);
         if all_quiet && nothing_waits || self.now_ms >= self.stop_by_ms {

@@ -132,7 +132,8 @@ impl<D: SocketDriver> Worker<D> {
     /// Chooses the connections of an order, and stops reading them.
     pub(super) fn take_order(&mut self) {
         let board = &self.parts.shared.doors[self.parts.worker].load;
-        if !board.has_order() {
+        // While somebody looks at all connections none is to stop being read for a move that cannot begin. The order is kept.
+        if !board.has_order() || (self.may_move() && self.parts.shared.moves.are_barred()) {
             return;
         }
         board.has_order.store(false, Ordering::Release);
@@ -167,7 +168,7 @@ impl<D: SocketDriver> Worker<D> {
         let mut at = 0;
         while at < self.moving.leaving.len() {
             let Leaving { conn, to, until_ms } = self.moving.leaving[at];
-            if self.can_leave(conn, to) && self.claim_move() {
+            if self.can_leave(conn, to) && self.parts.shared.moves.try_begin() {
                 self.moving.leaving.swap_remove(at);
                 self.depart(conn, to);
                 any = true;
@@ -189,17 +190,6 @@ impl<D: SocketDriver> Worker<D> {
             && self.parts.broker.may_depart(conn)
             && self.parts.outboxes[to].as_ref().is_some_and(|outbox| outbox.room() > 0)
             && !self.has_unsent_batches_except(to)
-    }
-
-    /// Counts a move as begun, unless the server stops. Workers that stop wait for moves that have begun.
-    fn claim_move(&self) -> bool {
-        let shared = &self.parts.shared;
-        shared.moves.fetch_add(1, Ordering::SeqCst);
-        let stopping = shared.stopping.load(Ordering::SeqCst);
-        if stopping {
-            shared.moves.fetch_sub(1, Ordering::SeqCst);
-        }
-        !stopping
     }
 
     fn depart(&mut self, conn: u32, to: usize) {
@@ -234,7 +224,7 @@ impl<D: SocketDriver> Worker<D> {
             self.ring.add(conn, socket);
         }
         while let Some(conn) = self.parts.broker.poll_settled() {
-            self.parts.shared.moves.fetch_sub(1, Ordering::SeqCst);
+            self.parts.shared.moves.end();
             self.unarmed.push_back(conn);
         }
     }

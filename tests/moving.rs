@@ -1,0 +1,167 @@
+//! Connections move between the workers of a running server, and their clients cannot tell: every message arrives once
+//! and in order, requests are answered, and monitoring sees each connection once, all the time.
+
+mod peer;
+mod server_process;
+mod web;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peer::{Event, Peer};
+use server_process::{ServerProcess, candidate};
+use web::get;
+
+const PAIRS: usize = 12;
+const REQUESTERS: usize = 6;
+
+/// Publishers say nothing for so long, so that load comes and goes and workers are packed more than once.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// Connections that have to have been moved before the test ends.
+const MOVES_WANTED: usize = 3 * PAIRS;
+
+/// A loaded machine may have its workers moved late; only a failure uses it up.
+const MOVED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many messages a publisher may be ahead of its subscriber.
+const AHEAD_MAX: usize = 2_000;
+
+#[test]
+fn clients_cannot_tell_that_they_move() {
+    let config = "http: \"127.0.0.1:-1\"\nworkers: 3\ndebug: true\n";
+    let server = ServerProcess::start(&candidate(), config).expect("a server");
+    let (address, monitoring) = (server.address, server.monitoring());
+    let ending = AtomicBool::new(false);
+    let is_ending = || ending.load(Ordering::Relaxed);
+    let got: Vec<AtomicUsize> = (0..PAIRS).map(|_| AtomicUsize::new(0)).collect();
+
+    let subscribers: Vec<Peer> = (0..PAIRS).map(|pair| subscribed(address, pair)).collect();
+    let publishers: Vec<Peer> = (0..PAIRS).map(|_| Peer::open(address)).collect();
+    let mut responder = Peer::open(address);
+    responder.send("SUB ask 1\r\n");
+    responder.round_trip();
+    let requesters: Vec<Peer> = (0..REQUESTERS).map(|_| Peer::open(address)).collect();
+    let connections = 2 * PAIRS + REQUESTERS + 1;
+
+    thread::scope(|scope| {
+        for (pair, mut subscriber) in subscribers.into_iter().enumerate() {
+            let got = &got[pair];
+            scope.spawn(move || {
+                loop {
+                    let next = got.load(Ordering::Relaxed);
+                    match subscriber.next() {
+                        Event::Message { payload, .. } if payload == b"end" => return,
+                        Event::Message { payload, .. } => {
+                            assert_eq!(String::from_utf8_lossy(&payload), next.to_string(), "pair {pair}");
+                            got.store(next + 1, Ordering::Relaxed);
+                        }
+                        event => panic!("pair {pair}: {event:?} instead of message {next}"),
+                    }
+                }
+            });
+        }
+        for (pair, mut publisher) in publishers.into_iter().enumerate() {
+            let got = &got[pair];
+            scope.spawn(move || {
+                let subject = format!("pair.{pair}");
+                let mut sent = 0;
+                while !is_ending() {
+                    let burst_ends = Instant::now() + PAUSE;
+                    while Instant::now() < burst_ends {
+                        if sent - got.load(Ordering::Relaxed) < AHEAD_MAX {
+                            for _ in 0..20 {
+                                publisher.publish(&subject, sent.to_string().as_bytes());
+                                sent += 1;
+                            }
+                        }
+                        // Enough that the workers are worth a look, not so much that a small machine is full.
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                    publisher.round_trip();
+                    thread::sleep(PAUSE);
+                }
+                publisher.publish(&subject, b"end");
+                publisher.round_trip();
+                assert!(sent > 0);
+            });
+        }
+        scope.spawn(move || {
+            // The first word of a request says where its answer is to go.
+            loop {
+                let Event::Message { payload, .. } = responder.next() else { panic!("not a request") };
+                let request = String::from_utf8(payload).expect("text");
+                let (inbox, body) = request.split_once(' ').expect("an inbox and a number");
+                responder.publish(inbox, body.as_bytes());
+                if body == "end" {
+                    responder.round_trip();
+                    return;
+                }
+            }
+        });
+        let asking: Vec<_> = requesters
+            .into_iter()
+            .enumerate()
+            .map(|(number, mut requester)| {
+                scope.spawn(move || {
+                    let inbox = format!("inbox.{number}");
+                    requester.send(&format!("SUB {inbox} 1\r\n"));
+                    for request in 0.. {
+                        if is_ending() {
+                            return;
+                        }
+                        let body = request.to_string();
+                        requester.publish("ask", format!("{inbox} {body}").as_bytes());
+                        requester.expect_message(&inbox, body.as_bytes());
+                        thread::sleep(Duration::from_micros(300));
+                    }
+                })
+            })
+            .collect();
+
+        let give_up = Instant::now() + MOVED_WITHIN;
+        let mut looks = 0;
+        let mut moved = 0;
+        while moved < MOVES_WANTED && Instant::now() < give_up {
+            let page = get(monitoring, "/connz").json();
+            let listed = page["connections"].as_array().expect("a list");
+            let cids: BTreeSet<u64> = listed.iter().filter_map(|row| row["cid"].as_u64()).collect();
+            assert_eq!(
+                (page["num_connections"].as_u64(), cids.len()),
+                (Some(connections as u64), connections)
+            );
+            looks += 1;
+            moved = connections_moved(&server.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        ending.store(true, Ordering::Relaxed);
+        for requester in asking {
+            requester.join().expect("a requester");
+        }
+        let mut last = Peer::open(address);
+        last.send("SUB last 1\r\n");
+        last.publish("ask", b"last end");
+        last.expect_message("last", b"end");
+        assert!(looks > 0);
+        assert!(moved >= MOVES_WANTED, "{moved} connections moved:\n{}", server.log());
+    });
+}
+
+fn subscribed(address: std::net::SocketAddr, pair: usize) -> Peer {
+    let mut subscriber = Peer::open(address);
+    subscriber.send(&format!("SUB pair.{pair} 1\r\n"));
+    subscriber.round_trip();
+    subscriber
+}
+
+/// How many connections have been told to move, by the lines of the debug log.
+fn connections_moved(log: &str) -> usize {
+    log.lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once(" gives ")?;
+            rest.split_once(" active connections to worker ")?.0.parse::<usize>().ok()
+        })
+        .sum()
+}
