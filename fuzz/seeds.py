@@ -162,8 +162,13 @@ BROKERS = {
     + b"k01" + turns(1, 0) + b"n0" + SETTLE,
     "move-both": says(0, CONNECT + b"SUB a 1\r\nUNSUB 1 2\r\n") + says(1, CONNECT + b"SUB a 1\r\n") + SETTLE
     + says(0, b"PUB a 1\r\nx\r\n") + says(1, b"PUB a 1\r\nx\r\n") + b"p0" + b"p1" + turns(0, 1) + turns(0, 1, waiting=True) + SETTLE,
+    "permissions": says(0, b'CONNECT {"verbose":false,"user":"r","pass":"p"}\r\nSUB > 1\r\nSUB a q 2\r\nSUB b 3\r\nSUB a.* x 4\r\n')
+    + says(1, b'CONNECT {"verbose":false,"user":"u","pass":"p"}\r\nSUB r 1\r\n') + turns(0, 1)
+    + says(1, b"PUB b r 1\r\nx\r\nPUB a r 1\r\nx\r\nPUB a r 1\r\nx\r\n") + turns(1, 0)
+    + says(0, b"PUB r 1\r\nx\r\nPUB r 1\r\nx\r\nPUB b.b 1\r\nx\r\nPUB c.d 1\r\nx\r\n") + b"p0" + SETTLE
+    + says(0, b"PUB a 1\r\nx\r\nPUB a 1\r\nx\r\n") + SETTLE,
 }
-CHOICES = {"slow": 2, "slow-other": 2, "errors": 16, "traced": 8, "user": 4}
+CHOICES = {"slow": 2, "slow-other": 2, "errors": 16, "traced": 8, "user": 4, "permissions": 4}
 broker = {name: bytes([CHOICES.get(name, 0)]) + script for name, script in BROKERS.items()}
 broker |= {name + "-small": b"\1" + BROKERS[name] for name in ["publish", "hand-over", "queue", "slow", "slow-other"]}
 broker["slow-cut-off"] = b"\1" + BROKERS["slow"].replace(b"970\r\n" + fill(10), b"97\r\n" + fill(1))

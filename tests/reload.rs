@@ -173,6 +173,67 @@ fn hashes_are_held_against_what_connections_have_shown_already() {
 }
 
 #[test]
+fn permissions_that_have_changed_hold_for_connections_that_are_there() {
+    let users = |permissions: &str| {
+        format!(
+            "authorization {{ users: [{{user: a, password: x, permissions: {permissions}}}, {{user: b, password: y}}] }}"
+        )
+    };
+    let refused = |peer: &mut Peer, subject: &str| {
+        let text = format!("-ERR 'Permissions Violation for Publish to {subject:?}'");
+        assert_eq!(peer.next(), Event::Error(text));
+    };
+    on_both(|binary| {
+        let server = start(binary, &users("{subscribe: [\"foo.>\", bar], publish: [foo, svc.>]}"));
+        let mut a = login(&server, "a", "x");
+        let mut b = login(&server, "b", "y");
+        a.send("SUB foo.> 1\r\nSUB bar 2\r\nSUB bar q 3\r\n");
+        for _ in 0..3 {
+            a.publish("foo", b"x");
+        }
+        a.publish("baz", b"x");
+        refused(&mut a, "baz");
+        a.round_trip();
+        let lines = reload(&server, &users("{subscribe: {allow: \"foo.>\", deny: foo.b}, publish: [baz]}"));
+        let mut removed: Vec<&String> = lines.iter().filter(|line| line.contains("Removed")).collect();
+        removed.sort();
+        assert_eq!(
+            removed,
+            [
+                "[INF] Removed sub \"bar\" (sid \"2\") for User \"a\" - not authorized",
+                "[INF] Removed sub \"bar\" using queue \"q\" (sid \"3\") for User \"a\" - not authorized",
+            ]
+        );
+        let text = "Permissions Violation for Subscription to \"bar\"";
+        let mut errors = [a.next(), a.next()];
+        errors.sort_by_key(|event| format!("{event:?}").len());
+        assert_eq!(errors[0], Event::Error(format!("-ERR '{text} (sid \"2\")'")));
+        assert_eq!(errors[1], Event::Error(format!("-ERR '{text} using queue \"q\" (sid \"3\")'")));
+        for subject in ["foo.b", "bar", "foo.a"] {
+            b.publish(subject, b"x");
+        }
+        b.round_trip();
+        a.expect_message("foo.a", b"x");
+        a.publish("foo", b"x");
+        refused(&mut a, "foo");
+        a.publish("baz", b"x");
+        // What is denied no more is delivered again; responses are permitted from now on.
+        reload(&server, &users("{subscribe: \"foo.>\", allow_responses: true}"));
+        b.send("SUB r 1\r\nPUB foo.b r 1\r\nx\r\n");
+        b.round_trip();
+        a.expect_message("foo.b", b"x");
+        a.publish("r", b"x");
+        a.publish("r", b"y");
+        refused(&mut a, "r");
+        b.expect_message("r", b"x");
+        reload(&server, &users("{}"));
+        a.publish("r", b"z");
+        a.round_trip();
+        b.expect_message("r", b"z");
+    });
+}
+
+#[test]
 fn limits_hold_for_connections_that_are_there_already() {
     on_both(|binary| {
         let server = start(binary, "");

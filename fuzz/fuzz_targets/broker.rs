@@ -30,7 +30,9 @@ use libfuzzer_sys::fuzz_target;
 use ringmain::auth::Directory;
 use ringmain::auth::nkey::NonceKey;
 use ringmain::broker::{Batch, Broker, CloseReason, Input, Settings, Verdict};
-use ringmain::config::{ConnectionTypes, Credentials, Login, Options, Password, User};
+use ringmain::config::{
+    ConnectionTypes, Credentials, Login, Options, Password, Permissions, QueueSubject, Responses, User,
+};
 use ringmain::subject::interest::{InterestAccess, LocalInterest};
 use ringmain::wire::info::Info;
 
@@ -113,7 +115,7 @@ fn settings(choice: u8) -> Settings {
     }
 }
 
-/// Nobody in particular, or a plain password, a hash and a key.
+/// Nobody in particular, or two plain passwords, the second of a user with permissions, a hash and a key.
 fn directory(demands_credentials: bool) -> Directory {
     let mut options = Options::default();
     if demands_credentials {
@@ -121,8 +123,23 @@ fn directory(demands_credentials: bool) -> Directory {
             user: user.into(),
             password: Password::new(password.into()),
         };
-        let logins = [login("u", "p"), login("h", "$2a$04$short"), Login::Nkey(KEY.into())];
-        let user = |login| User { login, connection_types: ConnectionTypes::ALL };
+        let logins = [login("u", "p"), login("r", "p"), login("h", "$2a$04$short"), Login::Nkey(KEY.into())];
+        let entry = |subject: &str, queue: Option<&str>| QueueSubject {
+            subject: subject.into(),
+            queue: queue.map(Into::into),
+        };
+        let permissions = Permissions {
+            publish_allow: Some(vec!["a".into(), "b.*".into(), "c.>".into()]),
+            publish_deny: vec!["b.b".into()],
+            subscribe_allow: vec![entry(">", None), entry("a", Some("q"))],
+            subscribe_deny: vec![entry("b", None), entry("*.c", None), entry("a.*", Some("*"))],
+            responses: Some(Responses::default()),
+        };
+        let user = |login| {
+            let permissions =
+                matches!(&login, Login::Password { user, .. } if user == "r").then(|| permissions.clone());
+            User { login, connection_types: ConnectionTypes::ALL, permissions }
+        };
         options.authorization.credentials = Credentials::Users(logins.map(user).into());
     }
     Directory::new(&options, NonceKey([1; 32]))

@@ -54,7 +54,7 @@ static DIRECTORY: LazyLock<Directory> = LazyLock::new(|| {
     };
     let logins = [password("a", "x"), password("b", ""), Login::Nkey(KNOWN.public_key())];
     let mut options = Options::default();
-    let user = |login| User { login, connection_types: ConnectionTypes::ALL };
+    let user = |login| User { login, connection_types: ConnectionTypes::ALL, permissions: None };
     options.authorization.credentials = config::Credentials::Users(logins.map(user).into());
     Directory::new(&options, NonceKey([7; 32]))
 });

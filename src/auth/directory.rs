@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::credentials::Credentials;
 use super::nkey::{NonceKey, is_signed};
+use super::permissions::Permissions;
 use super::secret::{HashCheck, Secret, digest, same};
 use crate::config::{self, ConnectionType, ConnectionTypes, Login, Options};
 
@@ -32,6 +33,8 @@ pub struct User {
     /// `None` for a key, which has none.
     secret: Option<Secret>,
     connections: ConnectionTypes,
+    /// What it may do; `None`: everything.
+    pub permissions: Option<Arc<Permissions>>,
 }
 
 /// What a client has to show.
@@ -69,16 +72,22 @@ impl Directory {
                 name: user.clone(),
                 secret: Some(Secret::new(password)),
                 connections: ConnectionTypes::ALL,
+                permissions: None,
             })),
             config::Credentials::Users(users) => {
                 let (mut named, mut keys) = (HashMap::new(), HashMap::new());
+                let mut permissions = PermissionSets::default();
                 for user in users {
                     let (name, secret, map) = match &user.login {
                         Login::Password { user, password } => (user, Some(Secret::new(password)), &mut named),
                         Login::Nkey(key) => (key, None, &mut keys),
                     };
-                    let user =
-                        Arc::new(User { name: name.clone(), secret, connections: user.connection_types });
+                    let user = Arc::new(User {
+                        name: name.clone(),
+                        secret,
+                        connections: user.connection_types,
+                        permissions: user.permissions.as_ref().map(|configured| permissions.get(configured)),
+                    });
                     map.insert(name.clone(), user);
                 }
                 Demand::Users { named, keys }
@@ -92,7 +101,8 @@ impl Directory {
             _ => None,
         };
         let decoy = demand.hashes().max_by_key(|hash| cost(hash)).cloned();
-        let nobody = User { name: String::new(), secret: None, connections: ConnectionTypes::ALL };
+        let nobody =
+            User { name: String::new(), secret: None, connections: ConnectionTypes::ALL, permissions: None };
         Directory { demand, no_auth_user, nobody: Arc::new(nobody), decoy, nonce_key }
     }
 
@@ -245,11 +255,28 @@ impl Directory {
     }
 }
 
+/// Permissions by what was configured: users that may do the same share them, and the answers in caches.
+#[derive(Default)]
+struct PermissionSets<'a>(HashMap<&'a config::Permissions, Arc<Permissions>>);
+
+impl<'a> PermissionSets<'a> {
+    fn get(&mut self, configured: &'a config::Permissions) -> Arc<Permissions> {
+        let id = self.0.len() as u32 + 1;
+        self.0.entry(configured).or_insert_with(|| Arc::new(Permissions::new(id, configured))).clone()
+    }
+}
+
 impl User {
     /// How log lines name it.
     pub fn label(&self) -> String {
         let kind = if self.secret.is_some() { "user" } else { "nkey" };
         format!("{kind}:{}", self.name)
+    }
+
+    /// How log lines name it apart from a connection; `None` for nobody in particular.
+    pub fn shown(&self) -> Option<String> {
+        let kind = if self.secret.is_some() { "User" } else { "Nkey" };
+        (!self.name.is_empty()).then(|| format!("{kind} {:?}", self.name))
     }
 
     /// Whether it may be had without credentials, as `no_auth_user`. With a hashed password it lets nobody in, as in
@@ -292,6 +319,7 @@ mod tests {
                 password: Password::new((*password).to_owned()),
             },
             connection_types: ConnectionTypes::ALL,
+            permissions: None,
         };
         let mut options = Options::default();
         options.authorization.credentials = config::Credentials::Users(users.iter().map(user).collect());

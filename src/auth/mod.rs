@@ -7,13 +7,16 @@
 //! * [`credentials`]: everything that a client can show, as one value.
 //! * [`secret`]: passwords and tokens, compared without telling by the time it takes where they differ.
 //! * [`nkey`]: the challenge of a connection, and signatures of it.
+//! * [`permissions`]: what a user may publish and subscribe to.
 //! * [`directory`]: the users, and the decision.
 
 pub mod credentials;
 pub mod directory;
 pub mod nkey;
+pub mod permissions;
 pub mod secret;
 
 pub use credentials::Credentials;
 pub use directory::{Decision, Directory, User};
+pub use permissions::Permissions;
 pub use secret::HashCheck;

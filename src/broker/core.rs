@@ -242,6 +242,7 @@ impl<A: InterestAccess> Broker<A> {
             account: 0,
             user: self.settings.directory.nobody().clone(),
             checking: None,
+            replies: None,
             decoder: Decoder::default(),
             limits: Limits {
                 control_line_max: self.settings.control_line_max,
@@ -258,6 +259,8 @@ impl<A: InterestAccess> Broker<A> {
                 headers: false,
                 no_responders: false,
                 connected: !must_connect,
+                publishes_freely: !must_connect,
+                notes_replies: false,
                 ponged: false,
                 first_pong_sent: false,
                 dirty: false,
@@ -429,21 +432,26 @@ impl<A: InterestAccess> Broker<A> {
 
     fn handle_subscribe(&mut self, conn: u32, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
         let settings = &self.settings;
+        let session = &self.local.sessions[conn as usize];
+        let permissions = session.user.permissions.as_deref();
+        let may = permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
+        if !may || queue == Some(SYSTEM_QUEUE) {
+            return self.refuse_subscribe(conn, subject, queue, sid);
+        }
         let tokens_max = settings.subscription_tokens_max;
         if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
-            return self.local.write_error(conn, &ErrorText::TooManyTokens(subject.into()));
+            let (shown, sid) = (quote(subject), String::from_utf8_lossy(sid));
+            let text = format!("Subscription Violation Too Many Tokens - Subject {shown}, SID {sid}");
+            self.log_session(conn, Level::Error, &text);
+            return self.local.send_error(conn, &ErrorText::TooManyTokens(subject.into()));
         }
-        if let Some(queue @ SYSTEM_QUEUE) = queue {
-            return self.local.write_error(conn, &ErrorText::QueuePermission(subject.into(), queue.into()));
-        }
-        let session = &self.local.sessions[conn as usize];
         if settings.subscriptions_max > 0 && session.sids.len() >= settings.subscriptions_max {
             return self.local.write_error(conn, &ErrorText::MaximumSubscriptions);
         }
         // A second SUB with a live sid is ignored; the first stays.
         if self.local.find_sid(conn, sid).is_none() {
             let Ok(pattern) = Pattern::parse(subject) else {
-                return self.local.write_error(conn, &ErrorText::InvalidSubject);
+                return self.local.send_error(conn, &ErrorText::InvalidSubject);
             };
             let generation = self.next_generation();
             let subscription = Subscription {
@@ -458,9 +466,11 @@ impl<A: InterestAccess> Broker<A> {
             let sub = self.local.insert_subscription(subscription);
             self.local.stats.subscribed += 1;
             let target = Target { worker: self.worker, conn, sub, generation };
-            let account = self.local.sessions[conn as usize].account;
-            let interest = &self.accounts[usize::from(account)].interest;
-            interest.write(|interest| interest.subscribe(pattern, queue, target));
+            let session = &self.local.sessions[conn as usize];
+            let permissions = session.user.permissions.as_deref();
+            let denied = permissions.and_then(|permissions| permissions.delivery_denies(pattern, queue));
+            let interest = &self.accounts[usize::from(session.account)].interest;
+            interest.write(|interest| interest.subscribe_filtered(pattern, queue, target, denied));
         }
         self.local.write_ok_if_verbose(conn);
     }
@@ -591,6 +601,9 @@ impl<A: InterestAccess> Broker<A> {
         self.local.traced = Traced::new(&settings);
         let directory_changed = settings.directory != self.settings.directory;
         self.settings = settings;
+        if directory_changed {
+            self.accounts.iter_mut().for_each(|account| account.cache.forget_verdicts());
+        }
         for conn in self.open_connections() {
             self.apply_settings_to(conn, directory_changed);
         }

@@ -107,9 +107,13 @@ impl<A: InterestAccess> Broker<A> {
 
     fn admit(&mut self, conn: u32, user: Arc<User>, occasion: Occasion) {
         let session = &mut self.local.sessions[conn as usize];
-        session.user = user;
-        if occasion == Occasion::Connect {
-            self.finish_connect(conn);
+        let earlier = std::mem::replace(&mut session.user, user);
+        let changed = earlier.permissions != session.user.permissions;
+        self.take_permissions(conn);
+        match occasion {
+            Occasion::Connect => self.finish_connect(conn),
+            Occasion::Reload if changed => self.reconsider_subscriptions(conn),
+            Occasion::Reload => {}
         }
     }
 
@@ -152,6 +156,7 @@ impl<A: InterestAccess> Broker<A> {
         session.connect = Some(Box::default());
         session.flags.connected = true;
         session.user = user;
+        self.take_permissions(conn);
         self.set_first_ping_timer(conn);
         true
     }
@@ -225,11 +230,15 @@ impl<A: InterestAccess> Broker<A> {
             // It has shown nothing yet. It may still do so in time, unless it need not any more.
             if !directory.demands_credentials() {
                 session.flags.connected = true;
+                session.flags.publishes_freely = true;
             }
             return;
         }
         match directory.still_admits(&session.user, ConnectionType::Standard) {
-            Some(user) => session.user = user.clone(),
+            Some(user) => {
+                let user = user.clone();
+                self.admit(conn, user, Occasion::Reload);
+            }
             None => self.decide(conn, Occasion::Reload),
         }
     }

@@ -9,6 +9,7 @@
 //! * [`subscription`]: one `SUB`.
 //! * [`core`]: the broker's parts and the commands other than publishing.
 //! * [`login`]: from `CONNECT` to a user.
+//! * [`permissions`]: what a connection may do.
 //! * [`publish`]: one message's way from its publisher to its receivers.
 //! * [`batch`]: messages on their way to another worker.
 //! * [`peers`]: what arrives from other workers.
@@ -29,6 +30,7 @@ pub mod log_lines;
 pub mod login;
 pub mod pace;
 pub mod peers;
+pub mod permissions;
 pub mod publish;
 pub mod relocation;
 pub mod session;

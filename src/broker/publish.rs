@@ -9,12 +9,13 @@
 
 use super::batch::{Content, To};
 use super::core::{Broker, Local};
+use super::log_lines::Level;
 use super::pace::PENDING_STALL_NUMERATOR;
-use super::session::CloseReason;
+use super::session::{CloseReason, Flags};
 use crate::subject::fanout::{FanOut, TargetList};
 use crate::subject::interest::{InterestAccess, Matches, Target};
 use crate::subject::name::is_valid_literal_subject;
-use crate::wire::error_text::ErrorText;
+use crate::wire::error_text::{ErrorText, quote};
 use crate::wire::frame::Delivery;
 use crate::wire::{Publish, Widths, header};
 
@@ -66,15 +67,19 @@ impl<A: InterestAccess> Broker<A> {
         }
         let session = &mut self.local.sessions[conn as usize];
         let mut flags = session.flags;
-        if !flags.connected {
-            if !self.admit_without_connect(conn) {
+        if !flags.publishes_freely {
+            if !flags.connected && !self.admit_without_connect(conn) {
                 return Flow::Closed;
             }
-            flags = self.local.sessions[conn as usize].flags;
+            if !self.check_publish(conn, publish) {
+                return Flow::Continue;
+            }
+            // Its subject has been looked at.
+            flags = Flags { pedantic: false, ..self.local.sessions[conn as usize].flags };
         }
         if flags.pedantic && !is_valid_literal_subject(publish.subject) {
             // A warning only: the message is processed all the same.
-            self.local.write_error(conn, &ErrorText::InvalidPublishSubject);
+            self.local.send_error(conn, &ErrorText::InvalidPublishSubject);
         }
         if is_reserved(publish.subject, publish.reply) {
             self.refuse_reserved(conn, publish);
@@ -208,11 +213,11 @@ impl<A: InterestAccess> Broker<A> {
 
     #[cold]
     fn refuse_reserved(&mut self, conn: u32, publish: &Publish<'_>) {
-        let error = match publish.reply {
-            Some(reply) if is_reserved_reply(reply) => ErrorText::ReplyPermission(reply.into()),
-            _ => ErrorText::PublishPermission(publish.subject.into()),
+        let Some(reply) = publish.reply.filter(|reply| is_reserved_reply(reply)) else {
+            return self.refuse_publish(conn, publish.subject);
         };
-        self.local.write_error(conn, &error);
+        self.local.send_error(conn, &ErrorText::ReplyPermission(reply.into()));
+        self.log_session(conn, Level::Error, &format!("Publish Violation - Reply {}", quote(reply)));
     }
 
     /// Removes subscriptions whose last message has been delivered.
@@ -228,7 +233,9 @@ impl<A: InterestAccess> Broker<A> {
     pub(super) fn answer_no_responders(&mut self, conn: u32, subject: &[u8], reply: &[u8]) {
         let account = self.local.sessions[conn as usize].account;
         let mut matches = Matches::default();
-        self.accounts[usize::from(account)].interest.read(|interest| interest.collect(reply, &mut matches));
+        // Also where what comes to the reply subject is denied, as in the reference.
+        let interest = &self.accounts[usize::from(account)].interest;
+        interest.read(|interest| interest.collect_unfiltered(reply, &mut matches));
         self.local.turn_bytes += TARGET_COST_BYTES * matches.plain.len();
         let worker = self.worker;
         let own = matches.plain.iter().find(|target| target.worker == worker && target.conn == conn);
@@ -349,8 +356,13 @@ impl Local {
             session.flags.dirty = true;
             self.dirty.push(target.conn);
         }
-        if self.trace {
-            self.trace_delivery(target, message, header_len, skipped);
+        if self.trace | session.flags.notes_replies {
+            if self.trace {
+                self.trace_delivery(target, message, header_len, skipped);
+            }
+            if let Some(reply) = message.reply {
+                self.note_reply(target.conn, reply);
+            }
         }
         let session = &self.sessions[target.conn as usize];
         if session.output.pending_bytes() > self.pending_watched {

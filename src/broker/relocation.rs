@@ -225,9 +225,8 @@ impl<A: InterestAccess> Broker<A> {
                 let pattern =
                     Pattern::parse(&subscription.subject).expect("was valid when it was subscribed");
                 let queue = subscription.queue.as_deref();
-                let found = interest.unsubscribe(pattern, queue, *old);
+                let found = interest.exchange(pattern, queue, *old, *new);
                 assert!(found, "the index has every live subscription");
-                interest.subscribe(pattern, queue, *new);
             }
         });
         self.relocations.arrivals.push(Arrival { conn, cid, from, earlier, subscriptions: places });

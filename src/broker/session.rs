@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::core::GLOBAL_ACCOUNT;
 use super::login::Checking;
+use super::permissions::Replies;
 use crate::auth::User;
 use crate::base::output::Output;
 use crate::subject::fanout::Memo;
@@ -27,6 +28,8 @@ pub struct Session {
     pub user: Arc<User>,
     /// Set while its password is held against a hash elsewhere.
     pub(super) checking: Option<Box<Checking>>,
+    /// Where it may answer what it gets: replies that it got.
+    pub(super) replies: Option<Box<Replies>>,
     pub(super) decoder: Decoder,
     pub(super) limits: Limits,
     pub(super) memo: Memo,
@@ -71,6 +74,10 @@ pub(super) struct Flags {
     pub no_responders: bool,
     /// `CONNECT` has been accepted.
     pub connected: bool,
+    /// It is connected, and no rule restricts what it publishes.
+    pub publishes_freely: bool,
+    /// Replies that it gets are noted.
+    pub notes_replies: bool,
     /// A `PONG` has come: the round trip is that of a `PING`.
     pub ponged: bool,
     /// The first `PING` has been answered.
@@ -197,6 +204,14 @@ impl Session {
         };
         let _ = write!(label, " - {:?}", format!("{GLOBAL_ACCOUNT}/{user}"));
         label
+    }
+
+    /// How log lines name who it is, where they do not name the connection.
+    pub(super) fn shown_user(&self) -> String {
+        match self.user.shown() {
+            Some(user) => user,
+            None => self.claimed_user().unwrap_or_else(|| "N/A".to_owned()),
+        }
     }
 
     /// How log lines name who could not prove who it is.

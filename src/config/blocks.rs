@@ -8,9 +8,9 @@ use super::decode::{Outcome, boolean, in_order, integer, long_timeout, shown, st
 use super::duration::parse_duration_ns;
 use super::error::{Problem, Warning};
 use super::lang::{Node, Value};
+use super::permissions;
 use super::shape::Shape::{Any, Bool, Checked, Duration, Integer, Listen, Map, Maps, Text, Texts};
 use super::shape::{Checker, Entry, MapShape, expected, unsupported_type};
-use crate::subject::name::is_valid_subject;
 
 /// The longest ping interval of a route.
 const ROUTE_PING_INTERVAL_NS_MAX: i64 = 30_000_000_000;
@@ -293,7 +293,7 @@ const PEER_AUTHORIZATION: MapShape = MapShape {
         (&["timeout"], Checked(peer_timeout)),
         (&["token"], Text),
         (&["users"], Any),
-        (&["default_permission", "default_permissions", "permissions"], Checked(permissions)),
+        (&["default_permission", "default_permissions", "permissions"], Checked(default_permissions)),
         (&["auth_callout", "auth_hook"], Any),
         (&["proxy_required"], Bool),
     ],
@@ -422,71 +422,27 @@ fn timeout(checker: &mut Checker<'_>, entry: &Entry<'_>, context: &'static str) 
     Ok(())
 }
 
+/// Of routes, which know no queue groups and no responses.
 fn cluster_permissions(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
-    permissions(checker, entry)?;
-    let Value::Map(entries) = &entry.node.value else { return Ok(()) };
-    for (name, node) in entries {
-        let is_response =
-            matches!(name.to_lowercase().as_str(), "allow_responses" | "publish_allow_responses");
-        if is_response && !matches!(node.value, Value::Bool(false)) {
-            return Err(Problem::NotHere("Cluster permissions do not support dynamic responses"));
+    let read = permissions::permissions(entry.node, checker.problems)?;
+    if read.responses.is_some() {
+        return Err(Problem::NotHere("Cluster permissions do not support dynamic responses"));
+    }
+    for (list, entries) in [("allow", &read.subscribe_allow), ("deny", &read.subscribe_deny)] {
+        if let Some(entry) = entries.iter().find(|entry| entry.queue.is_some()) {
+            return Err(Problem::ClusterExport { list, subject: entry.to_string() });
         }
     }
     Ok(())
 }
 
-fn permissions(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
-    let Value::Map(entries) = &entry.node.value else {
-        return Err(expected("Expected permissions to be a map/struct", shown(&entry.node.value)));
-    };
-    for (name, node) in in_order(entries) {
-        let entry = Entry { name, node };
-        let result = match name.to_lowercase().as_str() {
-            "pub" | "publish" | "import" | "sub" | "subscribe" | "export" => match &node.value {
-                Value::Map(lists) => {
-                    for (name, node) in in_order(lists) {
-                        let result = match name.to_lowercase().as_str() {
-                            "allow" | "deny" => subjects(checker, &Entry { name, node }),
-                            _ => not_a_variable(node, Problem::UnknownSubjectPermission(name.clone())),
-                        };
-                        checker.note(&node.at, result);
-                    }
-                    Ok(())
-                }
-                _ => subjects(checker, &entry),
-            },
-            "publish_allow_responses" | "allow_responses" => match &node.value {
-                Value::Bool(_) | Value::Map(_) => Ok(()),
-                _ => Err(Problem::NotHere("error parsing response permissions, expected a boolean or a map")),
-            },
-            _ => not_a_variable(node, Problem::UnknownPermission(name.clone())),
-        };
-        checker.note(&node.at, result);
-    }
-    Ok(())
-}
-
-fn not_a_variable(node: &Node, problem: Problem) -> Outcome {
-    if node.is_variable { Ok(()) } else { Err(problem) }
+fn default_permissions(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
+    permissions::permissions(entry.node, checker.problems).map(drop)
 }
 
 /// A subject, or an array of them.
 fn subjects(_: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
-    let check = |text: &str| {
-        let valid = is_valid_subject(text.as_bytes());
-        if valid { Ok(()) } else { Err(Problem::InvalidSubject(text.to_owned())) }
-    };
-    match &entry.node.value {
-        Value::String(text) => check(text),
-        Value::Array(elements) => elements.iter().try_for_each(|element| match &element.value {
-            Value::String(text) => check(text),
-            _ => Err(Problem::NotHere("Subject in permissions array cannot be cast to string")),
-        }),
-        other => Err(expected(
-            "Expected subject permissions to be a subject, or array of subjects",
-            other.type_name(),
-        )),
-    }
+    permissions::subjects(entry.node, permissions::subject_alone).map(drop)
 }
 
 fn routes(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {

@@ -16,6 +16,7 @@ use super::options::{
     Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt,
     LAME_DUCK_DURATION_MIN, Login, Options, Password, Port, RemoteSyslog, User, WORKERS_MAX,
 };
+use super::permissions::permissions as permissions_of;
 use super::shape::{Checker, Entry, Shape};
 
 /// What a file says. Rules between options are not checked yet.
@@ -236,7 +237,8 @@ impl Decoder {
 
     fn authorization(&mut self, node: &Node) -> Outcome {
         let mut timeout = Authorization::default().timeout;
-        let (mut user, mut password, mut token, mut users) = (None, None, None, None);
+        let (mut user, mut password, mut token, mut users) = (None, None, None, None::<Vec<User>>);
+        let mut default_permissions = None;
         for (name, entry) in in_order(map(node)?) {
             let lower = name.to_lowercase();
             let result = match keys::status(keys::AUTHORIZATION, &lower) {
@@ -252,11 +254,17 @@ impl Decoder {
                         self.warnings.extend(reason.map(|reason| Warning::Misuse { at, field, reason }));
                     }),
                     "users" => self.users(entry).map(|list| users = Some(list)),
+                    "default_permissions" | "default_permission" | "permissions" => {
+                        permissions_of(entry, &mut self.problems).map(|read| default_permissions = Some(read))
+                    }
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
                 Some(_) => Err(Problem::Refused(format!("authorization.{lower}"))),
             };
             self.note(&entry.at, result);
+        }
+        for user in users.iter_mut().flatten().filter(|user| user.permissions.is_none()) {
+            user.permissions.clone_from(&default_permissions);
         }
         let credentials = Credentials::from_parts(user, password, token, users)?;
         self.options.authorization = Authorization { credentials, timeout };
@@ -281,6 +289,7 @@ impl Decoder {
         };
         let (mut user, mut password, mut nkey) = (String::new(), String::new(), String::new());
         let mut connection_types = ConnectionTypes::ALL;
+        let mut permissions = None;
         for (name, entry) in in_order(entries) {
             let lower = name.to_lowercase();
             let result = match keys::status(keys::USER, &lower) {
@@ -291,6 +300,9 @@ impl Decoder {
                     "nkey" => string(entry).map(|text| text.clone_into(&mut nkey)),
                     "allowed_connection_types" | "connection_types" | "clients" => {
                         connection_types_of(entry).map(|kinds| connection_types = kinds)
+                    }
+                    "permissions" | "permission" | "authorization" => {
+                        permissions_of(entry, &mut self.problems).map(|read| permissions = Some(read))
                     }
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
@@ -305,7 +317,7 @@ impl Decoder {
             (false, _) if !user.is_empty() || !password.is_empty() => return Err(Problem::NkeyWithPassword),
             (false, _) => Login::Nkey(nkey),
         };
-        Ok(User { login, connection_types })
+        Ok(User { login, connection_types, permissions })
     }
 }
 
@@ -425,7 +437,7 @@ pub(super) fn boolean(node: &Node) -> Outcome<bool> {
     }
 }
 
-fn map(node: &Node) -> Outcome<&Map> {
+pub(super) fn map(node: &Node) -> Outcome<&Map> {
     match &node.value {
         Value::Map(map) => Ok(map),
         _ => Err(wrong_type(node, "map[string]interface {}")),

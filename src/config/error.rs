@@ -160,6 +160,12 @@ pub enum Problem {
     UnknownSubjectPermission(String),
     #[error("subject {0:?} is not a valid subject")]
     InvalidSubject(String),
+    #[error("queue {0:?} is not a valid queue")]
+    InvalidQueue(String),
+    #[error("cluster export {list}: subject {subject:?} is not a valid subject")]
+    ClusterExport { list: &'static str, subject: String },
+    #[error("error parsing expires: {0}")]
+    ResponsesExpire(DurationError),
     #[error("error parsing {kind} url [{text:?}]")]
     Url { kind: &'static str, text: String },
     #[error("duplicate user {0:?} detected in leafnode authorization")]

@@ -463,6 +463,7 @@ mod tests {
         User {
             login: Login::Password { user: name.into(), password },
             connection_types: ConnectionTypes::ALL,
+            permissions: None,
         }
     }
 

@@ -43,6 +43,7 @@
 //! 4. `keys`: which names there are, and what is supported today;
 //!    `shape` and `blocks`: what the values of those look like that are not supported yet;
 //! 5. `decode`: tree to [`Options`], `duration` for Go's durations;
+//!    `permissions` for what users may do;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
 //! 8. `error`, `help`: what is printed when it does not work, or was asked for.
@@ -60,6 +61,7 @@ mod keys;
 pub mod lang;
 mod load;
 mod options;
+mod permissions;
 mod reload;
 mod shape;
 
@@ -74,4 +76,5 @@ pub use options::{
     LAME_DUCK_DURATION_MIN, Login, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, RemoteSyslog,
     User, WORKERS_MAX,
 };
+pub use permissions::{Permissions, QueueSubject, Responses};
 pub use reload::{NotReloadable, RELOADS, compare};

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::lang::Position;
+use super::permissions::Permissions;
 
 /// The options of one server. `Options::default()` is a server without file and flags.
 #[derive(Debug, Clone, PartialEq)]
@@ -336,6 +337,8 @@ pub struct User {
     pub login: Login,
     /// `allowed_connection_types`, `connection_types`, `clients`. How it may be connected.
     pub connection_types: ConnectionTypes,
+    /// `permissions`, or those that are the default where it has none; `None`: everything.
+    pub permissions: Option<Permissions>,
 }
 
 /// How a user proves who it is.

@@ -32,6 +32,10 @@ const ENTRY_UNITS: usize = 12;
 /// Remote lists longer than this are shared with their records instead of being copied into each.
 const COPIED_TARGETS_MAX: usize = 24;
 
+/// Sets of permissions whose verdict on a subject is remembered with it. When more publish to it in turn they are asked
+/// anew.
+const VERDICTS: usize = 4;
+
 /// Fingerprints of subjects seen once, a power of two.
 const SEEN_SLOTS: usize = 16 * 1024;
 
@@ -143,6 +147,9 @@ struct Entry {
     /// Set by a use, cleared by the clock hand.
     used: bool,
     fanout: FanOut,
+    /// What permissions say of publishing to it: the set's id, shifted, and whether it may. 0 is none.
+    verdicts: [u32; VERDICTS],
+    next_verdict: u8,
 }
 
 /// The cache of one account at one worker.
@@ -263,6 +270,42 @@ impl FanOutCache {
         &self.entries[slot as usize].fanout
     }
 
+    /// Whether the permissions `set` (not 0) let `subject` be published to. They are asked with `decide` unless the answer
+    /// is remembered; it is, as long as the subject is cached. Sets `memo` to the subject's place.
+    #[inline]
+    pub fn permits(
+        &mut self,
+        subject: &[u8],
+        memo: &mut Memo,
+        set: u32,
+        decide: impl FnOnce() -> bool,
+    ) -> bool {
+        let slot = match self.entries.get(memo.0 as usize) {
+            Some(entry) if *entry.subject == *subject => memo.0,
+            _ => {
+                let hash = self.hash(subject);
+                let found = self.index.find(hash, |slot| *self.entries[*slot as usize].subject == *subject);
+                let Some(&slot) = found else { return decide() };
+                *memo = Memo(slot);
+                slot
+            }
+        };
+        let entry = &mut self.entries[slot as usize];
+        entry.used = true;
+        if let Some(verdict) = entry.verdicts.iter().find(|verdict| **verdict >> 1 == set) {
+            return verdict & 1 == 1;
+        }
+        let permitted = decide();
+        entry.verdicts[usize::from(entry.next_verdict) % VERDICTS] = set << 1 | u32::from(permitted);
+        entry.next_verdict = entry.next_verdict.wrapping_add(1);
+        permitted
+    }
+
+    /// Forgets what permissions said: their ids name others from now on.
+    pub fn forget_verdicts(&mut self) {
+        self.entries.iter_mut().for_each(|(_, entry)| entry.verdicts = [0; VERDICTS]);
+    }
+
     fn insert(&mut self, hash: u64, subject: &[u8], interest: &impl InterestAccess) -> u32 {
         let shards = Shards::of(subject);
         self.index_reads += 1;
@@ -272,7 +315,16 @@ impl FanOutCache {
         fanout.local.shrink_to_fit();
         fanout.groups.shrink_to_fit();
         let counted = cost_units(subject, &fanout);
-        let entry = Entry { subject: subject.into(), shards, sum, counted, used: true, fanout };
+        let entry = Entry {
+            subject: subject.into(),
+            shards,
+            sum,
+            counted,
+            used: true,
+            fanout,
+            verdicts: [0; VERDICTS],
+            next_verdict: 0,
+        };
         let slot = self.entries.insert(entry) as u32;
         self.targets += counted;
         let (entries, hasher) = (&self.entries, &self.hasher);
@@ -419,6 +471,29 @@ mod tests {
         let fanout = cache.find(b"a", &mut Memo::default(), &interest);
         assert_eq!(fanout.local.len(), 2);
         assert_eq!(fanout.remote.iter().map(|remote| remote.worker).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_verdict_is_asked_for_once_per_set_and_forgotten_when_ids_change() {
+        let interest = Local::new();
+        let mut cache = FanOutCache::new(0, 1);
+        let mut memo = Memo::default();
+        for _ in 0..2 {
+            cache.find(b"a", &mut memo, &interest);
+        }
+        assert!(cache.permits(b"a", &mut memo, 1, || true) && cache.permits(b"a", &mut memo, 1, || panic!()));
+        assert!(!cache.permits(b"a", &mut Memo::default(), 2, || false));
+        assert!(
+            !cache.permits(b"a", &mut memo, 2, || panic!()) && cache.permits(b"a", &mut memo, 1, || panic!())
+        );
+        for set in 3..=6 {
+            assert!(cache.permits(b"a", &mut memo, set, || true));
+        }
+        assert!(!cache.permits(b"a", &mut memo, 1, || false), "pushed out, so asked again");
+        cache.forget_verdicts();
+        assert!(cache.permits(b"a", &mut memo, 1, || true));
+        // What is not cached is asked about every time.
+        assert!(cache.permits(b"b", &mut memo, 1, || true) && !cache.permits(b"b", &mut memo, 1, || false));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustc_hash::{FxBuildHasher, FxHasher};
 
 use super::name::Pattern;
+use super::pattern_set::PatternSet;
 use super::tree::Tree;
 
 /// Number of a worker.
@@ -185,6 +186,8 @@ pub struct Interest {
     tree: Tree<Leaf>,
     generations: Arc<Generations>,
     subscriptions: usize,
+    /// What is not for some of the subscriptions, although they match it.
+    denied: HashMap<Target, Arc<PatternSet>, FxBuildHasher>,
 }
 
 impl Interest {
@@ -210,6 +213,32 @@ impl Interest {
         self.generations.touch(pattern);
     }
 
+    /// Adds a subscription that does not get what `denied` matches.
+    pub fn subscribe_filtered(
+        &mut self,
+        pattern: Pattern<'_>,
+        queue: Option<&[u8]>,
+        target: Target,
+        denied: Option<Arc<PatternSet>>,
+    ) {
+        if let Some(denied) = denied {
+            self.denied.insert(target, denied);
+        }
+        self.subscribe(pattern, queue, target);
+    }
+
+    /// Changes what a subscription does not get.
+    pub fn set_denied(&mut self, pattern: Pattern<'_>, target: Target, denied: Option<Arc<PatternSet>>) {
+        let has_some = denied.is_some();
+        let earlier = match denied {
+            Some(denied) => self.denied.insert(target, denied),
+            None => self.denied.remove(&target),
+        };
+        if has_some || earlier.is_some() {
+            self.generations.touch(pattern);
+        }
+    }
+
     /// Removes a subscription; `false` when it was not there.
     pub fn unsubscribe(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, target: Target) -> bool {
         let Some(leaf) = self.tree.get_mut(pattern) else { return false };
@@ -219,13 +248,35 @@ impl Interest {
         }
         if found {
             self.subscriptions -= 1;
+            if !self.denied.is_empty() {
+                self.denied.remove(&target);
+            }
             self.generations.touch(pattern);
+        }
+        found
+    }
+
+    /// Puts one target in the place of another; `false` when that was not there. What is not for the old one is not for
+    /// the new one.
+    pub fn exchange(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, old: Target, new: Target) -> bool {
+        let denied = self.denied.get(&old).cloned();
+        let found = self.unsubscribe(pattern, queue, old);
+        if found {
+            self.subscribe_filtered(pattern, queue, new, denied);
         }
         found
     }
 
     /// Collects everything that `subject` reaches into `matches`, which is emptied first.
     pub fn collect(&self, subject: &[u8], matches: &mut Matches) {
+        self.collect_unfiltered(subject, matches);
+        if !self.denied.is_empty() {
+            self.leave_out_denied(subject, matches);
+        }
+    }
+
+    /// Collects also those who are denied `subject`.
+    pub fn collect_unfiltered(&self, subject: &[u8], matches: &mut Matches) {
         matches.plain.clear();
         matches.groups.clear();
         self.tree.for_each_match(subject, |leaf| match leaf {
@@ -245,6 +296,29 @@ impl Interest {
                 }
             }
         });
+    }
+
+    #[inline(never)]
+    fn leave_out_denied(&self, subject: &[u8], matches: &mut Matches) {
+        // Connections of one user share a set: asked once for all of them that come in a row.
+        let mut last: Option<(*const PatternSet, bool)> = None;
+        let mut is_for = |target: &Target| {
+            let Some(denied) = self.denied.get(target) else { return true };
+            let set = Arc::as_ptr(denied);
+            match last {
+                Some((known, is_denied)) if known == set => !is_denied,
+                _ => {
+                    let is_denied = denied.matches(subject);
+                    last = Some((set, is_denied));
+                    !is_denied
+                }
+            }
+        };
+        matches.plain.retain(&mut is_for);
+        for group in &mut matches.groups {
+            group.members.retain(&mut is_for);
+        }
+        matches.groups.retain(|group| !group.members.is_empty());
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`name`]: the rules for names, the [`Pattern`] and [`Subject`] types that can only hold valid ones,
 //!   and the plain matcher that everything faster is tested against.
+//! - [`pattern_set`]: a few patterns that are only asked, for permissions.
 //! - [`tree`]: the index of all patterns of an account, a compressed radix tree.
 //!
 //! Sans-IO like every core: bytes in, decisions out. No clock, no locks, no `unsafe`.
@@ -9,6 +10,7 @@
 pub mod fanout;
 pub mod interest;
 pub mod name;
+pub mod pattern_set;
 pub mod tree;
 
 pub use name::{Pattern, Subject, SubjectError};

@@ -161,6 +161,20 @@ pub fn subject_matches_pattern(subject: &[u8], pattern: Pattern<'_>) -> bool {
     }
 }
 
+/// Whether some subject is matched by both patterns.
+pub(super) fn collide(a: &[u8], b: &[u8]) -> bool {
+    let (mut a, mut b) = (tokens(a), tokens(b));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(b">"), Some(_)) | (Some(_), Some(b">")) => return true,
+            (Some(b"*"), Some(_)) | (Some(_), Some(b"*")) => {}
+            (Some(token), Some(other)) if token == other => {}
+            _ => return false,
+        }
+    }
+}
+
 fn separates_arguments(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n')
 }

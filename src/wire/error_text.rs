@@ -33,8 +33,19 @@ pub enum ErrorText {
     PublishPermission(Vec<u8>),
     /// A publish whose reply subject is reserved.
     ReplyPermission(Vec<u8>),
-    /// A subscription to the queue group that is the system's own.
+    /// A subscription that is not permitted.
+    SubscribePermission(Vec<u8>),
+    /// A subscription of a queue group that is not permitted, or the system's own.
     QueuePermission(Vec<u8>, Vec<u8>),
+    /// A subscription that was permitted before a reload.
+    RemovedSubscription {
+        /// What was subscribed to.
+        subject: Vec<u8>,
+        /// By which group.
+        queue: Option<Vec<u8>>,
+        /// The client's name for it.
+        sid: Vec<u8>,
+    },
     /// A subscription with more tokens than `max_subscription_tokens`.
     TooManyTokens(Vec<u8>),
 }
@@ -60,6 +71,15 @@ impl ErrorText {
             }
             ErrorText::ReplyPermission(reply) => {
                 return format!("Permissions Violation for Publish with Reply of {}", quote(reply));
+            }
+            ErrorText::SubscribePermission(subject) => {
+                return format!("Permissions Violation for Subscription to {}", quote(subject));
+            }
+            ErrorText::RemovedSubscription { subject, queue, sid } => {
+                let (subject, sid) = (quote(subject), quote(sid));
+                let group = queue.as_ref().map(|queue| format!(" using queue {}", quote(queue)));
+                let group = group.unwrap_or_default();
+                return format!("Permissions Violation for Subscription to {subject}{group} (sid {sid})");
             }
             ErrorText::QueuePermission(subject, queue) => {
                 let (subject, queue) = (quote(subject), quote(queue));
