@@ -38,7 +38,8 @@ struct Case {
 
 impl Files for Case {
     fn read(&self, path: &str) -> Result<String, ReadError> {
-        let missing = || ReadError { path: path.to_owned(), reason: "no such file or directory".to_owned() };
+        let reason = "no such file or directory".to_owned();
+        let missing = || ReadError { call: "open", path: path.to_owned(), reason };
         self.files.get(path).cloned().ok_or_else(missing)
     }
 }
@@ -82,7 +83,9 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("port", "5"),
     ("ports_file_dir", "\"d\""),
     ("remote_syslog", "\"udp://localhost:514\""),
+    ("server_metadata", "{ a: b }"),
     ("server_name", "s"),
+    ("server_tags", "t"),
     ("syslog", "true"),
     ("trace", "true"),
     ("trace_headers", "true"),

@@ -155,6 +155,13 @@ fn the_numbers_are_those_of_varz_and_of_the_workers_together() {
         assert_eq!(sum(name), expected, "{name}");
     }
     assert_eq!(families["ringmain_worker_connections"].samples.len(), 3);
+    let turns = &families["ringmain_worker_turn_seconds"].samples;
+    let counted: f64 = turns
+        .iter()
+        .filter(|(labels, _)| labels.contains(&("__name__".to_owned(), "_count".to_owned())))
+        .map(|(_, count)| count)
+        .sum();
+    assert!(counted > 0.0 && counted == sum("ringmain_worker_turns_total"));
     assert!(sum("ringmain_worker_batches_sent_total") >= 2.0, "two other workers were told");
     assert!(sum("process_resident_memory_bytes") > 1e6 && sum("process_open_fds") > 6.0);
     let labels = families["gnatsd_varz_server_name"].samples.keys().next().expect("one");
@@ -164,6 +171,8 @@ fn the_numbers_are_those_of_varz_and_of_the_workers_together() {
 type Labels = BTreeSet<(String, String)>;
 
 struct Family {
+    is_histogram: bool,
+    /// Of a histogram, what is behind the family's name is a label, `__name__`.
     samples: BTreeMap<Labels, f64>,
 }
 
@@ -181,18 +190,53 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("a type");
             assert_eq!(name, helped, "help comes first: {line}");
-            assert!(matches!(kind, "gauge" | "counter"), "{line}");
+            assert!(matches!(kind, "gauge" | "counter" | "histogram"), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total") && kind != "gauge", "{line}");
-            families.insert(name.to_owned(), Family { samples: BTreeMap::new() });
+            let is_histogram = kind == "histogram";
+            families.insert(name.to_owned(), Family { is_histogram, samples: BTreeMap::new() });
             current = name.to_owned();
         } else {
-            let (name, labels, value) = sample(line);
-            assert_eq!(name, current, "samples follow their family: {line}");
-            let family = families.get_mut(&current).expect("just made");
+            let (name, mut labels, value) = sample(line);
+            let family = families.get_mut(&current).expect("a type comes first");
+            let part = name.strip_prefix(&current).unwrap_or_else(|| panic!("not of its family: {line}"));
+            if family.is_histogram {
+                assert!(matches!(part, "_bucket" | "_sum" | "_count"), "{line}");
+                labels.insert(("__name__".to_owned(), part.to_owned()));
+            } else {
+                assert_eq!(part, "", "samples follow their family: {line}");
+            }
             assert!(family.samples.insert(labels, value).is_none(), "twice: {line}");
         }
     }
+    families.values().filter(|family| family.is_histogram).for_each(check_histogram);
     families
+}
+
+/// Each series counts up to its bounds, the last of which is infinite, where it has counted everything.
+fn check_histogram(family: &Family) {
+    let mut buckets: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut counts: BTreeMap<Labels, f64> = BTreeMap::new();
+    for (labels, value) in &family.samples {
+        let label =
+            |name: &str| labels.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let series: Labels =
+            labels.iter().filter(|(name, _)| name != "le" && name != "__name__").cloned().collect();
+        match (label("__name__"), label("le")) {
+            (Some("_bucket"), Some(bound)) => {
+                let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().expect("a bound") };
+                buckets.entry(series).or_default().push((bound, *value));
+            }
+            (Some("_count"), None) => drop(counts.insert(series, *value)),
+            (Some("_sum"), None) => assert!(*value >= 0.0),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(buckets.keys().collect::<Vec<_>>(), counts.keys().collect::<Vec<_>>());
+    for (series, mut buckets) in buckets {
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{series:?}: {buckets:?}");
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, counts[&series])), "{series:?}");
+    }
 }
 
 fn sample(line: &str) -> (String, Labels, f64) {

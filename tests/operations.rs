@@ -25,6 +25,7 @@ const UNUSABLE_PATHS: &[(&str, &str, bool, &str)] = &[
     ),
     ("-P", "/", false, "Could not write pidfile: open /: is a directory"),
     ("-c", "/nonexistent", false, "nats-server: open /nonexistent: no such file or directory"),
+    ("-c", "/", false, "nats-server: read /: is a directory"),
     (
         "-a",
         "host.invalid",

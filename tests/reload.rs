@@ -11,6 +11,9 @@ use std::thread;
 use peer::{Event, PATIENCE, Peer};
 use server_process::{ServerProcess, announce, candidate, raise_open_files_limit, reference, wait_until};
 
+/// `secret`, hashed at the lowest cost.
+const SECRET: &str = "$2a$04$.OC/.OC/.OC/.OC/.OC/.OhBAjqkJvp/E/NWAjQEaL1Z6bXG3uS3W";
+
 /// Before, after, and what the log says between the signal and the end of the reload.
 const CASES: &[(&str, &str, &[&str])] = &[
     ("debug: false", "debug: true", &["Reloaded: debug = true"]),
@@ -26,6 +29,11 @@ const CASES: &[(&str, &str, &[&str])] = &[
             "Reloaded: max_payload = 100",
             "Reloaded: write_deadline = 2.5s",
         ],
+    ),
+    (
+        "server_tags: [A, b]",
+        "server_tags: [b, a], server_metadata: {k: v}, max_traced_msg_len: 7",
+        &["Reloaded: max_traced_msg_len = 7", "Reloaded: tags", "Reloaded: metadata"],
     ),
     (
         "client_advertise: \"a:1\", no_fast_producer_stall: true, max_traced_msg_len: 5",
@@ -149,8 +157,7 @@ fn a_connection_that_may_not_stay_is_told_and_the_others_stay() {
 
 #[test]
 fn hashes_are_held_against_what_connections_have_shown_already() {
-    // By the lowest cost: `secret`, `other`.
-    const SECRET: &str = "$2a$04$.OC/.OC/.OC/.OC/.OC/.OhBAjqkJvp/E/NWAjQEaL1Z6bXG3uS3W";
+    // By the lowest cost: `other`.
     const OTHER: &str = "$2a$04$.eGA.eGA.eGA.eGA.eGA.eCSH/feP/T6zQ.3eMItUwhJB.Ake2agO";
     let users = |a: &str, b: &str| {
         format!("authorization {{ users: [{{user: a, password: {a:?}}}, {{user: b, password: {b:?}}}] }}")
@@ -254,56 +261,174 @@ fn limits_hold_for_connections_that_are_there_already() {
     });
 }
 
-/// A thousand connections, messages all the while, fifty reloads in a row.
+/// A thousand connections at four workers, messages all the while, fifty reloads in a row: of limits, of what is logged
+/// and where, and of users. Who may stay loses no message; who may not is told, each time.
 #[test]
 fn fifty_reloads_under_load_lose_nothing() {
-    const CLIENTS: usize = 1000;
+    const LISTENERS: usize = 1000;
+    const PUBLISHERS: usize = 2;
+    const PAIRS: usize = 4;
+    const GUESTS: usize = 4;
     const RELOADS: usize = 50;
     raise_open_files_limit();
-    let server = start(&candidate(), "");
-    let mut peers: Vec<Peer> = (0..CLIENTS).map(|_| Peer::open(server.address)).collect();
-    for (i, peer) in peers.iter_mut().enumerate() {
-        peer.send(&format!("SUB load.{i} 1\r\n"));
-        peer.round_trip();
+    let arguments = ["-a", "127.0.0.1", "-p", "-1", "--workers", "4"];
+    let server =
+        ServerProcess::start_with(&candidate(), &file(&under_load(0)), &arguments).expect("a server");
+    let resident = |name: usize| match name % 3 {
+        0 => login(&server, "steady", "s"),
+        1 => login(&server, "hashed", "secret"),
+        _ => login(&server, "other", "o"),
+    };
+    let mut listeners: Vec<Peer> = (0..LISTENERS).map(resident).collect();
+    for (i, listener) in listeners.iter_mut().enumerate() {
+        listener.send(&format!("SUB load.{i} 1\r\n"));
+        listener.round_trip();
     }
     let stop = AtomicBool::new(false);
-    let sent = thread::scope(|scope| {
-        let publisher = scope.spawn(|| {
-            let mut publisher = Peer::open(server.address);
-            let mut rounds = 0usize;
-            while !stop.load(Ordering::Relaxed) {
-                for i in 0..CLIENTS {
-                    publisher.publish(&format!("load.{i}"), rounds.to_string().as_bytes());
-                }
-                publisher.round_trip();
-                rounds += 1;
-            }
-            rounds
-        });
+    let (rounds, requests) = thread::scope(|scope| {
+        // Also when something fails, or the others would never end.
+        let stop_in_the_end = SetOnDrop(&stop);
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|number| {
+                let mut publisher = resident(number);
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut rounds = 0usize;
+                    while !stop.load(Ordering::Relaxed) {
+                        for i in 0..LISTENERS {
+                            publisher.publish(&format!("load.{i}"), format!("{number} {rounds}").as_bytes());
+                        }
+                        publisher.round_trip();
+                        rounds += 1;
+                    }
+                    rounds
+                })
+            })
+            .collect();
+        let pairs: Vec<_> = (0..PAIRS)
+            .map(|number| {
+                let (mut requester, mut responder) = (resident(number), resident(number + 1));
+                let stop = &stop;
+                responder.send(&format!("SUB ask.{number} 1\r\n"));
+                responder.round_trip();
+                requester.send(&format!("SUB answer.{number} 1\r\n"));
+                scope.spawn(move || {
+                    let mut requests = 0usize;
+                    while !stop.load(Ordering::Relaxed) {
+                        let body = requests.to_string();
+                        requester.publish(&format!("ask.{number}"), body.as_bytes());
+                        responder.expect_message(&format!("ask.{number}"), body.as_bytes());
+                        responder.publish(&format!("answer.{number}"), body.as_bytes());
+                        requester.expect_message(&format!("answer.{number}"), body.as_bytes());
+                        requests += 1;
+                    }
+                    requests
+                })
+            })
+            .collect();
+        let mut guests: Vec<Peer> = Vec::new();
         for round in 0..RELOADS {
-            let debug = round % 2 == 0;
-            let users = if round % 5 == 4 { "authorization { timeout: 3 }" } else { "" };
-            reload(
-                &server,
-                &format!(
-                    "debug: {debug}, max_payload: {}, max_connections: {}, ping_max: {}, {users}",
-                    1000 + round,
-                    2000 + round,
-                    3 + round % 2
-                ),
-            );
+            if round > 0 {
+                std::fs::write(server.path("server.conf"), file(&under_load(round))).expect("the file");
+                server.signal(libc::SIGHUP);
+                wait_until("the reload", PATIENCE, || reloads(&server) == round);
+            }
+            for mut guest in guests.drain(..) {
+                let mut event = guest.next();
+                while matches!(event, Event::Message { .. }) {
+                    event = guest.next();
+                }
+                assert_eq!(event, Event::Error("-ERR 'Authorization Violation'".to_owned()), "round {round}");
+                assert_eq!(guest.next(), Event::Closed);
+            }
+            guests.extend((0..GUESTS).map(|i| {
+                let (user, password) = guest(round);
+                let mut guest = login(&server, &user, &password);
+                guest.send(&format!("SUB load.{i} 1\r\n"));
+                guest.round_trip();
+                guest
+            }));
         }
-        stop.store(true, Ordering::Relaxed);
-        publisher.join().expect("the publisher")
+        drop(stop_in_the_end);
+        let rounds: Vec<usize> =
+            publishers.into_iter().map(|publisher| publisher.join().expect("a publisher")).collect();
+        let requests: usize = pairs.into_iter().map(|pair| pair.join().expect("a pair")).sum();
+        (rounds, requests)
     });
-    assert!(sent > 0);
-    for (i, peer) in peers.iter_mut().enumerate() {
-        for round in 0..sent {
-            peer.expect_message(&format!("load.{i}"), round.to_string().as_bytes());
+    assert!(rounds.iter().all(|rounds| *rounds > 0) && requests > 0);
+    for (i, listener) in listeners.iter_mut().enumerate() {
+        let mut next = [0; PUBLISHERS];
+        while next[..] != rounds[..] {
+            let Event::Message { payload, .. } = listener.next() else { panic!("listener {i} at {next:?}") };
+            let text = String::from_utf8(payload).expect("text");
+            let (publisher, round) = text.split_once(' ').expect("two numbers");
+            let publisher: usize = publisher.parse().expect("a number");
+            assert_eq!(round, next[publisher].to_string(), "listener {i}, publisher {publisher}");
+            next[publisher] += 1;
         }
-        peer.round_trip();
+        listener.round_trip();
     }
-    announce(&format!("{RELOADS} reloads, {CLIENTS} connections, {} messages", sent * CLIENTS));
+    let log = logs(&server);
+    assert!(!log.contains("log lines were lost"));
+    announce(&format!(
+        "{RELOADS} reloads, {LISTENERS} listeners, {} messages, {requests} requests, {} moves between workers",
+        rounds.iter().sum::<usize>() * LISTENERS,
+        log.matches("active connections to worker").count(),
+    ));
+}
+
+/// What changes with every round of [`fifty_reloads_under_load_lose_nothing`].
+fn under_load(round: usize) -> String {
+    let (guest, password) = guest(round);
+    let debug = round % 4 != 3;
+    let trace = if round % 10 == 7 { "trace: true, max_traced_msg_len: 3," } else { "" };
+    format!(
+        "log_file: {}, debug: {debug}, {trace} logtime_utc: {}
+         max_payload: {}, max_connections: {}, max_control_line: {}
+         ping_max: {}, ping_interval: \"{}s\", write_deadline: \"{}s\"
+         authorization {{ timeout: {}, users: [
+            {{user: steady, password: s}}, {{user: {guest}, password: {password}}}
+            {{user: hashed, password: {SECRET:?}}}, {{user: other, password: o}} ] }}",
+        LOGS[round % LOGS.len()],
+        round.is_multiple_of(2),
+        1000 + round,
+        2000 + round,
+        600 + round,
+        3 + round % 2,
+        90 + round,
+        10 + round,
+        10 + round % 2,
+    )
+}
+
+/// Who may come only until the next reload: then there is another user, or another password.
+fn guest(round: usize) -> (String, String) {
+    (format!("guest{}", round / 2), format!("p{round}"))
+}
+
+/// The files of the log, in turn.
+const LOGS: [&str; 3] = ["log", "log.1", "log.2"];
+
+/// Reloads that have ended.
+fn reloads(server: &ServerProcess) -> usize {
+    let log = logs(server);
+    assert!(!log.contains("Failed to reload"), "{log}");
+    log.matches("Reloaded server configuration").count()
+}
+
+/// What stands in all files of the log.
+fn logs(server: &ServerProcess) -> String {
+    let texts = LOGS.iter().filter_map(|name| std::fs::read_to_string(server.path(name)).ok());
+    texts.collect()
+}
+
+/// Tells threads to end when it goes.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Runs `test` against Ringmain and, if it is there, the real nats-server.

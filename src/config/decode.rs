@@ -3,11 +3,12 @@
 //! It goes on after a mistake, so that an operator sees all of them at once. The rules between options and the command
 //! line come afterwards, in `load`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::blocks;
 use super::duration::parse_duration_ns;
 use super::error::{Problem, ProblemAt, Warning};
 use super::keys::{self, Status};
@@ -124,6 +125,14 @@ impl Decoder {
                     return Err(Problem::ServerNameSpaces);
                 }
                 options.server_name = non_empty(name);
+            }
+            "server_tags" => {
+                self.check(&Shape::Checked(blocks::server_tags), name, node)?;
+                self.options.server_tags = tags(&node.value);
+            }
+            "server_metadata" => {
+                self.check(&Shape::Checked(blocks::server_metadata), name, node)?;
+                self.options.server_metadata = texts(&node.value);
             }
             "workers" => options.workers = workers(integer(node)?)?,
             "io" => options.io = io(string(node)?)?,
@@ -321,6 +330,33 @@ impl Decoder {
     }
 }
 
+/// A text, or the texts of an array: in lower case, without empty ones, and each once.
+fn tags(value: &Value) -> Vec<String> {
+    let nodes = match value {
+        Value::Array(nodes) => nodes.iter().map(|node| &node.value).collect(),
+        value => vec![value],
+    };
+    let mut tags: Vec<String> = Vec::new();
+    for value in nodes {
+        let Value::String(text) = value else { continue };
+        let tag = text.trim().to_lowercase();
+        if !tag.is_empty() && !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    tags
+}
+
+/// The entries of a map that are texts.
+fn texts(value: &Value) -> BTreeMap<String, String> {
+    let Value::Map(entries) = value else { return BTreeMap::new() };
+    let text = |node: &Node| match &node.value {
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    entries.iter().filter_map(|(name, node)| Some((name.clone(), text(node)?))).collect()
+}
+
 impl Credentials {
     /// Puts together what stood in `authorization` or on the command line; empty texts count as not given.
     pub(super) fn from_parts(
@@ -406,7 +442,13 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         Value::Integer(number) => *number == 0,
         Value::String(text) => {
             let text = text.to_lowercase();
-            text.is_empty() || (name == "jetstream" && matches!(text.as_str(), "disabled" | "disable"))
+            text.is_empty()
+                || match name {
+                    "jetstream" => matches!(text.as_str(), "disabled" | "disable"),
+                    // A client that takes too long is closed.
+                    "write_timeout" => matches!(text.as_str(), "default" | "close"),
+                    _ => false,
+                }
         }
         _ => false,
     }

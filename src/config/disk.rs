@@ -15,15 +15,17 @@ pub struct DiskFiles;
 
 impl Files for DiskFiles {
     fn read(&self, path: &str) -> Result<String, ReadError> {
-        let failed = |reason: String| ReadError { path: path.to_owned(), reason };
+        let failed = |call, reason: String| ReadError { call, path: path.to_owned(), reason };
+        let file = File::open(path).map_err(|error| failed("open", system_error::text(&error)))?;
         let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-        read.map_err(|error| failed(system_error::text(&error)))?;
+        // A directory can be opened, and not read.
+        let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|error| failed("read", system_error::text(&error)))?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(failed(format!("larger than {FILE_BYTES_MAX} bytes")));
+            return Err(failed("read", format!("larger than {FILE_BYTES_MAX} bytes")));
         }
         String::from_utf8(bytes).map_err(|error| {
-            failed(format!("not valid UTF-8 after {} bytes", error.utf8_error().valid_up_to()))
+            failed("read", format!("not valid UTF-8 after {} bytes", error.utf8_error().valid_up_to()))
         })
     }
 }

@@ -37,6 +37,8 @@ pub const TOP: &[(&str, Status)] = &[
     ("port", Supported),
     ("client_advertise", Supported),
     ("server_name", Supported),
+    ("server_tags", Supported),
+    ("server_metadata", Supported),
     ("debug", Supported),
     ("trace", Supported),
     ("trace_verbose", Supported),
@@ -89,8 +91,6 @@ pub const TOP: &[(&str, Status)] = &[
     // Go's profiler.
     ("prof_block_rate", NoEffect(Integer)),
     ("prof_port", NotYet(Integer)),
-    ("server_tags", NotYet(Checked(blocks::server_tags))),
-    ("server_metadata", NotYet(Checked(blocks::server_metadata))),
     ("feature_flags", NotYet(Checked(blocks::feature_flags))),
     ("https", NotYet(Listen)),
     ("https_port", NotYet(Integer)),

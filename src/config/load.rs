@@ -354,6 +354,7 @@ mod tests {
     fn every_core_option_reaches_its_field() {
         let file = "
             listen: \"[::1]:4333\", client_advertise: \"example.org:1\", server_name: s, workers: 3, io: uring
+            server_tags: [A, ' b ', a, ''], server_metadata: { K: v }
             debug: true, trace_verbose: true, trace_headers: true, max_traced_msg_len: 10
             logtime: false, logtime_utc: true, log_file: /l, pid_file: /p, ports_file_dir: /d
             log_size_limit: 1MB, log_max_num: 3, syslog: true, remote_syslog: \"udp://[::1]:514\"
@@ -372,6 +373,8 @@ mod tests {
             port: Port::Fixed(4333),
             client_advertise: Some("example.org:1".into()),
             server_name: Some("s".into()),
+            server_tags: vec!["a".into(), "b".into()],
+            server_metadata: [("K".to_owned(), "v".to_owned())].into(),
             workers: NonZeroU32::new(3),
             io: Io::Uring,
             debug: true,

@@ -4,6 +4,7 @@
 //! overridden the file, and the rules between options have been checked. What the file or the command line asked for
 //! and this server cannot do yet stands in [`Options::not_supported`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -28,6 +29,10 @@ pub struct Options {
     pub client_advertise: Option<String>,
     /// `server_name`; `-n`. Without white space. `None`: the server's id.
     pub server_name: Option<String>,
+    /// `server_tags`. In lower case, each once.
+    pub server_tags: Vec<String>,
+    /// `server_metadata`.
+    pub server_metadata: BTreeMap<String, String>,
     /// `workers`; `--workers`. Worker threads; `None` (0 in a file): one per core. At most [`WORKERS_MAX`].
     pub workers: Option<NonZeroU32>,
     /// `io`; `--io`. What drives the sockets.
@@ -135,6 +140,8 @@ impl Default for Options {
             port: Port::Fixed(PORT_DEFAULT),
             client_advertise: None,
             server_name: None,
+            server_tags: Vec::new(),
+            server_metadata: BTreeMap::new(),
             workers: None,
             io: Io::Auto,
             debug: false,

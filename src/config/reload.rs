@@ -42,6 +42,8 @@ pub const RELOADS: &[&str] = &[
     "ping_max",
     "ports_file_dir",
     "remote_syslog",
+    "server_metadata",
+    "server_tags",
     "syslog",
     "trace",
     "trace_headers",
@@ -110,6 +112,12 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     lines.changed("remote_syslog", &remote(old), &remote(new));
     lines.changed("write_deadline", &GoDuration(old.write_deadline), &GoDuration(new.write_deadline));
     lines.changed("max_traced_msg_len", &number(old.max_traced_msg_len), &number(new.max_traced_msg_len));
+    if old.server_tags != new.server_tags {
+        lines.0.push("Reloaded: tags".to_owned());
+    }
+    if old.server_metadata != new.server_metadata {
+        lines.0.push("Reloaded: metadata".to_owned());
+    }
     Ok(lines.0)
 }
 

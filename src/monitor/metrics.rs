@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Kind};
-use super::readings::{Snapshot, WorkerReading};
+use super::readings::{Snapshot, TURN_BOUNDS_US, WorkerReading};
 use super::subsz::IndexStats;
 use super::varz::Varz;
 use crate::broker::core::GLOBAL_ACCOUNT;
@@ -70,6 +70,7 @@ pub fn answer(
         [("version", RINGMAIN_VERSION), ("reference", REFERENCE_VERSION), ("toolchain", GO_VERSION)];
     text.sample("ringmain_build_info", &versions, 1.0);
     workers(&mut text, &snapshot.workers);
+    turn_lengths(&mut text, &snapshot.workers);
     slow_connections(&mut text, snapshot, behind);
     Answer { status: 200, kind: Kind::Metrics, body: text.0.into_bytes() }
 }
@@ -217,7 +218,7 @@ fn process(text: &mut Text, snapshot: &Snapshot<'_>) {
 /// A number of each worker: its name, what it is, of which kind, and how to get it.
 type WorkerMetric = (&'static str, &'static str, &'static str, fn(&WorkerReading) -> f64);
 
-const WORKER_METRICS: [WorkerMetric; 22] = [
+const WORKER_METRICS: [WorkerMetric; 23] = [
     ("connections", "Connections.", "gauge", |worker| worker.connections as f64),
     ("subscriptions", "Subscriptions.", "gauge", |worker| worker.stats.subscriptions as f64),
     ("received_messages_total", "Messages from clients.", "counter", |worker| {
@@ -248,8 +249,16 @@ const WORKER_METRICS: [WorkerMetric; 22] = [
     ("index_reads_total", "Fan-out lists that had to be asked for.", "counter", |worker| {
         worker.index_reads as f64
     }),
-    ("turns_total", "Turns that had something to do.", "counter", |worker| worker.turns as f64),
-    ("busy_seconds_total", "Time spent in those turns.", "counter", |worker| worker.busy_us as f64 / 1e6),
+    ("turns_total", "Turns that had something to do.", "counter", |worker| worker.turn_times.turns() as f64),
+    ("busy_seconds_total", "Time spent in those turns.", "counter", |worker| {
+        worker.turn_times.busy_ns as f64 / 1e9
+    }),
+    (
+        "log_held_seconds_total",
+        "Time in which clients were left alone for a log that was behind.",
+        "counter",
+        |worker| worker.turn_times.held_ns as f64 / 1e9,
+    ),
     ("batches_sent_total", "Batches handed to other workers.", "counter", |worker| {
         worker.batches_sent as f64
     }),
@@ -277,6 +286,24 @@ fn workers(text: &mut Text, workers: &[WorkerReading]) {
         for (at, worker) in workers.iter().enumerate() {
             text.sample(&name, &[("worker", &at.to_string())], number(worker));
         }
+    }
+}
+
+/// How long turns take: a worker that is stopped by something is late for all of its clients.
+fn turn_lengths(text: &mut Text, workers: &[WorkerReading]) {
+    let name = "ringmain_worker_turn_seconds";
+    text.family(name, "Length of the turns that had something to do.", "histogram");
+    for (at, worker) in workers.iter().enumerate() {
+        let (at, times) = (at.to_string(), worker.turn_times);
+        let mut turns = 0;
+        for (at_length, count) in times.lengths.iter().enumerate() {
+            turns += count;
+            let bound = TURN_BOUNDS_US.get(at_length).map(|bound_us| (*bound_us as f64 / 1e6).to_string());
+            let bound = bound.unwrap_or_else(|| "+Inf".to_owned());
+            text.sample(&format!("{name}_bucket"), &[("worker", &at), ("le", &bound)], turns as f64);
+        }
+        text.sample(&format!("{name}_sum"), &[("worker", &at)], times.busy_ns as f64 / 1e9);
+        text.sample(&format!("{name}_count"), &[("worker", &at)], turns as f64);
     }
 }
 

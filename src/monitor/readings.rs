@@ -18,10 +18,8 @@ pub struct WorkerReading {
     pub cached_subjects: u64,
     /// Times that a fan-out list was not cached or did not hold any more.
     pub index_reads: u64,
-    /// Turns that found something to do.
-    pub turns: u64,
-    /// Time that those took.
-    pub busy_us: u64,
+    /// How long its turns took.
+    pub turn_times: TurnTimes,
     /// Batches handed to other workers.
     pub batches_sent: u64,
     /// Batches taken from other workers.
@@ -36,6 +34,27 @@ pub struct WorkerReading {
     pub reads_waiting: u64,
     /// Bytes of those that were copied out of their read buffers.
     pub kept_bytes: u64,
+}
+
+/// Upper bounds of the classes that turns are counted in, in microseconds; what is longer is in a class of its own.
+pub const TURN_BOUNDS_US: [u64; 7] = [100, 500, 1_000, 5_000, 20_000, 100_000, 1_000_000];
+
+/// How long a worker's turns took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TurnTimes {
+    /// Turns that found something to do, by their length.
+    pub lengths: [u64; TURN_BOUNDS_US.len() + 1],
+    /// Time that those took.
+    pub busy_ns: u64,
+    /// Time in which it left alone what clients had sent because the log was behind.
+    pub held_ns: u64,
+}
+
+impl TurnTimes {
+    /// Turns that found something to do.
+    pub fn turns(&self) -> u64 {
+        self.lengths.iter().sum()
+    }
 }
 
 /// What the process uses.

@@ -3,6 +3,7 @@
 //! Names, order and omissions are those of 2.15.1. Left out where the reference would have them: `git_commit`, for
 //! Ringmain does not know it. `ringmain`, our own version, stands last.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -81,6 +82,10 @@ pub struct Varz<'a> {
     http_req_stats: &'a RequestCounts,
     config_load_time: Timestamp,
     config_digest: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tags: &'a [String],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, String>,
     feature_flags: FeatureFlags,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
@@ -184,6 +189,8 @@ impl<'a> Varz<'a> {
             http_req_stats: requests,
             config_load_time: snapshot.configured,
             config_digest: options.config_digest.as_deref().unwrap_or_default(),
+            tags: &options.server_tags,
+            metadata: &options.server_metadata,
             feature_flags: FeatureFlags {
                 js_ack_fc_v2: false,
                 js_api_reply_v2: false,

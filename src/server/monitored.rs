@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::inquiry::Question;
 use super::shared::Shared;
 use crate::broker::Broker;
 use crate::broker::inspect::ClosedConnection;
-use crate::monitor::readings::WorkerReading;
+use crate::monitor::readings::{TurnTimes, WorkerReading};
 use crate::subject::interest::InterestAccess;
 
 /// A worker's side of monitoring.
@@ -21,10 +20,6 @@ pub struct Monitored {
     question: Option<Question>,
     /// Closed connections that are not in the shared list yet.
     closed: Vec<Arc<ClosedConnection>>,
-    turn_began: Duration,
-    was_busy: bool,
-    turns: u64,
-    busy_us: u64,
     /// Batches handed to other workers.
     pub batches_sent: u64,
     /// Batches taken from other workers.
@@ -34,6 +29,8 @@ pub struct Monitored {
 /// What only the worker itself knows at the end of a turn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TurnEnd {
+    /// How long its turns took, up to this one.
+    pub turn_times: TurnTimes,
     /// Batches that it has yet to take.
     pub batches_waiting: usize,
     /// Its read buffers.
@@ -49,27 +46,7 @@ pub struct TurnEnd {
 impl Monitored {
     /// That of a worker.
     pub fn new(worker: usize, is_on: bool) -> Monitored {
-        Monitored {
-            worker,
-            is_on,
-            question: None,
-            closed: Vec::new(),
-            turn_began: Duration::ZERO,
-            was_busy: false,
-            turns: 0,
-            busy_us: 0,
-            batches_sent: 0,
-            batches_received: 0,
-        }
-    }
-
-    /// At the beginning of a turn.
-    pub fn begin_turn(&mut self, now: Duration) {
-        if self.was_busy {
-            self.turns += 1;
-            self.busy_us += now.saturating_sub(self.turn_began).as_micros() as u64;
-        }
-        self.turn_began = now;
+        Monitored { worker, is_on, question: None, closed: Vec::new(), batches_sent: 0, batches_received: 0 }
     }
 
     /// Remembers a connection that began to close.
@@ -81,14 +58,7 @@ impl Monitored {
 
     /// Before a turn sends what it has produced, so that nobody hears of a message that is not counted. Whether there is
     /// more to do in the next turn.
-    pub fn publish<A: InterestAccess>(
-        &mut self,
-        broker: &Broker<A>,
-        shared: &Shared,
-        busy: bool,
-        end: TurnEnd,
-    ) -> bool {
-        self.was_busy = busy;
+    pub fn publish<A: InterestAccess>(&mut self, broker: &Broker<A>, shared: &Shared, end: TurnEnd) -> bool {
         if !self.is_on {
             return false;
         }
@@ -99,8 +69,7 @@ impl Monitored {
             connections: 0,
             cached_subjects,
             index_reads,
-            turns: self.turns,
-            busy_us: self.busy_us,
+            turn_times: end.turn_times,
             batches_sent: self.batches_sent,
             batches_received: self.batches_received,
             batches_waiting: end.batches_waiting as u64,

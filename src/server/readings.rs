@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::broker::core::{Counts, Stats};
-use crate::monitor::readings::WorkerReading;
+use crate::monitor::readings::{TURN_BOUNDS_US, TurnTimes, WorkerReading};
 
 /// One worker's counters. On cache lines of its own, for the worker writes it every turn.
 #[derive(Debug, Default)]
@@ -16,7 +16,11 @@ pub struct PublishedReading {
     fields: [AtomicU64; FIELDS],
 }
 
-const FIELDS: usize = 21;
+const FIELDS: usize = LENGTHS_AT + LENGTHS;
+
+/// Where the lengths of turns begin, and how many of those there are.
+const LENGTHS_AT: usize = 21;
+const LENGTHS: usize = TURN_BOUNDS_US.len() + 1;
 
 impl PublishedReading {
     /// Makes `reading` what others see. Only the worker itself calls it.
@@ -38,8 +42,7 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
         connections,
         cached_subjects,
         index_reads,
-        turns,
-        busy_us,
+        turn_times: TurnTimes { lengths, busy_ns, held_ns },
         batches_sent,
         batches_received,
         batches_waiting,
@@ -58,7 +61,8 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
         subscribed,
         handed_over,
     } = stats;
-    [
+    let mut fields = [0; FIELDS];
+    fields[..LENGTHS_AT].copy_from_slice(&[
         messages.count,
         messages.bytes,
         deliveries.count,
@@ -71,8 +75,8 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
         connections,
         cached_subjects,
         index_reads,
-        turns,
-        busy_us,
+        busy_ns,
+        held_ns,
         batches_sent,
         batches_received,
         batches_waiting,
@@ -80,7 +84,9 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
         reads_waiting,
         kept_bytes,
         handed_over,
-    ]
+    ]);
+    fields[LENGTHS_AT..].copy_from_slice(&lengths);
+    fields
 }
 
 fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
@@ -98,8 +104,11 @@ fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
         connections: fields[9],
         cached_subjects: fields[10],
         index_reads: fields[11],
-        turns: fields[12],
-        busy_us: fields[13],
+        turn_times: TurnTimes {
+            lengths: std::array::from_fn(|at| fields[LENGTHS_AT + at]),
+            busy_ns: fields[12],
+            held_ns: fields[13],
+        },
         batches_sent: fields[14],
         batches_received: fields[15],
         batches_waiting: fields[16],

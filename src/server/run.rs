@@ -36,9 +36,6 @@ use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::Identity;
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
 
-/// Payload limits above this are warned about, as in the reference.
-const PAYLOAD_WARNING_BYTES: usize = 8 * 1024 * 1024;
-
 /// The reference's words, which tools look for.
 const PLAIN_SECRETS_WARNING: &str = "Plaintext passwords detected, use nkeys or bcrypt";
 
@@ -245,11 +242,8 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     for warning in &options.warnings {
         log.warning(warning.clone());
     }
-    if options.settings.payload_max > PAYLOAD_WARNING_BYTES {
-        log.warning(format!(
-            "Maximum payloads over {PAYLOAD_WARNING_BYTES} bytes are generally discouraged and could lead to poor \
-             performance"
-        ));
+    if let (Some(file), Some(digest)) = (&options.configured.config_file, &options.configured.config_digest) {
+        log.info(format!("Using configuration file: {} ({digest})", file.display()));
     }
     if let Err(error) = process::raise_open_files_limit() {
         log.warning(format!("the limit on open files cannot be raised: {error}"));

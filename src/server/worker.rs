@@ -23,6 +23,7 @@
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
 pub mod moving;
+mod turn_clock;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use self::moving::Moving;
+use self::turn_clock::TurnClock;
 use super::closing_schedule::ClosingSchedule;
 use super::log::{Log, LogPace};
 use super::monitored::{Monitored, TurnEnd};
@@ -124,6 +126,7 @@ struct Worker<D> {
     ring: D,
     started: Instant,
     now_ms: u64,
+    clock: TurnClock,
     moving: Moving,
     completions: Vec<Completion>,
     /// Bytes to be handled.
@@ -214,7 +217,8 @@ impl<D: SocketDriver> Worker<D> {
             monitored: Monitored::new(parts.worker, parts.shared.is_monitored),
             parts,
             now_ms: 0,
-            moving: Moving::new(started),
+            clock: TurnClock::new(started),
+            moving: Moving::default(),
             completions: Vec::new(),
             reads: VecDeque::new(),
             arrived: VecDeque::new(),
@@ -284,10 +288,9 @@ impl<D: SocketDriver> Worker<D> {
     /// One turn; whether it is likely that the next one has something to do.
     fn turn(&mut self, was_busy: bool) -> bool {
         let now = Instant::now();
-        self.moving.begin_turn(now, was_busy);
+        self.clock.begin_turn(now, was_busy, self.held_by_log);
         let now = now.duration_since(self.started);
         self.now_ms = now.as_millis() as u64;
-        self.monitored.begin_turn(now);
         self.parts.broker.begin_turn(now);
         if let Err(error) = self.ring.turn(&mut self.completions) {
             panic!("the socket ring is broken: {error}");
@@ -319,7 +322,7 @@ impl<D: SocketDriver> Worker<D> {
             self.send_batches();
         }
         self.close_connections();
-        busy |= self.publish(busy);
+        busy |= self.publish();
         self.start_sends();
         busy |= self.rearm();
         self.write_log();
@@ -803,15 +806,16 @@ impl<D: SocketDriver> Worker<D> {
     }
 
     /// What monitoring asks of a turn. Whether there is more of that to do.
-    fn publish(&mut self, busy: bool) -> bool {
+    fn publish(&mut self) -> bool {
         let end = TurnEnd {
+            turn_times: self.clock.times(),
             batches_waiting: self.owed.iter().sum(),
             buffers: self.ring.buffer_count(),
             buffers_leased: self.ring.leased_count(),
             reads_waiting: self.reads.len() + self.arrived.len(),
             kept_bytes: self.kept_bytes,
         };
-        self.monitored.publish(&self.parts.broker, &self.parts.shared, busy, end)
+        self.monitored.publish(&self.parts.broker, &self.parts.shared, end)
     }
 
     fn write_log(&mut self) {

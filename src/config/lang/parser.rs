@@ -45,8 +45,10 @@ pub trait Environment {
 
 /// Why a file could not be read, worded as the operating system's tools word it: `open a.conf: permission denied`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("open {path}: {reason}")]
+#[error("{call} {path}: {reason}")]
 pub struct ReadError {
+    /// What failed: `open` or `read`.
+    pub call: &'static str,
     /// The path as it was opened.
     pub path: String,
     /// Lower-case reason.

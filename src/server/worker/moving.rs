@@ -1,9 +1,8 @@
-//! A worker's part in moving connections: it counts its work, carries out the orders of [`Placement`](super::super::placement),
+//! A worker's part in moving connections: it shows its work, carries out the orders of [`Placement`](super::super::placement),
 //! and gives and takes sockets. What happens to the sessions is [`crate::broker::relocation`]'s business.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -51,10 +50,8 @@ impl LoadBoard {
 }
 
 /// A worker's own notes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Moving {
-    turn_began: Instant,
-    busy_ns: u64,
     observe_at_ms: u64,
     leaving: Vec<Leaving>,
 }
@@ -68,18 +65,6 @@ struct Leaving {
 }
 
 impl Moving {
-    pub fn new(now: Instant) -> Moving {
-        Moving { turn_began: now, busy_ns: 0, observe_at_ms: 0, leaving: Vec::new() }
-    }
-
-    /// Takes note that a turn begins, and whether the one before had something to do.
-    pub fn begin_turn(&mut self, now: Instant, was_busy: bool) {
-        if was_busy {
-            self.busy_ns += now.duration_since(self.turn_began).as_nanos() as u64;
-        }
-        self.turn_began = now;
-    }
-
     /// Whether a connection is neither to be read nor to be sent to because it is about to leave.
     #[inline]
     pub fn is_leaving(&self, conn: u32) -> bool {
@@ -105,7 +90,7 @@ impl<D: SocketDriver> Worker<D> {
         }
         let board = &shared.doors[self.parts.worker].load;
         let stats = self.parts.broker.stats();
-        board.busy_ns.store(self.moving.busy_ns, Ordering::Relaxed);
+        board.busy_ns.store(self.clock.times().busy_ns, Ordering::Relaxed);
         board.work.store(stats.messages.count + stats.deliveries.count, Ordering::Relaxed);
         board.handed_over.store(stats.handed_over, Ordering::Relaxed);
         if self.now_ms < self.moving.observe_at_ms || !self.may_move() {
