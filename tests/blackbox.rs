@@ -324,11 +324,37 @@ fn where_io_uring_is_refused_one_warning_names_cause_and_remedy_and_epoll_serves
         let server = ServerProcess::start_refusing(call, &candidate(), "workers: 2\n");
         let server = server.unwrap_or_else(|e| panic!("{e}"));
         let log = server.log();
-        assert!(log.contains("[INF]   Sockets:  epoll\n"), "{log}");
+        assert!(log.contains("[INF] Using epoll for sockets\n"), "{log}");
         let complaints: Vec<&str> = log.lines().filter(|line| !line.contains("[INF]")).collect();
         assert_eq!(complaints.len(), 1, "{log}");
         for part in ["[WRN] io_uring is refused", "kernel.io_uring_disabled", "seccomp", "epoll"] {
             assert!(complaints[0].contains(part), "no {part:?} in {log}");
+        }
+        serve_an_application(&server);
+    }
+}
+
+/// Some kernels count the memory of an io_uring as locked: where little may be locked, they refuse it to the first worker or
+/// to a later one. Others do not count it, and then there is nothing to refuse.
+#[test]
+fn where_a_worker_gets_no_memory_for_io_uring_all_take_epoll() {
+    if judges_another_server("where_a_worker_gets_no_memory_for_io_uring…") {
+        return;
+    }
+    for limit_bytes in [0, 1 << 20, 3 << 20] {
+        let server = ServerProcess::start_with_locked_memory(limit_bytes, &candidate(), "workers: 4\n");
+        let server = server.unwrap_or_else(|e| panic!("{e}"));
+        let log = server.log();
+        let complaints: Vec<&str> = log.lines().filter(|line| !line.contains("[INF]")).collect();
+        if log.contains("[INF] Using io_uring for sockets\n") {
+            assert!(complaints.is_empty(), "{log}");
+            announce(&format!("this kernel gives four workers their rings with {limit_bytes} bytes to lock"));
+        } else {
+            assert!(log.contains("[INF] Using epoll for sockets\n"), "{log}");
+            assert_eq!(complaints.len(), 1, "{log}");
+            for part in ["[WRN] io_uring is refused its memory", "LimitMEMLOCK=", "epoll"] {
+                assert!(complaints[0].contains(part), "no {part:?} in {log}");
+            }
         }
         serve_an_application(&server);
     }
@@ -343,7 +369,7 @@ fn epoll_that_was_asked_for_draws_no_warning() {
     let server = ServerProcess::start_with(&candidate(), "workers: 2\nio: uring\n", &arguments);
     let server = server.unwrap_or_else(|e| panic!("{e}"));
     let log = server.log();
-    assert!(log.contains("[INF]   Sockets:  epoll\n") && !log.contains("[WRN]"), "{log}");
+    assert!(log.contains("[INF] Using epoll for sockets\n") && !log.contains("[WRN]"), "{log}");
     serve_an_application(&server);
 }
 

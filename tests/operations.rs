@@ -55,6 +55,22 @@ fn a_path_that_cannot_be_used_is_named_with_the_cause_in_one_line() {
 }
 
 #[test]
+fn a_host_for_the_monitoring_that_nobody_knows_is_named() {
+    on_both(|binary| {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("server.conf");
+        std::fs::write(&path, "http: \"host.invalid:-1\"\n").expect("a file");
+        let config = path.to_str().expect("a plain path");
+        let output = run(binary, &["-a", "127.0.0.1", "-p", "-1", "-c", config]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let text =
+            "[FTL] Can't start monitoring: can't listen to the monitor port: listen tcp: lookup host.invalid";
+        assert!(stderr.contains(text), "{stderr}");
+        assert_eq!(output.status.code(), Some(1));
+    });
+}
+
+#[test]
 fn the_pid_file_is_there_when_the_port_is_taken() {
     // A supervisor that waits for the file learns of the process that fails, and not of one before it.
     on_both(|binary| {

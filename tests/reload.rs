@@ -93,6 +93,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "authorization { users: [ {user: a} ] }",
         "config reload not supported for NoAuthUser: old=a, new=",
     ),
+    (
+        "",
+        "client_advertise: \"a:b\"",
+        "invalid ClientAdvertise value of a:b, err=strconv.Atoi: parsing \"b\": invalid syntax",
+    ),
     ("", "max_payload: 100MB", "max_payload (104857600) cannot be higher than max_pending (67108864)"),
     ("", "blah: 1", "server.conf:2:1: unknown field \"blah\""),
 ];

@@ -8,6 +8,7 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::advertise::Advertise;
 use super::blocks;
 use super::duration::parse_duration_ns;
 use super::error::{Problem, ProblemAt, Warning};
@@ -118,7 +119,7 @@ impl Decoder {
             }
             "host" | "net" => set_text(&mut options.host, string(node)?),
             "port" => options.port = port(integer(node)?)?,
-            "client_advertise" => options.client_advertise = non_empty(string(node)?),
+            "client_advertise" => options.client_advertise = client_advertise(string(node)?)?,
             "server_name" => {
                 let name = string(node)?;
                 if name.contains(char::is_whitespace) {
@@ -568,6 +569,14 @@ pub(super) fn io(name: &str) -> Outcome<Io> {
 pub(super) fn limit_or_none(name: &str, number: i64) -> Outcome<Option<NonZeroU32>> {
     let number = u32::try_from(number.max(0)).map_err(|_| Problem::TooBig(name.to_owned()))?;
     Ok(NonZeroU32::new(number))
+}
+
+pub(super) fn client_advertise(text: &str) -> Outcome<Option<Advertise>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |reason| Problem::ClientAdvertise { value: text.to_owned(), reason };
+    Advertise::parse(text).map(Some).map_err(invalid)
 }
 
 pub(super) fn remote_syslog(text: &str) -> Outcome<Option<RemoteSyslog>> {

@@ -100,6 +100,8 @@ pub enum Problem {
     PayloadAbovePending { max_payload: u64, max_pending: u64 },
     #[error("invalid remote_syslog {0:?}: must be udp://host:port, tcp://host:port or unix:///path")]
     RemoteSyslog(String),
+    #[error("invalid ClientAdvertise value of {value}, err={reason}")]
+    ClientAdvertise { value: String, reason: String },
     #[error("server name cannot contain spaces")]
     ServerNameSpaces,
     #[error("workers must be 0 (one per core) to {max}", max = super::options::WORKERS_MAX)]

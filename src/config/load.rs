@@ -211,6 +211,9 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(len) = args.max_traced_msg_len {
         options.max_traced_msg_len = decode::limit_or_none("max_traced_msg_len", len).map_err(invalid)?;
     }
+    if let Some(text) = given(&args.client_advertise) {
+        options.client_advertise = decode::client_advertise(&text).map_err(invalid)?;
+    }
     if let Some(text) = given(&args.remote_syslog) {
         options.remote_syslog = decode::remote_syslog(&text).map_err(invalid)?;
     }
@@ -221,7 +224,6 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
         options.log_max_num = decode::limit_or_none("log_max_num", max).map_err(invalid)?;
     }
     set(&mut options.server_name, given(&args.server_name));
-    set(&mut options.client_advertise, given(&args.client_advertise));
     set(&mut options.pid_file, path(&args.pid_file));
     set(&mut options.ports_file_dir, path(&args.ports_file_dir));
     set(&mut options.log_file, path(&args.log_file));
@@ -311,6 +313,7 @@ mod tests {
 
     use super::super::options::{ConnectionTypes, Io, KeyAt, Login, RemoteSyslog, User};
     use super::*;
+    use crate::config::advertise::Advertise;
     use crate::config::lang::ReadError;
 
     /// One file, `c`, and no environment.
@@ -371,7 +374,7 @@ mod tests {
             config_digest: options("-c c", file).config_digest,
             host: "::1".into(),
             port: Port::Fixed(4333),
-            client_advertise: Some("example.org:1".into()),
+            client_advertise: Advertise::parse("example.org:1").ok(),
             server_name: Some("s".into()),
             server_tags: vec!["a".into(), "b".into()],
             server_metadata: [("K".to_owned(), "v".to_owned())].into(),
@@ -433,7 +436,7 @@ mod tests {
             --ports_file_dir y -s=false -r unix:///y --log_size_limit -1 --log_max_num 7 --max_traced_msg_len 5 --user c --logtime_utc -m 2";
         let options = options(line, file);
         assert_eq!((options.host.as_str(), options.port), ("::1", Port::Random));
-        assert_eq!(options.client_advertise.as_deref(), Some("y"));
+        assert_eq!(options.client_advertise, Advertise::parse("y").ok());
         assert_eq!(options.server_name.as_deref(), Some("y"));
         assert_eq!((options.workers, options.io), (None, Io::Epoll));
         assert_eq!((options.debug, options.trace, options.trace_verbose), (false, true, true));

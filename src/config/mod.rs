@@ -42,14 +42,15 @@
 //! 3. [`lang`]: text to a tree of values with positions;
 //! 4. `keys`: which names there are, and what is supported today;
 //!    `shape` and `blocks`: what the values of those look like that are not supported yet;
-//! 5. `decode`: tree to [`Options`], `duration` for Go's durations;
-//!    `permissions` for what users may do;
+//! 5. `decode`: tree to [`Options`], `duration` for Go's durations, `permissions` for what users may do, `advertise` for
+//!    addresses that clients are told;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
 //! 8. `error`, `help`: what is printed when it does not work, or was asked for.
 //!
 //! `docs/configuration.md` is the operator's side of it.
 
+mod advertise;
 mod args;
 mod blocks;
 mod decode;
@@ -65,6 +66,7 @@ mod permissions;
 mod reload;
 mod shape;
 
+pub use advertise::Advertise;
 pub use args::{Args, ArgsError, parse_args};
 pub use decode::is_public_user_key;
 pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};

@@ -10,6 +10,7 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::advertise::Advertise;
 use super::lang::Position;
 use super::permissions::Permissions;
 
@@ -25,8 +26,8 @@ pub struct Options {
     pub host: String,
     /// `listen`, `port`; `-p`. 0 in a file or on the command line means the default.
     pub port: Port,
-    /// `client_advertise`. What INFO tells clients instead of the address above: `host` or `host:port`.
-    pub client_advertise: Option<String>,
+    /// `client_advertise`. What INFO tells clients instead of the address above.
+    pub client_advertise: Option<Advertise>,
     /// `server_name`; `-n`. Without white space. `None`: the server's id.
     pub server_name: Option<String>,
     /// `server_tags`. In lower case, each once.

@@ -62,7 +62,8 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     let mut lines = Lines(Vec::new());
     if old.client_advertise != new.client_advertise {
         // Not "Reloaded", in the reference.
-        lines.0.push(format!("Reload: client_advertise = {}", text(&new.client_advertise)));
+        let shown = new.client_advertise.as_ref().map(ToString::to_string).unwrap_or_default();
+        lines.0.push(format!("Reload: client_advertise = {shown}"));
     }
     lines.changed("trace", &old.trace, &new.trace);
     lines.changed("debug", &old.debug, &new.debug);
@@ -216,6 +217,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Advertise;
 
     fn changed(change: impl FnOnce(&mut Options)) -> Result<Vec<String>, String> {
         let old = Options::default();
@@ -237,7 +239,7 @@ mod tests {
             options.trace = true;
             options.max_connections = 0;
             options.ping_interval = Duration::from_secs(90);
-            options.client_advertise = Some("a:1".to_owned());
+            options.client_advertise = Advertise::parse("a:1").ok();
             options.no_fast_producer_stall = true;
             options.authorization.timeout = Duration::from_millis(500);
             options.authorization.credentials =

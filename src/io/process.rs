@@ -10,25 +10,27 @@ const MAPPED_MIN: libc::c_int = 128 * 1024;
 /// The priority of a thread whose work can wait, of -20 to 19.
 const LEAST_NICE: libc::c_int = 19;
 
-/// Raises the limit on open files to the hard limit. Returns the limit in force.
+/// Raises the limits on open files and on locked memory to the hard ones.
 ///
 /// # Errors
 ///
 /// What the system says.
-pub fn raise_open_files_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a live structure of the right type.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+pub fn raise_limits() -> io::Result<()> {
+    for resource in [libc::RLIMIT_NOFILE, libc::RLIMIT_MEMLOCK] {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the pointer is to a live structure of the right type.
+        if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
             return Err(io::Error::last_os_error());
         }
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            // SAFETY: as above.
+            if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
     }
-    Ok(limit.rlim_cur)
+    Ok(())
 }
 
 /// Makes the allocator give large blocks back when they are freed, and keeps it from spreading small ones over many

@@ -500,7 +500,7 @@ mod tests {
     }
 
     fn more_sockets_than_events_are_all_served<D: SocketDriver>(mut driven: Driven<D>) {
-        super::super::process::raise_open_files_limit().unwrap();
+        super::super::process::raise_limits().unwrap();
         let conns = 0..1_500;
         let mut peers: Vec<UnixStream> = conns.clone().map(|conn| driven.open(conn)).collect();
         for round in 1..4 {

@@ -664,7 +664,7 @@ mod tests {
     /// Every new socket is an event, for it has room.
     #[test]
     fn after_a_look_that_may_have_left_events_behind_there_is_another_before_sleeping() {
-        super::super::process::raise_open_files_limit().unwrap();
+        super::super::process::raise_limits().unwrap();
         let mut poll = new();
         let _peers: Vec<UnixStream> = (0..EVENTS_MAX as u32 + 1).map(|conn| open(&mut poll, conn)).collect();
         turn(&mut poll);

@@ -54,6 +54,12 @@ pub enum RingError {
          seccomp profile allows io_uring_setup, io_uring_enter and io_uring_register"
     )]
     Refused(io::Error),
+    /// Kernels count the memory of an io_uring as locked, if not all of them.
+    #[error(
+        "io_uring is refused its memory ({0}): check the limit on locked memory (ulimit -l, LimitMEMLOCK=), of which \
+         every worker takes about 1 MiB"
+    )]
+    NoMemory(io::Error),
     /// Anything else.
     #[error("io_uring cannot be set up: {0}")]
     Other(io::Error),
@@ -70,21 +76,23 @@ impl RingError {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => RingError::Refused(error),
             Some(libc::EINVAL) => RingError::TooOld(feature),
+            Some(libc::ENOMEM) => RingError::NoMemory(error),
             _ => RingError::Other(error),
         }
     }
 }
 
-/// Whether a worker can have its two rings here, the runtime's and its own: sets both up, makes the calls that may be
-/// refused each for itself, and drops them.
+/// Sets up the two rings of a worker, the runtime's and its own, and makes the calls that may be refused each for itself.
+/// To be called on the worker's thread.
 ///
 /// # Errors
 ///
-/// What [`SocketRing::new`] would say in a worker.
-pub fn probe() -> Result<(), RingError> {
-    tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(RingError::at_setup)?;
-    let waker = Waker::new().map_err(RingError::Other)?;
-    SocketRing::new(&waker)?.enter().map_err(RingError::at_setup)
+/// See [`RingError`].
+pub fn set_up(waker: &Waker) -> Result<(tokio_uring::Runtime, SocketRing), RingError> {
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(RingError::at_setup)?;
+    let mut ring = SocketRing::new(waker)?;
+    ring.enter().map_err(RingError::at_setup)?;
+    Ok((runtime, ring))
 }
 
 /// One connection's socket.

@@ -19,17 +19,16 @@ use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::reload;
 use super::shared::{Door, FIRST_CID, LiveSettings, Shared, SharedInterest};
-use super::worker::{self, WorkerError, WorkerParts};
+use super::worker::{self, Next, Start, WorkerError, WorkerParts};
 use crate::auth::Directory;
 use crate::auth::nkey::NonceKey;
 use crate::base::{handover, system_error};
 use crate::broker::{Broker, Settings};
-use crate::config::{Io, Options, Warning};
+use crate::config::{Advertise, Io, Options, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
 use crate::io::service_manager::ServiceManager;
 use crate::io::socket_driver::Driver;
-use crate::io::socket_ring::{self, RingError};
 use crate::io::wake::Waker;
 use crate::monitor::clock::{Epoch, Timestamp};
 use crate::monitor::closed::ClosedRing;
@@ -48,8 +47,8 @@ pub struct ServerOptions {
     pub host: String,
     /// Port to listen on; 0 picks a free one.
     pub port: u16,
-    /// What clients are told instead of these two: `host` or `host:port`.
-    pub client_advertise: Option<String>,
+    /// What clients are told instead of these two.
+    pub client_advertise: Option<Advertise>,
     /// The server's name; its id if empty.
     pub server_name: String,
     /// Worker threads; 0 for one per core.
@@ -182,16 +181,8 @@ pub enum StartError {
     #[error("Could not write pidfile: open {}: {}", .0.display(), system_error::text(.1))]
     PidFile(PathBuf, io::Error),
     /// The address of the monitoring cannot be listened on.
-    #[error("Can't start monitoring: can't listen to the monitor port: listen tcp {addr}: {cause}")]
-    ListenForMonitoring {
-        /// The address as configured.
-        addr: String,
-        /// Why.
-        cause: String,
-    },
-    /// No io_uring.
-    #[error(transparent)]
-    Ring(#[from] RingError),
+    #[error("Can't start monitoring: can't listen to the monitor port: listen tcp{0}")]
+    ListenForMonitoring(String),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -237,16 +228,14 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     log.info(format!("  Version:  {REFERENCE_VERSION} (ringmain {RINGMAIN_VERSION})"));
     log.info(format!("  Name:     {server_name}"));
     log.info(format!("  ID:       {server_id}"));
-    let driver = choose_driver(options.configured.io, log)?;
-    log.info(format!("  Sockets:  {}", driver.name()));
     for warning in &options.warnings {
         log.warning(warning.clone());
     }
     if let (Some(file), Some(digest)) = (&options.configured.config_file, &options.configured.config_digest) {
         log.info(format!("Using configuration file: {} ({digest})", file.display()));
     }
-    if let Err(error) = process::raise_open_files_limit() {
-        log.warning(format!("the limit on open files cannot be raised: {error}"));
+    if let Err(error) = process::raise_limits() {
+        log.warning(format!("the limits on open files and locked memory cannot be raised: {error}"));
     }
     // The process is known by it before it listens, as in the reference.
     Files::write_pid(options)?;
@@ -263,7 +252,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     runtime.block_on(async {
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
-        let workers = Workers::start(options, driver, &advertised.info(options), listener, log)?;
+        let workers = Workers::start(options, &advertised.info(options), listener, log)?;
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         let monitor_port = monitor_listener.as_ref().map(|listener| listener.port);
         let monitor = match monitor_listener {
@@ -328,34 +317,26 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
 }
 
 fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
-    Listener::new(&options.host, options.port).map_err(|error| {
-        let addr = host_port(&options.host, options.port);
-        let cause = match error.raw_os_error() {
-            Some(_) => format!(" {addr}: bind: {}", system_error::text(&error)),
-            // Only names that nobody knows have no number of an error.
-            None => format!(": lookup {}: no such host", options.host),
-        };
-        StartError::Listen { addr, cause }
+    Listener::new(&options.host, options.port).map_err(|error| StartError::Listen {
+        addr: host_port(&options.host, options.port),
+        cause: listen_error_text(&options.host, options.port, &error),
     })
 }
 
-/// The reference's words for why an address cannot be had.
-fn bind_error_text(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
-        io::ErrorKind::PermissionDenied => "bind: permission denied".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
-        _ => error.to_string(),
+/// Why an address cannot be had, as the reference words it behind `listen tcp`.
+fn listen_error_text(host: &str, port: u16, error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) => format!(" {}: bind: {}", host_port(host, port), system_error::text(error)),
+        // Only names that nobody knows have no number of an error.
+        None => format!(": lookup {host}: no such host"),
     }
 }
 
 fn listen_for_monitoring(options: &ServerOptions, log: &Log) -> Result<Option<MonitorListener>, StartError> {
     let Some(port) = options.configured.http_port else { return Ok(None) };
     let host = options.configured.http_host.as_ref().unwrap_or(&options.host);
-    let listener = MonitorListener::bind(host, port).map_err(|error| StartError::ListenForMonitoring {
-        addr: host_port(host, port.to_bind()),
-        cause: bind_error_text(&error),
-    })?;
+    let listener = MonitorListener::bind(host, port)
+        .map_err(|error| StartError::ListenForMonitoring(listen_error_text(host, port.to_bind(), &error)))?;
     log.info(format!("Starting http monitor on {}", host_port(host, listener.port)));
     Ok(Some(listener))
 }
@@ -401,12 +382,7 @@ impl Advertised {
     fn host_and_port(&self, options: &ServerOptions) -> (String, u16) {
         match &options.client_advertise {
             None => (options.host.clone(), self.port),
-            Some(text) => match text.rsplit_once(':') {
-                Some((host, digits)) if !host.ends_with(':') && digits.parse::<u16>().is_ok() => {
-                    (host.to_owned(), digits.parse().unwrap_or(self.port))
-                }
-                _ => (text.clone(), self.port),
-            },
+            Some(advertise) => (advertise.host.clone(), advertise.port.unwrap_or(self.port)),
         }
     }
 }
@@ -494,21 +470,6 @@ fn host_port(host: &str, port: u16) -> String {
     }
 }
 
-/// What drives the sockets, of all workers alike.
-fn choose_driver(configured: Io, log: &Log) -> Result<Driver, StartError> {
-    if configured == Io::Epoll {
-        return Ok(Driver::Epoll);
-    }
-    match socket_ring::probe() {
-        Ok(()) => Ok(Driver::Uring),
-        Err(error) if configured == Io::Auto => {
-            log.warning(format!("{error}; epoll drives the sockets instead, at more CPU per message"));
-            Ok(Driver::Epoll)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The running workers.
 struct Workers {
     shared: Arc<Shared>,
@@ -518,7 +479,6 @@ struct Workers {
 impl Workers {
     fn start(
         options: &ServerOptions,
-        driver: Driver,
         info: &Info,
         listener: Listener,
         log: &Log,
@@ -564,7 +524,12 @@ impl Workers {
             }
         }
         let mut listener = Some(listener);
-        let (ready_in, ready_out) = mpsc::channel();
+        let mut driver = match options.configured.io {
+            Io::Auto | Io::Uring => Driver::Uring,
+            Io::Epoll => Driver::Epoll,
+        };
+        let (set_up, set_ups) = mpsc::channel();
+        let mut nexts = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for (worker, (outboxes, inboxes)) in outboxes.into_iter().zip(inboxes).enumerate() {
             let broker = Broker::new(
@@ -585,31 +550,29 @@ impl Workers {
                 write_deadline_ms: options.settings.write_deadline_ms,
                 log: log.clone(),
             };
-            let ready = ready_in.clone();
+            let (next, start_next) = mpsc::channel();
+            let start = Start { set_up: set_up.clone(), next: start_next };
             let thread = std::thread::Builder::new()
                 .name(worker::thread_name(worker))
-                .spawn(move || {
-                    worker::run(driver, parts, |result| {
-                        let _ = ready.send(result);
-                    });
-                })
+                .spawn(move || worker::run(driver, parts, &start))
                 .map_err(|error| StartError::System("worker thread", error))?;
+            nexts.push(next);
             threads.push(thread);
         }
-        let workers = Workers { shared, threads };
-        for _ in 0..count {
-            match ready_out.recv() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    workers.stop();
-                    return Err(error.into());
-                }
-                Err(mpsc::RecvError) => {
-                    return Err(StartError::System("worker thread", io::Error::other("it died at start")));
-                }
+        drop(set_up);
+        // Whether io_uring can be had is known when each worker has its rings: they may be refused, or memory may run out.
+        while let Err(error) = all_set_up(&set_ups, count) {
+            if driver == Driver::Epoll || options.configured.io != Io::Auto {
+                // Without an answer the workers end.
+                return Err(error);
             }
+            log.warning(format!("{error}; epoll drives the sockets instead, at more CPU per message"));
+            driver = Driver::Epoll;
+            tell_all(&nexts, Next::Try(driver));
         }
-        Ok(workers)
+        log.info(format!("Using {} for sockets", driver.name()));
+        tell_all(&nexts, Next::Run);
+        Ok(Workers { shared, threads })
     }
 
     /// Lame duck mode: no new connections, clients are told, and after the grace period closed one after the other
@@ -643,6 +606,21 @@ impl Workers {
             // A worker that panicked has said so on standard error.
             let _ = thread.join();
         }
+    }
+}
+
+/// Waits until every worker has tried to set up its driver; the first reason why one could not.
+fn all_set_up(set_ups: &mpsc::Receiver<Result<(), WorkerError>>, count: usize) -> Result<(), StartError> {
+    let died = |_| StartError::System("worker thread", io::Error::other("it died at start"));
+    let results: Vec<Result<(), WorkerError>> =
+        (0..count).map(|_| set_ups.recv().map_err(died)).collect::<Result<_, StartError>>()?;
+    results.into_iter().collect::<Result<(), WorkerError>>().map_err(StartError::from)
+}
+
+/// A worker that is gone is missed by [`all_set_up`], or has said on standard error why it ended.
+fn tell_all(workers: &[mpsc::Sender<Next>], next: Next) {
+    for worker in workers {
+        let _ = worker.send(next);
     }
 }
 

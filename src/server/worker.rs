@@ -28,6 +28,7 @@ mod turn_clock;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use self::moving::Moving;
@@ -43,7 +44,7 @@ use crate::broker::{Batch, Broker, CloseReason, Input, Verdict};
 use crate::io::listener::Listener;
 use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver};
 use crate::io::socket_poll::SocketPoll;
-use crate::io::socket_ring::{RingError, SocketRing};
+use crate::io::socket_ring::{self, RingError};
 use crate::io::wake::Waker;
 
 /// Room that every door must have before input is handled. A turn fills at most two batches for each.
@@ -170,37 +171,65 @@ pub enum WorkerError {
     System(#[from] std::io::Error),
 }
 
-/// Runs a worker to its end. `ready` is told whether it could be set up.
-pub fn run(driver: Driver, parts: WorkerParts, ready: impl FnOnce(Result<(), WorkerError>)) {
-    match driver {
-        Driver::Uring => {
-            let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-                Ok(runtime) => runtime,
-                Err(error) => return ready(Err(RingError::at_setup(error).into())),
-            };
-            runtime.block_on(run_in_runtime(parts, |waker| Ok(SocketRing::new(waker)?), ready));
-        }
-        Driver::Epoll => {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return ready(Err(error.into())),
-            };
-            runtime.block_on(run_in_runtime(parts, |waker| Ok(SocketPoll::new(waker)?), ready));
+/// How a worker starts: it sets up a driver, tells whether it could, and waits for what is to follow. So all workers take
+/// the same driver, and none takes connections before all can.
+pub struct Start {
+    /// Tells whether the driver could be set up.
+    pub set_up: mpsc::Sender<Result<(), WorkerError>>,
+    /// Answers that. A worker that gets no answer ends.
+    pub next: mpsc::Receiver<Next>,
+}
+
+/// What follows when the drivers of all workers have been set up, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// They all run.
+    Run,
+    /// They all try another one.
+    Try(Driver),
+}
+
+/// Runs a worker to its end, with `driver` unless it is told to try another one.
+pub fn run(mut driver: Driver, parts: WorkerParts, start: &Start) {
+    loop {
+        let waker = &parts.shared.doors[parts.worker].waker;
+        let next = match driver {
+            Driver::Uring => match start.agree(socket_ring::set_up(waker).map_err(WorkerError::from)) {
+                Ok((runtime, ring)) => return runtime.block_on(Worker::new(parts, ring).run()),
+                Err(next) => next,
+            },
+            Driver::Epoll => match start.agree(set_up_epoll(waker)) {
+                Ok((runtime, poll)) => return runtime.block_on(Worker::new(parts, poll).run()),
+                Err(next) => next,
+            },
+        };
+        match next {
+            Some(other) => driver = other,
+            None => return,
         }
     }
 }
 
-async fn run_in_runtime<D: SocketDriver>(
-    parts: WorkerParts,
-    new_driver: impl FnOnce(&Waker) -> Result<D, WorkerError>,
-    ready: impl FnOnce(Result<(), WorkerError>),
-) {
-    let driver = match new_driver(&parts.shared.doors[parts.worker].waker) {
-        Ok(driver) => driver,
-        Err(error) => return ready(Err(error)),
-    };
-    ready(Ok(()));
-    Worker::new(parts, driver).run().await;
+fn set_up_epoll(waker: &Waker) -> Result<(tokio::runtime::Runtime, SocketPoll), WorkerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok((runtime, SocketPoll::new(waker)?))
+}
+
+impl Start {
+    /// What was set up, if all workers run with it; otherwise it is dropped, and the result is what to try instead, or
+    /// nothing.
+    fn agree<T>(&self, set_up: Result<T, WorkerError>) -> Result<T, Option<Driver>> {
+        let (told, driven) = match set_up {
+            Ok(driven) => (Ok(()), Some(driven)),
+            Err(error) => (Err(error), None),
+        };
+        self.set_up.send(told).map_err(|_| None)?;
+        match (self.next.recv(), driven) {
+            (Ok(Next::Run), Some(driven)) => Ok(driven),
+            (Ok(Next::Try(driver)), _) => Err(Some(driver)),
+            (Ok(Next::Run), None) | (Err(mpsc::RecvError), _) => Err(None),
+        }
+    }
 }
 
 impl<D: SocketDriver> Worker<D> {
@@ -240,7 +269,7 @@ impl<D: SocketDriver> Worker<D> {
         }
     }
 
-    async fn run(&mut self) {
+    async fn run(mut self) {
         let sleep = match self.ring.sleeper() {
             Ok(sleep) => sleep,
             Err(error) => panic!("the runtime cannot watch what wakes the worker: {error}"),

@@ -69,6 +69,14 @@ impl ServerProcess {
         Self::start_command(command, config)
     }
 
+    /// As [`Self::start`], where only so much memory may be locked.
+    pub fn start_with_locked_memory(bytes: u64, binary: &Path, config: &str) -> Result<Self, String> {
+        let mut command = Command::new(binary);
+        command.args(["-a", "127.0.0.1", "-p", "-1"]);
+        limit_locked_memory(bytes, &mut command);
+        Self::start_command(command, config)
+    }
+
     /// As [`Self::start`], with all other arguments chosen by the caller. They must make it listen on a port.
     pub fn start_with(binary: &Path, config: &str, arguments: &[&str]) -> Result<Self, String> {
         let mut command = Command::new(binary);
@@ -184,6 +192,25 @@ pub fn refuse(call: libc::c_long, command: &mut Command) {
                 return Err(io::Error::last_os_error());
             }
             Ok(())
+        });
+    }
+}
+
+/// Makes the command's process one that may lock only so much memory. The capability to lock more, which root has, is
+/// given up.
+fn limit_locked_memory(bytes: u64, command: &mut Command) {
+    /// Of `linux/capability.h`.
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: between fork and exec only two system calls are made, on memory of this closure.
+    unsafe {
+        command.pre_exec(move || {
+            // Who may not do this has no such capability.
+            libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0);
+            match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
         });
     }
 }
