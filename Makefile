@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 FUZZ_SECONDS ?= 600
 
-.PHONY: help run build test check unit clients bench fuzz compare torture clean
+.PHONY: help run build test check unit clients dashboard bench fuzz compare torture clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,6 +28,11 @@ unit: ## The tests that need nothing but Rust
 clients: ## The applications on the official clients, against Ringmain and the real nats-server
 	tests/clients/run.sh
 
+dashboard: ## Build the dashboard's page anew from src/monitor/dashboard (needs Node; the result is committed)
+	npm ci --prefix src/monitor/dashboard
+	src/monitor/dashboard/node_modules/.bin/tsc --project src/monitor/dashboard
+	node src/monitor/dashboard/build.mjs
+
 bench: ## The criterion benches
 	$(CARGO) bench
 
@@ -42,4 +47,4 @@ compare: ## Measure against the real nats-server and write docs/numbers.md; ARGS
 
 clean: ## Remove what was built and installed
 	$(CARGO) clean
-	rm -rf .deps fuzz/target
+	rm -rf .deps fuzz/target src/monitor/dashboard/node_modules tests/dashboard/node_modules

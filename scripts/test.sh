@@ -53,6 +53,7 @@ fi
 step "unit, property, wire and black-box tests" cargo test --no-fail-fast
 step "wire and black-box tests where io_uring is refused" env RINGMAIN_IO=refused cargo test --no-fail-fast --test '*'
 step "official clients" tests/clients/run.sh
+step "the dashboard in a browser" tests/dashboard/run.sh
 step "fuzz, ${FUZZ_SECONDS:-10} seconds each" fuzz/run.sh "${FUZZ_SECONDS:-10}"
 
 echo

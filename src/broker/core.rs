@@ -277,6 +277,7 @@ impl<A: InterestAccess> Broker<A> {
             timer_at_ms: 0,
             last_input_ms: now_ms,
             progress_ms: now_ms,
+            behind_since_ms: 0,
             ping_sent_us: 0,
             rtt_us: 0,
             started_us: self.local.now_us,

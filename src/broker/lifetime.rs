@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::core::Broker;
 use super::log_lines::Level;
+use super::pace::CONSUMER_HOLD_BYTES;
 use super::session::CloseReason;
 use crate::subject::interest::InterestAccess;
 use crate::wire::error_text::ErrorText;
@@ -226,6 +227,9 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         session.output.sent(len, &mut self.local.pool);
         session.progress_ms = self.local.now_ms;
+        if session.behind_since_ms != 0 && session.output.pending_bytes() <= CONSUMER_HOLD_BYTES / 2 {
+            session.behind_since_ms = 0;
+        }
     }
 
     /// Cuts off a connection whose send took too long. `chunks` is how many pieces wait.

@@ -86,6 +86,11 @@ impl Local {
     /// Called when more than `CONSUMER_HOLD_BYTES` wait for `conn`.
     #[inline(never)]
     pub fn pace_consumer(&mut self, conn: u32) -> Delivered {
+        let now_ms = self.now_ms;
+        let session = &mut self.sessions[conn as usize];
+        if session.behind_since_ms == 0 {
+            session.behind_since_ms = now_ms.max(1);
+        }
         self.check_pending(conn);
         let session = &self.sessions[conn as usize];
         if session.closing.is_some() || !self.is_worth_waiting_for(conn) {

@@ -195,7 +195,12 @@ impl<A: InterestAccess> Broker<A> {
         let Parcel { mut session, subscriptions, conn: old_conn, settings, lame_duck } = parcel;
         let now_ms = self.local.now_ms;
         // The workers' turns do not begin at the same time.
-        for at_ms in [&mut session.last_input_ms, &mut session.progress_ms, &mut session.active_ms] {
+        for at_ms in [
+            &mut session.last_input_ms,
+            &mut session.progress_ms,
+            &mut session.behind_since_ms,
+            &mut session.active_ms,
+        ] {
             *at_ms = (*at_ms).min(now_ms);
         }
         session.ping_sent_us = session.ping_sent_us.min(self.local.now_us);

@@ -51,6 +51,8 @@ pub struct Session {
     pub(super) last_input_ms: u64,
     /// When output last went out, or started to wait.
     pub(super) progress_ms: u64,
+    /// Since when more has been waiting for it than producers are held back for; 0 if it keeps up.
+    pub(super) behind_since_ms: u64,
     /// When the last `PING` was written; 0 if none was.
     pub(super) ping_sent_us: u64,
     /// The last measured round trip, that of `INFO` and `CONNECT` at first; 0 for none.

@@ -29,6 +29,13 @@ pub enum Kind {
     Text,
     /// There is nothing of that name.
     NotFound,
+    /// The dashboard, by the name of its version, compressed or not.
+    Dashboard {
+        /// The `ETag`.
+        tag: String,
+        /// Whether it is compressed.
+        gzip: bool,
+    },
     /// It is at another place.
     Redirect(String),
     /// The text format of Prometheus.
@@ -41,7 +48,7 @@ impl Kind {
         match self {
             Kind::Json => "application/json",
             Kind::Vars => "application/json; charset=utf-8",
-            Kind::Html | Kind::Redirect(_) => "text/html; charset=utf-8",
+            Kind::Html | Kind::Dashboard { .. } | Kind::Redirect(_) => "text/html; charset=utf-8",
             Kind::Text | Kind::NotFound => "text/plain; charset=utf-8",
             Kind::Metrics => "text/plain; version=0.0.4; charset=utf-8",
         }

@@ -60,6 +60,7 @@ mod tests {
                 rtt_us: 0,
                 pending_bytes: 0,
                 progress_ms: 0,
+                behind_since_ms: None,
                 counters: Counters::default(),
                 stalls: 0,
                 subscriptions: 0,

@@ -3,6 +3,9 @@
 //! An answer is put together in three steps, so that its cost is bounded by what it shows and not by what there is: the
 //! open connections tell where they stand in the order that is asked for ([`Query::measure`]); the page is cut out of
 //! those ([`Query::choose`]); only what is on the page is described ([`Query::answer`]).
+//!
+//! Two parameters are Ringmain's own: `find` looks for a text, and `ringmain` adds an object of that name to the answer
+//! ([`PageAdditions`]) and to each connection ([`Additions`]).
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,7 +21,7 @@ use super::readings::Snapshot;
 use super::subsz::SubscriptionDetail;
 use crate::broker::core::GLOBAL_ACCOUNT;
 use crate::broker::inspect::{
-    ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SubscriptionRow,
+    ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SearchText, SubscriptionRow,
 };
 
 /// Connections in an answer unless the request says otherwise.
@@ -38,6 +41,8 @@ pub struct Query {
     user: Option<String>,
     account: Option<String>,
     mqtt_client: Option<String>,
+    text: Option<SearchText>,
+    with_additions: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +147,8 @@ impl Candidate {
 pub struct Page {
     /// How many connections there are, whether they were asked for or not.
     pub total: usize,
+    /// How many of them are what was asked for.
+    pub found: usize,
     /// Those on the page, in order.
     pub chosen: Vec<Candidate>,
 }
@@ -167,6 +174,7 @@ impl Query {
         let offset = parameters.integer("offset")?;
         let limit = parameters.integer("limit")?;
         let cid = parameters.unsigned("cid")?;
+        let with_additions = parameters.boolean("ringmain")?;
         let state = match parameters.text("state").to_ascii_lowercase().as_str() {
             "" | "open" => State::Open,
             "closed" => State::Closed,
@@ -197,6 +205,8 @@ impl Query {
             user: parameters.filter("user"),
             account: parameters.filter("acc"),
             mqtt_client: parameters.filter("mqtt_client"),
+            text: SearchText::new(parameters.text("find")),
+            with_additions,
         })
     }
 
@@ -216,7 +226,12 @@ impl Query {
 
     /// Which open connections are asked for.
     pub fn filter(&self) -> ConnectionFilter {
-        ConnectionFilter { cid: self.cid, user: self.user.clone(), account: self.account.clone() }
+        ConnectionFilter {
+            cid: self.cid,
+            user: self.user.clone(),
+            account: self.account.clone(),
+            text: self.text.clone(),
+        }
     }
 
     /// What open connections are to tell of themselves first.
@@ -250,14 +265,18 @@ impl Query {
         if let Some(user) = &self.user {
             closed.retain(|closed| closed.row.user == *user);
         }
+        if let Some(text) = &self.text {
+            closed.retain(|closed| closed.row.has_text(text) || text.is_in(closed.reason.to_string()));
+        }
         let mut chosen = open;
         chosen.extend(closed.into_iter().map(Candidate::Closed));
         self.sort(&mut chosen, now_us);
+        let found = chosen.len();
         let from = self.offset.min(chosen.len());
         let to = from + self.limit.min(chosen.len() - from);
         chosen.truncate(to);
         chosen.drain(..from);
-        Page { total, chosen }
+        Page { total, found, chosen }
     }
 
     fn sort(&self, candidates: &mut [Candidate], now_us: u64) {
@@ -295,8 +314,8 @@ impl Query {
             .chosen
             .iter()
             .filter_map(|candidate| match candidate {
-                Candidate::Open { key, .. } => {
-                    open.get(&key.cid).map(|open| self.describe_open(snapshot, open))
+                Candidate::Open { key, worker } => {
+                    open.get(&key.cid).map(|open| self.describe_open(snapshot, open, *worker))
                 }
                 Candidate::Closed(closed) => Some(self.describe_closed(snapshot, closed)),
             })
@@ -310,14 +329,23 @@ impl Query {
             offset: self.offset,
             limit: self.limit,
             connections: is_known.then_some(rows),
+            ringmain: self.with_additions.then_some(PageAdditions { found: page.found }),
         })
     }
 
-    fn describe_open<'a>(&self, snapshot: &Snapshot<'_>, open: &'a OpenConnection) -> Connection<'a> {
+    fn describe_open<'a>(
+        &self,
+        snapshot: &Snapshot<'_>,
+        open: &'a OpenConnection,
+        worker: usize,
+    ) -> Connection<'a> {
         let mut row = self.describe(snapshot, &open.row, snapshot.now_us);
         self.add_subscriptions(&mut row, &open.subscriptions, false);
         if self.with_user {
             row.name_tag = &open.row.account;
+        }
+        if let Some(additions) = &mut row.ringmain {
+            additions.worker = Some(worker);
         }
         row
     }
@@ -382,6 +410,11 @@ impl Query {
             subscriptions_list: Vec::new(),
             subscriptions_list_detail: Vec::new(),
             name_tag: "",
+            ringmain: self.with_additions.then(|| Additions {
+                worker: None,
+                waiting_since: (row.pending_bytes > 0).then(|| epoch.plus_us(row.progress_ms * 1000)),
+                behind_since: row.behind_since_ms.map(|since_ms| epoch.plus_us(since_ms * 1000)),
+            }),
         }
     }
 }
@@ -395,6 +428,15 @@ struct Connz<'a> {
     offset: usize,
     limit: usize,
     connections: Option<Vec<Connection<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ringmain: Option<PageAdditions>,
+}
+
+/// What the reference does not tell of a page.
+#[derive(Debug, Serialize)]
+struct PageAdditions {
+    /// How many connections are what was asked for, on this page or not.
+    found: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -437,6 +479,22 @@ struct Connection<'a> {
     subscriptions_list_detail: Vec<SubscriptionDetail<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     name_tag: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ringmain: Option<Additions>,
+}
+
+/// What the reference does not tell of a connection.
+#[derive(Debug, Serialize)]
+struct Additions {
+    /// The worker that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<usize>,
+    /// When it last took something, if something waits for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_since: Option<Timestamp>,
+    /// Since when more waits for it than producers are held back for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind_since: Option<Timestamp>,
 }
 
 fn is_zero(value: &u32) -> bool {

@@ -9,6 +9,8 @@ use super::{accountz, connz, healthz, jsz, subsz};
 #[expect(missing_docs, reason = "each is the path of that name")]
 pub enum Request {
     Root,
+    Dashboard,
+    Links,
     Varz,
     Connz(connz::Query),
     Routez,
@@ -48,6 +50,8 @@ pub fn route(base: &str, path: &str, query: &str) -> Routed {
     match name {
         "" if !base.is_empty() => counted("/", Ok(Request::Root)),
         "/" if base.is_empty() => counted("/", Ok(Request::Root)),
+        "/dashboard" => uncounted(Ok(Request::Dashboard)),
+        "/links" => uncounted(Ok(Request::Links)),
         "/varz" => counted("/varz", Ok(Request::Varz)),
         // These two are counted when their parameters make sense, the others whatever those are; as in the reference.
         "/connz" => match connz::Query::parse(&parameters) {
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn paths_lead_somewhere_or_are_not_found() {
-        for path in ["/", "/varz", "/subscriptionsz", "/debug/vars", "/metrics"] {
+        for path in ["/", "/dashboard", "/links", "/varz", "/subscriptionsz", "/debug/vars", "/metrics"] {
             assert_eq!(status("", path), 200, "{path}");
         }
         for path in ["/varz/", "/nope", "/VARZ", "/debug", "/varzz"] {

@@ -309,8 +309,9 @@ fn turn_lengths(text: &mut Text, workers: &[WorkerReading]) {
 
 /// Who has fallen behind: the question that an operator has when messages are late.
 fn slow_connections(text: &mut Text, snapshot: &Snapshot<'_>, behind: &[ConnectionRow]) {
-    let (pending, since) =
-        ("ringmain_slow_connection_pending_bytes", "ringmain_slow_connection_stuck_seconds");
+    let pending = "ringmain_slow_connection_pending_bytes";
+    let (stuck, behind_for) =
+        ("ringmain_slow_connection_stuck_seconds", "ringmain_slow_connection_behind_seconds");
     let labelled: Vec<[(&str, String); 5]> = behind
         .iter()
         .map(|row| {
@@ -323,14 +324,18 @@ fn slow_connections(text: &mut Text, snapshot: &Snapshot<'_>, behind: &[Connecti
             ]
         })
         .collect();
-    let stuck = |row: &ConnectionRow| (snapshot.now_us / 1000).saturating_sub(row.progress_ms) as f64 / 1e3;
+    let seconds_since = |at_ms: u64| (snapshot.now_us / 1000).saturating_sub(at_ms) as f64 / 1e3;
     text.family(pending, "Bytes queued for the connections that are furthest behind.", "gauge");
     for (row, labels) in behind.iter().zip(&labelled) {
         text.sample(pending, &borrowed(labels), row.pending_bytes as f64);
     }
-    text.family(since, "For how long those have taken nothing.", "gauge");
+    text.family(stuck, "For how long those have taken nothing.", "gauge");
     for (row, labels) in behind.iter().zip(&labelled) {
-        text.sample(since, &borrowed(labels), stuck(row));
+        text.sample(stuck, &borrowed(labels), seconds_since(row.progress_ms));
+    }
+    text.family(behind_for, "For how long so much has been queued for those.", "gauge");
+    for (row, labels) in behind.iter().zip(&labelled) {
+        text.sample(behind_for, &borrowed(labels), row.behind_since_ms.map_or(0.0, seconds_since));
     }
 }
 

@@ -8,6 +8,7 @@
 //! * [`readings`]: the numbers that answers are made of.
 //! * [`varz`], [`connz`], [`subsz`], [`accountz`], [`jsz`], [`healthz`], [`neighbours`] (routes, gateways, leafnodes, raft
 //!   groups), [`vars`], [`page`]: one answer each.
+//! * [`dashboard`]: a page that shows all of it to people.
 //! * [`metrics`]: the same for Prometheus.
 //! * [`closed`]: the connections that were closed lately.
 //! * [`answer`], [`json`], [`clock`]: how it is written down.
@@ -17,6 +18,7 @@ pub mod answer;
 pub mod clock;
 pub mod closed;
 pub mod connz;
+pub mod dashboard;
 pub mod endpoint;
 pub mod healthz;
 pub mod json;

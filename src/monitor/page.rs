@@ -1,10 +1,11 @@
-//! `/`: a page of links to everything else, for people with a browser.
+//! `/` for clients other than browsers, and `/links`: a page of links to everything else.
 
 use super::answer::{Answer, Kind};
 use crate::wire::info::{REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// What the page links to, in its order.
-const LINKS: [(&str, &str); 13] = [
+const LINKS: [(&str, &str); 14] = [
+    ("Dashboard", "/dashboard"),
     ("General", "/varz"),
     ("JetStream", "/jsz"),
     ("Connections", "/connz"),
@@ -20,7 +21,8 @@ const LINKS: [(&str, &str); 13] = [
     ("Prometheus", "/metrics"),
 ];
 
-/// The answer. Links are relative, as a proxy may have put the server below another path.
+/// The answer to `/`. Links are relative, as a proxy may have put the server below another path; `base` is the part of
+/// them that the reader's path to here ends in.
 pub fn answer(base: &str) -> Answer {
     let links: String = LINKS
         .iter()

@@ -2,7 +2,8 @@
 //!
 //! The numbers of the index are Ringmain's own under the reference's names. Each worker has a cache of its own, and a
 //! subject is cached when it is seen for the second time; every message counts as a match, and as a hit unless the
-//! index had to be asked.
+//! index had to be asked. The parameters `find`, a text to look for, and `cid`, whose they are, are
+//! Ringmain's own.
 
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use super::clock::Timestamp;
 use super::parameters::Parameters;
 use super::readings::Snapshot;
 use crate::broker::core::GLOBAL_ACCOUNT;
-use crate::broker::inspect::{SubscriptionFilter, SubscriptionRow};
+use crate::broker::inspect::{SearchText, SubscriptionFilter, SubscriptionRow};
 use crate::subject::fanout::FanOutTally;
 use crate::subject::name::is_valid_literal_subject;
 
@@ -29,6 +30,8 @@ pub struct Query {
     pub limit: usize,
     account: Option<String>,
     test: Option<String>,
+    text: Option<SearchText>,
+    cid: Option<u64>,
 }
 
 impl Query {
@@ -42,6 +45,7 @@ impl Query {
         let offset = usize::try_from(parameters.integer("offset")?).unwrap_or(0);
         let limit = usize::try_from(parameters.integer("limit")?).ok().filter(|limit| *limit > 0);
         let test = parameters.filter("test");
+        let cid = Some(parameters.unsigned("cid")?).filter(|cid| *cid > 0);
         if let Some(test) = &test
             && !is_valid_literal_subject(test.as_bytes())
         {
@@ -49,7 +53,15 @@ impl Query {
             return Err(Answer::bad_request(text));
         }
         let account = parameters.filter("acc");
-        Ok(Query { lists, offset, limit: limit.unwrap_or(LIMIT_DEFAULT), account, test })
+        Ok(Query {
+            lists,
+            offset,
+            limit: limit.unwrap_or(LIMIT_DEFAULT),
+            account,
+            test,
+            text: SearchText::new(parameters.text("find")),
+            cid,
+        })
     }
 
     /// Which subscriptions are meant.
@@ -58,6 +70,8 @@ impl Query {
             connections: None,
             reached_by: self.test.as_ref().map(|test| test.clone().into_bytes()),
             account: self.account.clone(),
+            text: self.text.clone(),
+            cid: self.cid,
         }
     }
 

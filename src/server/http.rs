@@ -15,7 +15,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,6 +37,7 @@ use crate::io::process;
 use crate::monitor::answer::{Answer, Kind};
 use crate::monitor::clock::Timestamp;
 use crate::monitor::connz::{self, Candidate, OpenConnection};
+use crate::monitor::dashboard::{self, Preferences};
 use crate::monitor::parameters::Subscriptions;
 use crate::monitor::readings::{Identity, ProcessReading, RequestCounts, Snapshot};
 use crate::monitor::subsz::{self, IndexStats};
@@ -170,7 +173,8 @@ impl Monitor {
             async move {
                 let path = request.uri().path().to_owned();
                 let query = request.uri().query().unwrap_or_default().to_owned();
-                Ok::<_, Infallible>(response(monitor.answer(&path, &query).await))
+                let preferences = preferences(request.headers());
+                Ok::<_, Infallible>(response(monitor.answer(&path, &query, &preferences).await))
             }
         });
         // An error is the client's: it left, was too slow, or did not speak HTTP.
@@ -184,7 +188,7 @@ impl Monitor {
     }
 
     /// Answers one request.
-    async fn answer(&self, path: &str, query: &str) -> Answer {
+    async fn answer(&self, path: &str, query: &str, preferences: &Preferences) -> Answer {
         let routed = route(&self.base, path, query);
         if let Some(name) = routed.counts_as {
             *self.requests.lock().entry(name).or_default() += 1;
@@ -193,7 +197,7 @@ impl Monitor {
             Ok(request) => request,
             Err(answer) => return answer,
         };
-        match self.answer_request(request).await {
+        match self.answer_request(request, preferences).await {
             Ok(answer) => answer,
             Err(NoAnswer) => Answer {
                 status: 503,
@@ -203,10 +207,13 @@ impl Monitor {
         }
     }
 
-    async fn answer_request(&self, request: Request) -> Result<Answer, NoAnswer> {
+    async fn answer_request(&self, request: Request, preferences: &Preferences) -> Result<Answer, NoAnswer> {
         let configured = self.configured.lock().clone();
         Ok(match request {
+            Request::Root if preferences.wants_html() => dashboard::answer(preferences),
             Request::Root => page::answer(&self.base),
+            Request::Dashboard => dashboard::answer(preferences),
+            Request::Links => page::answer(""),
             Request::Healthz(query) => self.answer_healthz(&query),
             Request::Ipqueuesz => Answer::json(&RequestCounts::new()),
             Request::Raftz => neighbours::raftz(),
@@ -459,6 +466,18 @@ async fn answer_of<A>(answered: oneshot::Receiver<A>) -> Result<A, NoAnswer> {
     tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
 }
 
+fn preferences(headers: &hyper::HeaderMap) -> Preferences {
+    let text = |name: HeaderName| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.collect::<Vec<_>>().join(",")
+    };
+    Preferences {
+        accept: text(ACCEPT),
+        accept_encoding: text(ACCEPT_ENCODING),
+        if_none_match: text(IF_NONE_MATCH),
+    }
+}
+
 fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
     let Answer { status, kind, body } = answer;
     let mut response = hyper::Response::new(Full::new(Bytes::from(body)));
@@ -472,10 +491,33 @@ fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
     if kind == Kind::NotFound {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
-    if let Kind::Redirect(to) = kind
-        && let Ok(to) = HeaderValue::from_str(&to)
-    {
-        headers.insert(LOCATION, to);
+    match kind {
+        Kind::Redirect(to) => {
+            if let Ok(to) = HeaderValue::from_str(&to) {
+                headers.insert(LOCATION, to);
+            }
+        }
+        // What stands at `/` depends on who asks.
+        Kind::Html => drop(headers.insert(VARY, HeaderValue::from_static("Accept"))),
+        Kind::Dashboard { tag, gzip } => {
+            for (name, value) in [
+                (VARY, "Accept, Accept-Encoding"),
+                // To be asked for each time, and sent again only if it has changed.
+                (CACHE_CONTROL, "no-cache"),
+                (CONTENT_SECURITY_POLICY, dashboard::POLICY),
+                (REFERRER_POLICY, "no-referrer"),
+                (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            if gzip {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            if let Ok(tag) = HeaderValue::from_str(&tag) {
+                headers.insert(ETAG, tag);
+            }
+        }
+        _ => {}
     }
     response
 }

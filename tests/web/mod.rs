@@ -16,6 +16,8 @@ pub struct Page {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     /// The content.
+    pub bytes: Vec<u8>,
+    /// The content as a text; empty if it is encoded in another way.
     pub body: String,
 }
 
@@ -41,9 +43,19 @@ pub fn get(address: SocketAddr, path: &str) -> Page {
 /// Sends a request without a body.
 #[track_caller]
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Page {
+    request_with(address, method, path, &[])
+}
+
+/// The same with more headers.
+#[track_caller]
+pub fn request_with(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Page {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
     stream.write_all(head.as_bytes()).expect("write");
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -59,13 +71,16 @@ fn parse(bytes: &[u8]) -> Option<Page> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
-    let mut page = Page { status, headers, body: String::new() };
+    let mut page = Page { status, headers, bytes: Vec::new(), body: String::new() };
     let body = &bytes[end + 4..];
     let body = match page.header("transfer-encoding") {
         Some("chunked") => unchunked(body)?,
         _ => body.to_vec(),
     };
-    page.body = String::from_utf8(body).ok()?;
+    page.bytes = body;
+    if page.header("content-encoding").is_none() {
+        page.body = String::from_utf8(page.bytes.clone()).ok()?;
+    }
     Some(page)
 }
 

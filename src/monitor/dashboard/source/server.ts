@@ -1,0 +1,42 @@
+// The server that the page shows, for the parts of the page.
+
+import { createContext } from 'preact';
+import { useContext, useEffect, useRef, useState } from 'preact/hooks';
+import type { Varz } from './answers.ts';
+import type { History } from './history.ts';
+import type { Contact, Poller, Reading } from './poller.ts';
+
+export interface Server {
+  poller: Poller;
+  history: History;
+  varz: Varz | undefined;
+}
+
+export const ServerContext = createContext<Server>(undefined as never);
+
+export function useServer(): Server {
+  return useContext(ServerContext);
+}
+
+/**
+ * The answer to `path`, asked for again and again while it is used. Until there is one the answer to the path before is
+ * shown, so that a page that is turned does not flicker.
+ */
+export function useAnswer<T>(poller: Poller, path: string | undefined, every = 1): Reading<T> {
+  const [, redraw] = useState(0);
+  const last = useRef<Reading<T>>({ value: undefined, error: undefined });
+  useEffect(() => {
+    if (path === undefined) return undefined;
+    return poller.watch(path, every, () => redraw((drawn) => drawn + 1));
+  }, [poller, path, every]);
+  if (path === undefined) return { value: undefined, error: undefined };
+  const reading = poller.read(path) as Reading<T> | undefined;
+  if (reading !== undefined && (reading.value !== undefined || reading.error !== undefined)) last.current = reading;
+  return last.current;
+}
+
+export function useContact(poller: Poller): Contact {
+  const [contact, setContact] = useState(poller.contact);
+  useEffect(() => poller.onContact(() => setContact(poller.contact)), [poller]);
+  return contact;
+}

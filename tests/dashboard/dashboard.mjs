@@ -1,0 +1,450 @@
+// The dashboard in a headless browser, under live traffic: every view is clicked through, by mouse and by keyboard, wide
+// and as narrow as a phone, light and dark.
+//
+//   node dashboard.mjs RINGMAIN RINGMAIN_BENCH [SCREENSHOTS_DIRECTORY]
+//
+// Prints `ok` or `FAIL` for each scenario. A scenario has a page of its own; whatever the page writes into the browser's
+// console, and whatever it asks of anybody but its server, makes the scenario fail.
+
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+import { launch } from './browser.mjs';
+import { Client, Server, load, until } from './processes.mjs';
+
+const [binary, bench, screenshots] = process.argv.slice(2).map((path) => resolve(path));
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const views = ['overview', 'connections', 'closed', 'subscriptions', 'accounts', 'server'];
+const wide = { width: 1360, height: 900 };
+const phone = { width: 360, height: 740, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const idleClients = 60;
+
+/** A page that is watched. */
+async function open(browser, server, path = '/', viewport = wide) {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  const complaints = [];
+  const requests = [];
+  let isMissed = false;
+  page.on('console', (message) => {
+    // The browser's own word for a server that is not there.
+    if (isMissed && message.text().includes('net::ERR_')) return;
+    if (['error', 'warn'].includes(message.type())) complaints.push(`console: ${message.text()}`);
+  });
+  page.on('pageerror', (error) => complaints.push(`error: ${error.message}`));
+  page.on('request', (request) => {
+    const url = new URL(request.url());
+    if (url.protocol === 'data:') return;
+    requests.push({ path: url.pathname + url.search, at: Date.now() });
+    if (url.origin !== server.origin) complaints.push(`asks elsewhere: ${url}`);
+  });
+  await page.setViewport(viewport);
+  // The policy keeps out what is not the page's, the tests' own accessibility checks too.
+  const client = await page.createCDPSession();
+  await page.goto(server.origin + path, { waitUntil: 'load' });
+  const say = (path) => until(path, () => page.$eval('main', (main) => main.innerText).catch(() => ''));
+  await say('the page');
+  return {
+    page,
+    client,
+    requests,
+    missesServer: () => (isMissed = true),
+    go: async (view) => {
+      await page.click(`nav.views a[href="#/${view}"]`);
+      await page.waitForSelector(`nav.views a[href="#/${view}"][aria-current=page]`);
+      await settled(page);
+    },
+    has: (text) =>
+      until(`the page says ${text}`, () =>
+        page.$eval('main', (main, text) => main.innerText.toLowerCase().includes(text), text.toLowerCase()),
+      ),
+    close: async () => {
+      await context.close();
+      if (complaints.length > 0) throw new Error([...new Set(complaints)].join('\n'));
+    },
+  };
+}
+
+/** Until nothing of the view says that it waits. */
+async function settled(page) {
+  await until('the view is there', () => page.$eval('main', (main) => !main.innerText.includes('Waiting for the server')));
+}
+
+function assert(condition, text) {
+  if (!condition) throw new Error(text);
+}
+
+const number = (text) => Number(text.replace(/[^\d.]/g, ''));
+
+const scenarios = {
+  async 'browsers get the dashboard, and others the links'({ server }) {
+    const accept = { accept: 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8' };
+    const [page, links, dashboard] = await Promise.all([
+      fetch(server.origin, { headers: accept }),
+      fetch(server.origin, { headers: { accept: '*/*' } }),
+      fetch(`${server.origin}/dashboard`),
+    ]);
+    assert((await page.text()) === (await dashboard.text()), 'two dashboards');
+    assert((await links.text()).includes('/varz'), 'no links');
+  },
+
+  async 'the overview shows live traffic'({ browser, server }) {
+    const view = await open(browser, server);
+    const tile = (label) =>
+      view.page.$$eval('.tile', (tiles, label) => {
+        const found = tiles.find((tile) => tile.querySelector('dt').textContent === label);
+        return found?.querySelector('dd').textContent ?? '';
+      }, label);
+    await until('messages come in', async () => number(await tile('Messages in')) > 500);
+    await until('more go out than come in', async () => number(await tile('Messages out')) > number(await tile('Messages in')));
+    await until('bytes', async () => /[KM]iB\/s/.test(await tile('Bytes out')));
+    assert(number(await tile('Connections')) >= idleClients, 'connections');
+    assert((await view.page.$$('.plot canvas')).length === 4, 'four charts');
+    await view.close();
+  },
+
+  async 'every view is reached by a click, and says what there is'({ browser, server }) {
+    const view = await open(browser, server);
+    const expected = {
+      connections: ['ringmain-bench', 'worker-', `of ${(await server.json('varz')).connections} connections`],
+      closed: ['gone-early', 'Client Closed'],
+      subscriptions: ['jobs.', 'Largest fan-out'],
+      accounts: ['$G', 'Slow consumers'],
+      server: ['nats-server 2.15', 'Workers', 'healthy', 'Write deadline'],
+      overview: ['Messages per second', 'Slow consumers'],
+    };
+    for (const [name, texts] of Object.entries(expected)) {
+      await view.go(name);
+      for (const text of texts) await view.has(text);
+    }
+    await view.close();
+  },
+
+  async 'connections are put in order, looked for, turned over, and opened'({ browser, server }) {
+    const view = await open(browser, server, '/#/connections');
+    await settled(view.page);
+    const rows = () => view.page.$$eval('tbody tr', (rows) => rows.map((row) => row.innerText));
+    const order = (title) =>
+      view.page.$$eval('th button', (buttons, title) => buttons.find((button) => button.innerText.startsWith(title)).click(), title);
+    await order('Messages out');
+    await view.page.waitForSelector('th[aria-sort=descending]');
+    await until('the busiest first', async () => (await rows())[0]?.includes('ringmain-bench'));
+    await order('Connection');
+    await until('the oldest first', async () => {
+      const numbers = (await rows()).map((row) => Number.parseInt(row, 10));
+      return numbers.every((number, at) => at === 0 || numbers[at - 1] < number);
+    });
+    const first = (await rows())[0];
+    await view.page.$$eval('.pager button', (buttons) => buttons.find((button) => button.innerText === 'Next').click());
+    await until('the second page', async () => (await rows())[0] !== first);
+    await view.has('26–50 of');
+    await view.page.type('input[type=search]', 'WORKER-17');
+    await until('what was looked for', async () => {
+      const found = await rows();
+      return found.length === 1 && found[0].includes('worker-17');
+    });
+    await view.has('1–1 of 1');
+    await view.page.click('tbody tr a');
+    await view.has('jobs.17.>');
+    await view.has('Producers held back');
+    await view.page.goBack();
+    await until('the search is still there', async () => (await rows()).length === 1);
+    await view.page.type('input[type=search]', ' nobody');
+    await view.has('No connection has that in it');
+    await view.close();
+  },
+
+  async 'subscriptions are found by a part of them, and by a subject that reaches them'({ browser, server }) {
+    const view = await open(browser, server, '/#/subscriptions');
+    await settled(view.page);
+    const [find, reached] = await view.page.$$('input[type=search]');
+    const rows = () => view.page.$$eval('tbody tr', (rows) => rows.map((row) => row.innerText));
+    await find.type('OBS.23');
+    await until('one', async () => (await rows()).length === 1);
+    await find.focus();
+    for (let erased = 0; erased < 6; erased += 1) await view.page.keyboard.press('Backspace');
+    await reached.type('jobs.31.x');
+    await until('the one that it reaches', async () => {
+      const found = await rows();
+      return found.length === 1 && found[0].includes('jobs.31.>');
+    });
+    await reached.type('.*');
+    await view.has('invalid test subject');
+    await view.close();
+  },
+
+  async 'a slow consumer is found while it is slow, and after it was cut off'({ browser }) {
+    const server = await Server.start(binary, 'write_deadline: "5s"\n');
+    const clients = [];
+    try {
+      const slow = await Client.connect(server, 'billing-consumer');
+      const publisher = await Client.connect(server, 'orders-publisher');
+      clients.push(slow, publisher);
+      slow.send('SUB flood 1\r\n');
+      await slow.flush();
+      slow.stopReading();
+      const payload = 'x'.repeat(64 * 1024);
+      const view = await open(browser, server);
+      await view.has('Every connection keeps up');
+      for (let sent = 0; sent < 160; sent += 1) publisher.send(`PUB flood ${payload.length}\r\n${payload}\r\n`);
+      await view.has('billing-consumer');
+      const row = await view.page.waitForSelector('tr.marked');
+      const text = await row.evaluate((row) => row.innerText);
+      assert(/Slow consumer/.test(text) && /\$G/.test(text), `who: ${text}`);
+      assert(/\d MiB/.test(text), `how much: ${text}`);
+      assert(/\d\d:\d\d:\d\d/.test(text) && /for \d/.test(text), `since when: ${text}`);
+      await view.page.click('tr.marked a');
+      await view.has('are waiting for it');
+      await view.has('taken nothing for');
+      await view.has('Cut off as a slow consumer');
+      await view.has('Slow Consumer (Write Deadline)');
+      await view.has('were waiting for it');
+      await view.go('closed');
+      await view.page.click('.toggle');
+      await view.has('Slow Consumer (Write Deadline)');
+      assert((await view.page.$$('tbody tr')).length === 1, 'only slow consumers');
+      await view.go('overview');
+      await view.has('1 cut off since the start');
+      await view.has('billing-consumer');
+      await view.close();
+    } finally {
+      for (const client of clients) client.close();
+      await server.stop();
+    }
+  },
+
+  async 'everything is done without a mouse'({ browser, server }) {
+    const view = await open(browser, server, '/#/connections');
+    await settled(view.page);
+    const focused = () =>
+      view.page.evaluate(() => {
+        const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+        const text = document.activeElement.innerText || document.activeElement.getAttribute('aria-label') || '';
+        return { tag: document.activeElement.tagName, text, seen: outlineStyle !== 'none' && outlineWidth !== '0px' };
+      });
+    const reached = [];
+    await view.page.keyboard.press('Tab');
+    assert((await focused()).text.startsWith('Skip'), 'the first stop skips to the content');
+    for (let presses = 0; presses < 70; presses += 1) {
+      const at = await focused();
+      if (at.tag === 'BODY') break;
+      assert(at.seen, `focus is not seen on ${at.tag} ${at.text}`);
+      reached.push(`${at.tag} ${at.text}`);
+      await view.page.keyboard.press('Tab');
+    }
+    for (const stop of ['SELECT', 'A Overview', 'A Server', 'INPUT', 'BUTTON Pending', 'A 10 worker-1', 'BUTTON Next']) {
+      assert(reached.some((text) => text.startsWith(stop)), `${stop} is not reached: ${reached.join(', ')}`);
+    }
+    await view.page.focus('nav.views a[href="#/overview"]');
+    await view.page.keyboard.press('Enter');
+    await view.has('Messages per second');
+    assert(await view.page.evaluate(() => document.activeElement.tagName === 'MAIN'), 'the focus goes to the view');
+    await until('samples', () => view.page.$eval('.plot', (plot) => Number(plot.getAttribute('aria-valuemax')) > 2));
+    const value = () => view.page.$eval('.plot', (plot) => plot.getAttribute('aria-valuetext'));
+    await view.page.focus('.plot');
+    await view.page.keyboard.press('End');
+    const last = await value();
+    await view.page.keyboard.press('Home');
+    assert((await value()) !== last, 'the arrow keys move over the chart');
+    await view.close();
+  },
+
+  async 'nothing is wider than a phone'({ browser, server }) {
+    const view = await open(browser, server, '/', phone);
+    const { cid } = (await server.json('connz?limit=1')).connections[0];
+    for (const place of [...views, `connections/${cid}`]) {
+      await view.page.evaluate((place) => (location.hash = `#/${place}`), place);
+      await view.page.waitForFunction((view) => document.querySelector(`nav.views a[href="#/${view}"][aria-current]`), {}, place.split('/')[0]);
+      await settled(view.page);
+      const outside = await view.page.evaluate(() => {
+        const width = document.documentElement.clientWidth;
+        const isScrolled = (element) => element.closest('.views, thead, .skip') !== null;
+        const wider = [...document.querySelectorAll('body *')].filter(
+          (element) => !isScrolled(element) && element.getBoundingClientRect().right > width + 1,
+        );
+        return { over: document.scrollingElement.scrollWidth - width, wider: wider.map((element) => element.outerHTML.slice(0, 120)) };
+      });
+      assert(outside.over <= 0 && outside.wider.length === 0, `${place}: ${JSON.stringify(outside)}`);
+      const small = await view.page.$$eval('button, select, input', (controls) =>
+        controls.filter((control) => control.checkVisibility() && !control.closest('thead') && control.getBoundingClientRect().height < 32).map((control) => control.outerHTML),
+      );
+      assert(small.length === 0, `${place}: too small for a finger: ${small}`);
+      if (screenshots) await view.page.screenshot({ path: join(screenshots, `${place.split('/').join('-').replace(/\d+/, 'one')}-phone.png`), fullPage: true });
+    }
+    await view.close();
+  },
+
+  async 'the accessibility rules hold, light and dark'({ browser, server }) {
+    const view = await open(browser, server);
+    const { cid } = (await server.json('connz?limit=1')).connections[0];
+    for (const theme of ['light', 'dark']) {
+      const choice = await view.page.$('.settings .field:last-child select');
+      await choice.select(theme);
+      assert((await view.page.evaluate(() => getComputedStyle(document.documentElement).colorScheme)) === theme, theme);
+      for (const place of [...views, `connections/${cid}`]) {
+        await view.page.evaluate((place) => (location.hash = `#/${place}`), place);
+        await view.page.waitForFunction((view) => document.querySelector(`nav.views a[href="#/${view}"][aria-current]`), {}, place.split('/')[0]);
+        await settled(view.page);
+        const { violations } = await view.page.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
+        const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).slice(0, 2)}`);
+        assert(told.length === 0, `${theme} ${place}:\n${told.join('\n')}`);
+        if (screenshots) await view.page.screenshot({ path: join(screenshots, `${place.replace(/\/\d+/, '-one')}-${theme}.png`), fullPage: true });
+      }
+    }
+    await view.page.reload();
+    await view.has('Messages per second');
+    assert((await view.page.evaluate(() => document.documentElement.dataset.theme)) === 'dark', 'the choice is kept');
+    await view.close();
+  },
+
+  async 'the system decides between light and dark until somebody does'({ browser, server }) {
+    const view = await open(browser, server);
+    const back = async (value) => {
+      await view.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value }]);
+      return view.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    };
+    assert((await back('light')) !== (await back('dark')), 'no difference');
+    await view.close();
+  },
+
+  async 'it asks little, and nothing while it cannot be seen'({ browser, server }) {
+    const view = await open(browser, server);
+    const asked = (path) => view.requests.filter((request) => request.path.startsWith(path)).length;
+    await until('three rounds', () => asked('/varz') >= 3);
+    const limits = view.requests.filter(({ path }) => /^\/(connz|subsz)/.test(path)).map(({ path }) => Number(/limit=(\d+)/.exec(path)?.[1] ?? Infinity));
+    assert(limits.every((limit) => limit <= 100), `pages of ${limits}`);
+    const times = view.requests.filter(({ path }) => path === '/varz').map(({ at }) => at);
+    assert(times.at(-1) - times[0] >= 1500 * (times.length - 1), `rounds at ${times}`);
+    const turn = (hidden) =>
+      view.page.evaluate((hidden) => {
+        Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'));
+      }, hidden);
+    await turn(true);
+    // What was under way may still end; then the server's own count stands still for longer than two rounds.
+    await new Promise((done) => setTimeout(done, 500));
+    const before = view.requests.length;
+    await new Promise((done) => setTimeout(done, 5000));
+    assert(view.requests.length === before, 'it asks while it is hidden');
+    await turn(false);
+    await until('it goes on', () => view.requests.length > before);
+    await view.page.select('.settings select', '0');
+    await new Promise((done) => setTimeout(done, 500));
+    const paused = view.requests.length;
+    await new Promise((done) => setTimeout(done, 3000));
+    assert(view.requests.length === paused, 'it asks while it is paused');
+    await view.go('accounts');
+    await view.has('$G');
+    await view.close();
+  },
+
+  async 'a server that goes away is missed at once, and back when it comes back'({ browser }) {
+    let server = await Server.start(binary);
+    const { ports, origin } = server;
+    const view = await open(browser, server);
+    await view.has('Messages per second');
+    view.missesServer();
+    await server.stop();
+    await view.has('The server cannot be reached');
+    await until('and in the head', () => view.page.$eval('.health', (health) => health.innerText.includes('Unreachable')));
+    const before = view.requests.length;
+    await new Promise((done) => setTimeout(done, 7000));
+    const tries = view.requests.length - before;
+    assert(tries <= 6, `${tries} requests in seven seconds`);
+    server = await Server.start(binary, '', ports);
+    assert(server.origin === origin, 'the same place');
+    try {
+      await view.page.$$eval('.lost button', (buttons) => buttons[0].click());
+      await until('the notice is gone', async () => (await view.page.$('.lost')) === null);
+      await until('healthy', () => view.page.$eval('.health', (health) => health.innerText.includes('Healthy')));
+      await view.close();
+    } finally {
+      await server.stop();
+    }
+  },
+
+  async 'it works below a base path, and at /dashboard'({ browser, server }) {
+    const below = await Server.start(binary, 'http_base_path: "/nats"\n');
+    try {
+      for (const [on, path] of [[below, '/nats'], [below, '/nats/dashboard'], [server, '/dashboard']]) {
+        const view = await open(browser, on, path);
+        await view.has('Messages per second');
+        await view.go('server');
+        await view.has('nats-server 2.15');
+        await view.close();
+      }
+    } finally {
+      await below.stop();
+    }
+  },
+
+  async 'JetStream is shown where there is one'({ browser, server }) {
+    const without = await open(browser, server);
+    assert((await without.page.$('nav.views a[href="#/jetstream"]')) === null, 'JetStream without JetStream');
+    await without.close();
+    const recorded = JSON.parse(await readFile(new URL('jetstream.json', import.meta.url), 'utf8'));
+    const view = await open(browser, server);
+    await view.page.setRequestInterception(true);
+    view.page.on('request', async (request) => {
+      const { pathname } = new URL(request.url());
+      const json = (body) => request.respond({ contentType: 'application/json', body: JSON.stringify(body) });
+      if (pathname === '/varz') await json({ ...(await server.json('varz')), jetstream: recorded.jetstream });
+      else if (pathname === '/jsz') await json(recorded.jsz);
+      else await request.continue();
+    });
+    await view.page.waitForSelector('nav.views a[href="#/jetstream"]');
+    await view.go('jetstream');
+    for (const text of ['ORDERS', 'shipping', '1–1 of 1 streams', '1–2 of 2 consumers']) await view.has(text);
+    const consumers = await view.page.$$eval('table[aria-label=Consumers] tbody tr', (rows) => rows.map((row) => row.innerText));
+    assert(consumers[0].includes('shipping'), 'the one that lags most first');
+    if (screenshots) await view.page.screenshot({ path: join(screenshots, 'jetstream-light.png'), fullPage: true });
+    await view.close();
+  },
+};
+
+async function main() {
+  if (screenshots) await mkdir(screenshots, { recursive: true });
+  let browser;
+  try {
+    browser = await launch();
+  } catch (error) {
+    console.log(`SKIPPED the dashboard in a browser: ${error.message.split('\n')[0]}`);
+    console.log('\n0 passed, 0 failed, 1 skipped');
+    return 0;
+  }
+  const server = await Server.start(binary);
+  const traffic = load(bench, server, ['latency', '--rate', '3000', '--subscribers', '3']);
+  const clients = [];
+  let passed = 0;
+  let failed = 0;
+  try {
+    for (let at = 0; at < idleClients; at += 1) {
+      const client = await Client.connect(server, `worker-${at}`);
+      client.send(`SUB jobs.${at}.> 1\r\nSUB jobs.all workers 2\r\nUNSUB 2 100000\r\n`);
+      clients.push(client);
+    }
+    const early = await Client.connect(server, 'gone-early');
+    early.close();
+    const wanted = process.env.DASHBOARD_CASE ?? '';
+    for (const [name, play] of Object.entries(scenarios)) {
+      if (!name.includes(wanted)) continue;
+      try {
+        await play({ browser, server });
+        passed += 1;
+        console.log(`ok ${name}`);
+      } catch (error) {
+        failed += 1;
+        console.log(`FAIL ${name}: ${error.message}\n  replay: DASHBOARD_CASE='${name}' tests/dashboard/run.sh`);
+      }
+    }
+  } finally {
+    for (const client of clients) client.close();
+    await traffic.stop();
+    await server.stop();
+    await browser.close();
+  }
+  console.log(`\n${passed} passed, ${failed} failed, 0 skipped`);
+  return failed === 0 ? 0 : 1;
+}
+
+process.exit(await main());
