@@ -319,7 +319,7 @@ impl World {
                 client.start_send(broker);
             }
         }
-        drop(broker.take_log());
+        drop(broker.take_log(Default::default()));
         moved
     }
 

@@ -561,9 +561,9 @@ impl<A: InterestAccess> Broker<A> {
         self.crowded
     }
 
-    /// Log lines since the last call.
-    pub fn take_log(&mut self) -> LogLines {
-        self.local.log.take()
+    /// Log lines since the last call. The next ones go into `spare`.
+    pub fn take_log(&mut self, spare: LogLines) -> LogLines {
+        self.local.log.take(spare)
     }
 
     /// Whether there are log lines.

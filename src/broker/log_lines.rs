@@ -29,9 +29,6 @@ struct Line {
     end: usize,
 }
 
-/// Text for which room is kept from one turn to the next.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
-
 impl LogLines {
     /// Adds a line.
     pub fn push(&mut self, level: Level, text: impl Display) {
@@ -60,11 +57,21 @@ impl LogLines {
         self.lines.iter().zip(starts).map(|(line, start)| (line.level, &self.text[start..line.end]))
     }
 
-    /// Takes the lines out. What stays has room for as many, so that it does not grow from nothing in every turn.
-    pub fn take(&mut self) -> LogLines {
-        let text = String::with_capacity(self.text.len().min(KEPT_BYTES_MAX));
-        let lines = Vec::with_capacity(self.lines.len().min(KEPT_BYTES_MAX / size_of::<Line>()));
-        std::mem::replace(self, LogLines { text, lines })
+    /// The memory that is there for lines.
+    pub fn capacity_bytes(&self) -> usize {
+        self.text.capacity() + self.lines.capacity() * size_of::<Line>()
+    }
+
+    /// Forgets the lines and keeps their memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.lines.clear();
+    }
+
+    /// Takes the lines out. What follows goes into `spare`, which should have memory and no lines.
+    pub fn take(&mut self, spare: LogLines) -> LogLines {
+        debug_assert!(spare.is_empty());
+        std::mem::replace(self, spare)
     }
 }
 
@@ -80,7 +87,11 @@ mod tests {
         lines.push(Level::Trace, "");
         lines.push(Level::Error, format_args!("{}", 3));
         assert_eq!(lines.count(), 3);
-        let taken = lines.take();
+        let mut spare = LogLines::default();
+        spare.push(Level::Fatal, "old");
+        spare.clear();
+        assert!(spare.is_empty() && spare.capacity_bytes() >= 3);
+        let taken = lines.take(spare);
         assert!(lines.is_empty());
         lines.push(Level::Debug, "four");
         let expected = [(Level::Info, "one"), (Level::Trace, ""), (Level::Error, "3")];

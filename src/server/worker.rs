@@ -849,7 +849,8 @@ impl<D: SocketDriver> Worker<D> {
 
     fn write_log(&mut self) {
         if self.parts.broker.has_log() {
-            self.parts.log.write_lines(self.parts.broker.take_log());
+            let spare = self.parts.log.spare_lines();
+            self.parts.log.write_lines(self.parts.broker.take_log(spare));
         }
     }
 

@@ -2,7 +2,7 @@
 //! worker.
 //!
 //! * `queue`: what threads put lines into, never waiting. A worker hands over what a whole turn produced in one
-//!   operation, stamped with one look at the clock.
+//!   operation, stamped with one look at the clock. `spares`: the memory of those lines goes round.
 //! * `writer`: the thread. `line`: what a line looks like.
 //! * `output`, `file`: where lines go, and how a file is rotated. `syslog`: messages to a syslog.
 //!
@@ -16,6 +16,7 @@ mod file;
 mod line;
 mod output;
 mod queue;
+mod spares;
 mod syslog;
 mod writer;
 
@@ -115,7 +116,7 @@ impl Log {
         let (sender, receiver) = queue::queue();
         let gauge = sender.gauge().clone();
         let sink = Sink::open(&settings.target, &gauge)?;
-        let writer = Writer::new(settings, sink, gauge);
+        let writer = Writer::new(settings, sink, gauge, sender.spares().clone());
         let (running, through) = mpsc::channel();
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
             let _running = running;
@@ -135,6 +136,11 @@ impl Log {
     /// Queues lines, as many as there are, in one go.
     pub fn write_lines(&self, lines: LogLines) {
         self.queue.send_lines(SystemTime::now(), lines);
+    }
+
+    /// Memory for the lines of a turn, from lines that have been written.
+    pub fn spare_lines(&self) -> LogLines {
+        self.queue.spares().take()
     }
 
     /// Whether a worker should leave alone for now what clients send, because more lines wait to be written than

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::SystemTime;
 
 use super::LogSettings;
+use super::spares::Spares;
 use super::writer::Sink;
 use crate::broker::LogLines;
 
@@ -15,7 +16,7 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// From so many on, workers are asked to hold back. Behind it there is room for what is in their hands already: about
 /// half a megabyte each (`broker/publish.rs` bounds what a turn traces).
-const HOLD_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const HOLD_BYTES: usize = 8 * 1024 * 1024;
 
 /// Something for the writing thread.
 #[derive(Debug)]
@@ -40,12 +41,13 @@ pub(super) struct Gauge {
 pub(super) struct Sender {
     queue: mpsc::Sender<Message>,
     gauge: Arc<Gauge>,
+    spares: Arc<Spares>,
 }
 
 /// A queue.
 pub(super) fn queue() -> (Sender, mpsc::Receiver<Message>) {
     let (queue, receiver) = mpsc::channel();
-    (Sender { queue, gauge: Arc::default() }, receiver)
+    (Sender { queue, gauge: Arc::default(), spares: Arc::default() }, receiver)
 }
 
 impl Sender {
@@ -67,6 +69,10 @@ impl Sender {
 
     pub fn gauge(&self) -> &Arc<Gauge> {
         &self.gauge
+    }
+
+    pub fn spares(&self) -> &Arc<Spares> {
+        &self.spares
     }
 }
 

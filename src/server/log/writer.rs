@@ -9,6 +9,7 @@ use super::file::LogFile;
 use super::line::Form;
 use super::output::Output;
 use super::queue::{Gauge, Message};
+use super::spares::Spares;
 use super::syslog::Syslog;
 use super::{LogSettings, LogTarget};
 use crate::broker::{Level, LogLines};
@@ -66,14 +67,15 @@ pub(super) struct Writer {
     form: Form,
     sink: Sink,
     gauge: Arc<Gauge>,
+    spares: Arc<Spares>,
 }
 
 impl Writer {
     /// Writes into `sink`.
-    pub fn new(settings: LogSettings, sink: Sink, gauge: Arc<Gauge>) -> Writer {
+    pub fn new(settings: LogSettings, sink: Sink, gauge: Arc<Gauge>, spares: Arc<Spares>) -> Writer {
         let form = form(&settings);
         gauge.set_never_behind(matches!(sink, Sink::Syslog(_)));
-        Writer { settings, form, sink, gauge }
+        Writer { settings, form, sink, gauge, spares }
     }
 
     /// Writes until it is told to stop. What is collected goes out when nothing more waits.
@@ -92,7 +94,10 @@ impl Writer {
                 Err(TryRecvError::Disconnected) => break,
             };
             match message {
-                Message::Lines(at, lines) => self.write(at, &lines),
+                Message::Lines(at, lines) => {
+                    self.write(at, &lines);
+                    self.spares.give_back(lines);
+                }
                 Message::Reopen => self.reopen(),
                 Message::Settings(new) => self.reconfigure(new.0, new.1),
                 Message::Stop => break,
@@ -110,6 +115,9 @@ impl Writer {
                 file.change_rotation(new.rotation())
             }
             (old, new) => *old = new,
+        }
+        if !settings.trace {
+            self.spares.clear();
         }
         self.settings = settings;
         self.begin();
