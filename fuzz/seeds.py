@@ -162,13 +162,19 @@ BROKERS = {
     + b"k01" + turns(1, 0) + b"n0" + SETTLE,
     "move-both": says(0, CONNECT + b"SUB a 1\r\nUNSUB 1 2\r\n") + says(1, CONNECT + b"SUB a 1\r\n") + SETTLE
     + says(0, b"PUB a 1\r\nx\r\n") + says(1, b"PUB a 1\r\nx\r\n") + b"p0" + b"p1" + turns(0, 1) + turns(0, 1, waiting=True) + SETTLE,
+    "accounts": says(0, b'CONNECT {"verbose":false,"user":"s","pass":"p"}\r\nSUB a 1\r\nSUB a q 2\r\n')
+    + says(1, b'CONNECT {"verbose":false,"user":"t","pass":"p"}\r\nSUB a 1\r\n') + says(3, b'CONNECT {"verbose":false,"user":"s","pass":"p"}\r\nSUB a q 1\r\n')
+    + turns(0, 1) + says(1, b"PUB a 1\r\nx\r\n") + says(3, b"PUB a 1\r\ny\r\n") + turns(1, 0) + b"p0" + SETTLE
+    + says(0, b'CONNECT {"user":"t","pass":"p"}\r\nSUB a 1\r\nPUB a 1\r\nz\r\n') + SETTLE
+    + says(2, b'CONNECT {"user":"s","pass":"p"}\r\n') + says(4, b'CONNECT {"user":"s","pass":"p"}\r\n') + says(6, b'CONNECT {"user":"r","pass":"p"}\r\n')
+    + turns(0) + b"k21" + SETTLE + reads(0) + reads(1),
     "permissions": says(0, b'CONNECT {"verbose":false,"user":"r","pass":"p"}\r\nSUB > 1\r\nSUB a q 2\r\nSUB b 3\r\nSUB a.* x 4\r\n')
     + says(1, b'CONNECT {"verbose":false,"user":"u","pass":"p"}\r\nSUB r 1\r\n') + turns(0, 1)
     + says(1, b"PUB b r 1\r\nx\r\nPUB a r 1\r\nx\r\nPUB a r 1\r\nx\r\n") + turns(1, 0)
     + says(0, b"PUB r 1\r\nx\r\nPUB r 1\r\nx\r\nPUB b.b 1\r\nx\r\nPUB c.d 1\r\nx\r\n") + b"p0" + SETTLE
     + says(0, b"PUB a 1\r\nx\r\nPUB a 1\r\nx\r\n") + SETTLE,
 }
-CHOICES = {"slow": 2, "slow-other": 2, "errors": 16, "traced": 8, "user": 4, "permissions": 4}
+CHOICES = {"slow": 2, "slow-other": 2, "errors": 16, "traced": 8, "user": 4, "permissions": 4, "accounts": 4}
 broker = {name: bytes([CHOICES.get(name, 0)]) + script for name, script in BROKERS.items()}
 broker |= {name + "-small": b"\1" + BROKERS[name] for name in ["publish", "hand-over", "queue", "slow", "slow-other"]}
 broker["slow-cut-off"] = b"\1" + BROKERS["slow"].replace(b"970\r\n" + fill(10), b"97\r\n" + fill(1))

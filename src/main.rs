@@ -9,8 +9,9 @@ use ringmain::server::signal;
 fn main() -> ExitCode {
     match config::load(std::env::args_os().skip(1)) {
         Ok(Startup::Run(options, warnings)) => {
-            match run::new_nonce_key().and_then(|key| run::run(ServerOptions::new(*options, &warnings, key)))
-            {
+            let options =
+                run::new_nonce_key().and_then(|key| Ok(ServerOptions::new(*options, &warnings, key)?));
+            match options.and_then(run::run) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     // The log has it already if there is one.

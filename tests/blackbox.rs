@@ -695,6 +695,70 @@ fn order_is_kept_from_each_publisher_to_each_subscriber() {
     });
 }
 
+/// The same subjects in all accounts at the same time, from connections that are spread over the workers.
+#[test]
+fn accounts_hear_everything_of_their_own_and_nothing_of_each_other() {
+    const ACCOUNTS: usize = 6;
+    const MEMBERS: usize = 4;
+    const ROUNDS: usize = 100;
+    let account = |account: usize| format!("A{account}: {{ users: [ {{user: u{account}, password: x}} ] }}");
+    let accounts: Vec<String> = (0..ACCOUNTS).map(account).collect();
+    let server = start(&format!("accounts {{ {} }}\n", accounts.join(", ")));
+    let mut peers: Vec<Peer> = (0..ACCOUNTS * MEMBERS)
+        .map(|i| {
+            let user = format!("u{}", i % ACCOUNTS);
+            let hello = format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"x\"}}\r\n");
+            let mut peer = Peer::open_with(server.address, &hello);
+            peer.send("SUB load.> 1\r\nSUB load.* group 2\r\n");
+            peer.round_trip();
+            peer
+        })
+        .collect();
+    for round in 0..ROUNDS {
+        for (i, peer) in peers.iter_mut().enumerate() {
+            peer.publish(&format!("load.{}", round % 7), format!("A{}", i % ACCOUNTS).as_bytes());
+        }
+    }
+    let mut of_groups = [0; ACCOUNTS];
+    for (i, peer) in peers.iter_mut().enumerate() {
+        let account = i % ACCOUNTS;
+        let mut plain = 0;
+        // A member of the group does not know how much it gets, so that the end is what comes behind a marker.
+        peer.send("PING\r\n");
+        let mut pongs = 0;
+        while plain < MEMBERS * ROUNDS || pongs == 0 {
+            match peer.next() {
+                Event::Message { sid, payload, .. } => {
+                    assert_eq!(payload, format!("A{account}").as_bytes());
+                    if sid == "1" {
+                        plain += 1;
+                    } else {
+                        of_groups[account] += 1;
+                    }
+                }
+                Event::Pong => pongs += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(plain, MEMBERS * ROUNDS);
+    }
+    // What still comes is of groups only.
+    for (i, peer) in peers.iter_mut().enumerate() {
+        peer.send("UNSUB 1\r\nUNSUB 2\r\nPING\r\n");
+        loop {
+            match peer.next() {
+                Event::Message { sid, payload, .. } if sid == "2" => {
+                    assert_eq!(payload, format!("A{}", i % ACCOUNTS).as_bytes());
+                    of_groups[i % ACCOUNTS] += 1;
+                }
+                Event::Pong => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(of_groups, [MEMBERS * ROUNDS; ACCOUNTS]);
+}
+
 #[test]
 fn a_queue_group_whose_members_come_and_go_gets_every_message_once() {
     const MEMBERS: usize = 6;

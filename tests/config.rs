@@ -52,6 +52,7 @@ impl Environment for Case {
 
 /// A value other than the default for every option that is there.
 const OTHER_VALUES: &[(&str, &str)] = &[
+    ("accounts", "{ A: {} }"),
     ("authorization", "{ token: t }"),
     ("client_advertise", "\"a:1\""),
     ("debug", "true"),
@@ -77,6 +78,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("max_traced_msg_len", "5"),
     ("no_fast_producer_stall", "true"),
     ("no_header_support", "true"),
+    ("no_system_account", "true"),
     ("pid_file", "\"p\""),
     ("ping_interval", "\"5s\""),
     ("ping_max", "5"),
@@ -87,6 +89,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("server_name", "s"),
     ("server_tags", "t"),
     ("syslog", "true"),
+    ("system_account", "\"$G\""),
     ("trace", "true"),
     ("trace_headers", "true"),
     ("trace_verbose", "true"),

@@ -246,6 +246,88 @@ fn permissions_that_have_changed_hold_for_connections_that_are_there() {
 }
 
 #[test]
+fn accounts_come_and_go_and_whoever_belongs_elsewhere_connects_again() {
+    let config = |accounts: &[(&str, &str)]| {
+        let account = |(name, users): &(&str, &str)| {
+            let users = users.split_whitespace().map(|user| format!("{{user: {user}, password: x}}"));
+            format!("{name}: {{ users: [ {} ] }}", users.collect::<Vec<_>>().join(", "))
+        };
+        format!("accounts {{ {} }}", accounts.iter().map(account).collect::<Vec<_>>().join(", "))
+    };
+    on_both(|binary| {
+        let server = start(binary, &config(&[("A", "a c"), ("B", "b")]));
+        let mut peers = ["a", "c", "b"].map(|user| login(&server, user, "x"));
+        for peer in &mut peers {
+            peer.send("SUB > 1\r\n");
+            peer.round_trip();
+        }
+        let [mut a, mut c, mut b] = peers;
+        reload(&server, &config(&[("B", "b a"), ("A", "c"), ("C", "d")]));
+        assert_eq!(a.next(), Event::Closed);
+        let mut a = login(&server, "a", "x");
+        let mut d = login(&server, "d", "x");
+        for (peer, subject) in [(&mut a, "b.1"), (&mut c, "a.1"), (&mut d, "c.1")] {
+            peer.publish(subject, b"x");
+            peer.send("PING\r\n");
+        }
+        c.expect_message("a.1", b"x");
+        for peer in [&mut a, &mut c, &mut d] {
+            peer.expect_pong();
+        }
+        b.expect_message("b.1", b"x");
+        b.round_trip();
+        // An account that is gone takes its connections with it; when it comes back it is empty.
+        reload(&server, &config(&[("B", "b a"), ("C", "d")]));
+        // Ringmain says why; the reference may not.
+        match c.next() {
+            Event::Closed => {}
+            Event::Error(text) if text == "-ERR 'Authorization Violation'" => {
+                assert_eq!(c.next(), Event::Closed)
+            }
+            other => panic!("{other:?}"),
+        }
+        reload(&server, &config(&[("A", "c"), ("C", "d"), ("B", "b a")]));
+        let mut c = login(&server, "c", "x");
+        c.send("SUB > 1\r\n");
+        a.publish("b.2", b"x");
+        d.publish("c.2", b"x");
+        for peer in [&mut a, &mut d, &mut c] {
+            peer.round_trip();
+        }
+        b.expect_message("b.2", b"x");
+        b.round_trip();
+    });
+}
+
+#[test]
+fn lower_limits_of_an_account_hold_for_connections_that_are_there_already() {
+    let config = |limits: &str| {
+        format!("accounts {{ A {{ limits {{ {limits} }}, users: [ {{user: a, password: x}} ] }} }}")
+    };
+    on_both(|binary| {
+        let server = start(binary, &config("max_connections: 10"));
+        let mut peers: Vec<Peer> = (0..5).map(|_| login(&server, "a", "x")).collect();
+        reload(&server, &config("max_connections: 3, max_payload: 3"));
+        let left = peers.iter_mut().filter_map(|peer| {
+            peer.send("PING\r\n");
+            (peer.next() == Event::Pong).then_some(peer)
+        });
+        let mut left: Vec<&mut Peer> = left.collect();
+        assert_eq!(left.len(), 3);
+        left[0].publish("s", b"xyz");
+        left[0].round_trip();
+        left[0].publish("s", b"xyz!");
+        assert_eq!(left[0].next(), Event::Error("-ERR 'Maximum Payload Violation'".to_owned()));
+        left[1].send("SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n");
+        left[1].round_trip();
+        reload(&server, &config("max_subscriptions: 2"));
+        assert_eq!(left[1].next(), Event::Error("-ERR 'maximum subscriptions exceeded'".to_owned()));
+        assert_eq!(left[1].next(), Event::Closed);
+        left[2].round_trip();
+    });
+}
+
+#[test]
 fn limits_hold_for_connections_that_are_there_already() {
     on_both(|binary| {
         let server = start(binary, "");

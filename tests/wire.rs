@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! WIRE_CASE=text    plays only the cases whose `file: title` contains the text
-//! WIRE_RECORD=1     writes the recordings anew from the real server
+//! WIRE_RECORD=1     writes the recordings anew from the real server; with WIRE_CASE those of files with such a case
 //! RINGMAIN_BIN=…    judges that binary instead of the one just built
 //! RINGMAIN_IO=…     what drives its sockets: uring, epoll, or epoll because io_uring is refused
 //! NATS_SERVER=…     the real server
@@ -172,7 +172,11 @@ fn play_all(binary: &Path, whom: &str, start: Start) {
 }
 
 fn record_all(binary: &Path) {
+    let filter = std::env::var("WIRE_CASE").unwrap_or_default();
     for file in script_files() {
+        if !read_script(&file).iter().any(|case| case.name().contains(&filter)) {
+            continue;
+        }
         let mut servers = Servers::new(binary, ServerProcess::start);
         let mut text = String::new();
         for case in &read_script(&file) {

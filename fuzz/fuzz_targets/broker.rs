@@ -31,7 +31,7 @@ use ringmain::auth::Directory;
 use ringmain::auth::nkey::NonceKey;
 use ringmain::broker::{Batch, Broker, CloseReason, Input, Settings, Verdict};
 use ringmain::config::{
-    ConnectionTypes, Credentials, Login, Options, Password, Permissions, QueueSubject, Responses, User,
+    Account, AccountLimits, ConnectionTypes, Credentials, Login, Options, Password, Permissions, QueueSubject, Responses, User,
 };
 use ringmain::subject::interest::{InterestAccess, LocalInterest};
 use ringmain::wire::info::Info;
@@ -115,15 +115,16 @@ fn settings(choice: u8) -> Settings {
     }
 }
 
-/// Nobody in particular, or two plain passwords, the second of a user with permissions, a hash and a key.
+/// Nobody in particular; or a plain password, a hash and a key, an account with limits and two users, one of them with
+/// permissions, and another account.
 fn directory(demands_credentials: bool) -> Directory {
-    let mut options = Options::default();
+    let mut options = Options { no_system_account: true, ..Options::default() };
     if demands_credentials {
         let login = |user: &str, password: &str| Login::Password {
             user: user.into(),
             password: Password::new(password.into()),
         };
-        let logins = [login("u", "p"), login("r", "p"), login("h", "$2a$04$short"), Login::Nkey(KEY.into())];
+        let logins = [login("u", "p"), login("h", "$2a$04$short"), Login::Nkey(KEY.into())];
         let entry = |subject: &str, queue: Option<&str>| QueueSubject {
             subject: subject.into(),
             queue: queue.map(Into::into),
@@ -135,14 +136,21 @@ fn directory(demands_credentials: bool) -> Directory {
             subscribe_deny: vec![entry("b", None), entry("*.c", None), entry("a.*", Some("*"))],
             responses: Some(Responses::default()),
         };
-        let user = |login| {
-            let permissions =
-                matches!(&login, Login::Password { user, .. } if user == "r").then(|| permissions.clone());
-            User { login, connection_types: ConnectionTypes::ALL, permissions }
-        };
+        let user = |login| User { login, connection_types: ConnectionTypes::ALL, permissions: None };
+        options.accounts = vec![
+            Account {
+                name: "A".into(),
+                users: vec![
+                    User { permissions: Some(permissions), ..user(login("r", "p")) },
+                    user(login("s", "p")),
+                ],
+                limits: AccountLimits { connections: Some(3), subscriptions: Some(5), payload: Some(100) },
+            },
+            Account { name: "B".into(), users: vec![user(login("t", "p"))], ..Account::default() },
+        ];
         options.authorization.credentials = Credentials::Users(logins.map(user).into());
     }
-    Directory::new(&options, NonceKey([1; 32]))
+    Directory::new(&options, NonceKey([1; 32])).expect("few accounts")
 }
 
 fn send_len(byte: u8) -> usize {
@@ -173,7 +181,8 @@ impl Script<'_> {
 
 struct World {
     settings: Arc<Settings>,
-    index: LocalInterest,
+    /// Of each account.
+    indexes: Vec<LocalInterest>,
     workers: Vec<Worker>,
     clients: [Option<Client>; CLIENTS],
     now_ms: u64,
@@ -210,15 +219,16 @@ struct Client {
 impl World {
     fn new(settings: Settings) -> World {
         let settings = Arc::new(settings);
-        let index = LocalInterest::default();
+        let slots = settings.directory.accounts().slots();
+        let indexes: Vec<LocalInterest> = (0..slots).map(|_| LocalInterest::default()).collect();
         let worker = |worker: usize| {
             let info = Info::new("ID".into(), "fuzz".into(), "0.0.0.0".into(), 4222);
-            let accounts = vec![index.clone()];
+            let accounts = indexes.clone();
             let broker = Broker::new(worker as u16, WORKERS, settings.clone(), info, accounts, 1);
             Worker { broker, inbox: VecDeque::new(), checks: Vec::new() }
         };
         let workers = (0..WORKERS).map(worker).collect();
-        World { settings, index, workers, clients: [const { None }; CLIENTS], now_ms: 0, next_cid: 1 }
+        World { settings, indexes, workers, clients: [const { None }; CLIENTS], now_ms: 0, next_cid: 1 }
     }
 
     fn open(&mut self, client: usize) -> u32 {
@@ -441,7 +451,7 @@ impl World {
         }
         let subscriptions: u64 = self.workers.iter().map(|worker| worker.broker.stats().subscriptions).sum();
         // Those of a connection between two workers are in no broker.
-        let in_index = self.index.read(|interest| interest.len()) as u64;
+        let in_index = self.indexes.iter().map(|index| index.read(|interest| interest.len()) as u64).sum();
         assert!(subscriptions <= in_index);
         if self.clients.iter().flatten().all(|client| client.conn != u32::MAX) {
             assert_eq!(subscriptions, in_index);
@@ -460,7 +470,8 @@ impl World {
             }
         }
         self.settle(true);
-        assert!(self.index.read(|interest| interest.is_empty()));
+        assert!(self.indexes.iter().all(|index| index.read(|interest| interest.is_empty())));
+        assert!(self.settings.directory.accounts().iter().all(|account| account.connections() == 0));
         for (at, worker) in self.workers.iter().enumerate() {
             assert_eq!((worker.broker.connection_count(), worker.inbox.len()), (0, 0));
             assert_eq!(worker.broker.stats().subscriptions, 0);

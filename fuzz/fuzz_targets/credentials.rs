@@ -56,7 +56,7 @@ static DIRECTORY: LazyLock<Directory> = LazyLock::new(|| {
     let mut options = Options::default();
     let user = |login| User { login, connection_types: ConnectionTypes::ALL, permissions: None };
     options.authorization.credentials = config::Credentials::Users(logins.map(user).into());
-    Directory::new(&options, NonceKey([7; 32]))
+    Directory::new(&options, NonceKey([7; 32])).expect("few accounts")
 });
 
 fn key_pair(byte: u8) -> KeyPair {

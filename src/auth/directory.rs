@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::accounts::{Account, Accounts, TooManyAccounts};
 use super::credentials::Credentials;
 use super::nkey::{NonceKey, is_signed};
 use super::permissions::Permissions;
@@ -22,6 +23,7 @@ pub struct Directory {
     nobody: Arc<User>,
     /// What failures are held against where some secret is a hash.
     decoy: Option<Arc<str>>,
+    accounts: Accounts,
     nonce_key: NonceKey,
 }
 
@@ -35,6 +37,8 @@ pub struct User {
     connections: ConnectionTypes,
     /// What it may do; `None`: everything.
     pub permissions: Option<Arc<Permissions>>,
+    /// Where it belongs.
+    pub account: Arc<Account>,
 }
 
 /// What a client has to show.
@@ -64,33 +68,63 @@ pub enum Decision {
 
 impl Directory {
     /// Compiles the configuration. `nonce_key` is the server's.
-    pub fn new(options: &Options, nonce_key: NonceKey) -> Directory {
+    ///
+    /// # Errors
+    ///
+    /// There are too many accounts.
+    pub fn new(options: &Options, nonce_key: NonceKey) -> Result<Directory, TooManyAccounts> {
+        Ok(Directory::with_accounts(options, nonce_key, Accounts::new(options, None)?))
+    }
+
+    /// Compiles what is configured after a reload.
+    ///
+    /// # Errors
+    ///
+    /// There are too many accounts.
+    pub fn successor(&self, options: &Options) -> Result<Directory, TooManyAccounts> {
+        let accounts = Accounts::new(options, Some(&self.accounts))?;
+        Ok(Directory::with_accounts(options, self.nonce_key, accounts))
+    }
+
+    fn with_accounts(options: &Options, nonce_key: NonceKey, accounts: Accounts) -> Directory {
+        let nobody = Arc::new(User {
+            name: String::new(),
+            secret: None,
+            connections: ConnectionTypes::ALL,
+            permissions: None,
+            account: accounts.global().clone(),
+        });
+        let (mut named, mut keys) = (HashMap::new(), HashMap::new());
+        let mut permissions = PermissionSets::default();
+        for (account, user) in options.users() {
+            let (name, secret, map) = match &user.login {
+                Login::Password { user, password } => (user, Some(Secret::new(password)), &mut named),
+                Login::Nkey(key) => (key, None, &mut keys),
+            };
+            let user = Arc::new(User {
+                name: name.clone(),
+                secret,
+                connections: user.connection_types,
+                permissions: user.permissions.as_ref().map(|configured| permissions.get(configured)),
+                account: accounts.named(account).unwrap_or(accounts.global()).clone(),
+            });
+            map.insert(name.clone(), user);
+        }
         let demand = match &options.authorization.credentials {
-            config::Credentials::None => Demand::Nothing,
             config::Credentials::Token(token) => Demand::Token(Secret::new(token)),
             config::Credentials::UserPassword { user, password } => Demand::Single(Arc::new(User {
                 name: user.clone(),
                 secret: Some(Secret::new(password)),
                 connections: ConnectionTypes::ALL,
                 permissions: None,
+                account: accounts.global().clone(),
             })),
-            config::Credentials::Users(users) => {
-                let (mut named, mut keys) = (HashMap::new(), HashMap::new());
-                let mut permissions = PermissionSets::default();
-                for user in users {
-                    let (name, secret, map) = match &user.login {
-                        Login::Password { user, password } => (user, Some(Secret::new(password)), &mut named),
-                        Login::Nkey(key) => (key, None, &mut keys),
-                    };
-                    let user = Arc::new(User {
-                        name: name.clone(),
-                        secret,
-                        connections: user.connection_types,
-                        permissions: user.permissions.as_ref().map(|configured| permissions.get(configured)),
-                    });
-                    map.insert(name.clone(), user);
+            config::Credentials::None | config::Credentials::Users(_) => {
+                if named.is_empty() && keys.is_empty() {
+                    Demand::Nothing
+                } else {
+                    Demand::Users { named, keys }
                 }
-                Demand::Users { named, keys }
             }
         };
         let no_auth_user = match (&demand, &options.no_auth_user) {
@@ -101,14 +135,18 @@ impl Directory {
             _ => None,
         };
         let decoy = demand.hashes().max_by_key(|hash| cost(hash)).cloned();
-        let nobody =
-            User { name: String::new(), secret: None, connections: ConnectionTypes::ALL, permissions: None };
-        Directory { demand, no_auth_user, nobody: Arc::new(nobody), decoy, nonce_key }
+        Directory { demand, no_auth_user, nobody, decoy, accounts, nonce_key }
     }
 
     /// A directory that lets everybody in.
     pub fn open() -> Directory {
-        Directory::new(&Options::default(), NonceKey([0; 32]))
+        let options = Options { no_system_account: true, ..Options::default() };
+        Directory::new(&options, NonceKey([0; 32])).expect("one account is not too many")
+    }
+
+    /// The accounts.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Whether credentials are demanded. Even then `no_auth_user` may stand in for them.
@@ -323,7 +361,7 @@ mod tests {
         };
         let mut options = Options::default();
         options.authorization.credentials = config::Credentials::Users(users.iter().map(user).collect());
-        Directory::new(&options, NonceKey([0; 32]))
+        Directory::new(&options, NonceKey([0; 32])).unwrap()
     }
 
     fn decide(directory: &Directory, user: &str, password: &str) -> Decision {

@@ -11,6 +11,7 @@ use rustc_hash::FxSeededState;
 use slab::Slab;
 
 use super::batch::Batch;
+use super::inspect::Caches;
 use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
@@ -29,9 +30,6 @@ use crate::wire::error_text::{ErrorText, quote};
 use crate::wire::info::Info;
 use crate::wire::redaction::redacted;
 use crate::wire::{Command, DecodeError, Decoder, Limits, frame};
-
-/// Name of the account that everyone belongs to without configured accounts.
-pub const GLOBAL_ACCOUNT: &str = "$G";
 
 /// The queue group that the reference keeps for itself.
 const SYSTEM_QUEUE: &[u8] = b"_sys_";
@@ -56,6 +54,8 @@ pub struct Broker<A> {
     /// Connections that move between workers.
     pub(super) relocations: Relocations,
     generation: u32,
+    /// Of the hashes of caches.
+    seed: u64,
 }
 
 /// Names the session that a deadline belongs to: slot, and cid against reuse of the slot.
@@ -108,6 +108,9 @@ pub(super) struct Local {
     pub no_fast_producer_stall: bool,
     pub trace: bool,
     pub traced: Traced,
+    /// What each account's connections have done beside what those that are open count themselves, by slot.
+    pub past: Vec<Traffic>,
+    pub caches: Caches,
 }
 
 /// What a trace shows of a message's content.
@@ -145,6 +148,26 @@ pub struct Stats {
     pub subscribed: u64,
 }
 
+/// What connections of one account have done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Messages and bytes.
+    pub counters: Counters,
+    /// Those that were cut off because they did not read.
+    pub slow_consumers: u64,
+}
+
+impl Traffic {
+    /// Adds other ones.
+    pub fn add(&mut self, counters: Counters, slow_consumers: u64) {
+        self.counters.in_msgs += counters.in_msgs;
+        self.counters.in_bytes += counters.in_bytes;
+        self.counters.out_msgs += counters.out_msgs;
+        self.counters.out_bytes += counters.out_bytes;
+        self.slow_consumers += slow_consumers;
+    }
+}
+
 /// Messages and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -178,7 +201,7 @@ pub enum Input {
 }
 
 impl<A: InterestAccess> Broker<A> {
-    /// A broker without connections. `accounts` holds the index of each account; the first is the global one.
+    /// A broker without connections. `accounts` holds the index of each account, by the slots of the directory.
     /// `info` is what all its `INFO` lines share; `workers` the number of brokers that exchange batches.
     pub fn new(
         worker: WorkerId,
@@ -210,6 +233,8 @@ impl<A: InterestAccess> Broker<A> {
             no_fast_producer_stall: settings.no_fast_producer_stall,
             trace: settings.trace,
             traced: Traced::new(&settings),
+            past: vec![Traffic::default(); accounts.len()],
+            caches: Caches::default(),
         };
         Broker {
             worker,
@@ -229,6 +254,7 @@ impl<A: InterestAccess> Broker<A> {
             next_check: 0,
             relocations: Relocations::default(),
             generation: 0,
+            seed,
         }
     }
 
@@ -250,6 +276,7 @@ impl<A: InterestAccess> Broker<A> {
                 headers: false,
             },
             memo: Memo::default(),
+            rules: 0,
             output: Output::default(),
             sids: hash_table::HashTable::new(),
             flags: Flags {
@@ -268,6 +295,7 @@ impl<A: InterestAccess> Broker<A> {
                 hold_spent: false,
                 torn_down: false,
                 settling: false,
+                counted: false,
             },
             connect: None,
             closing: None,
@@ -286,6 +314,9 @@ impl<A: InterestAccess> Broker<A> {
             stalls: 0,
         };
         let conn = self.local.sessions.insert(session) as u32;
+        if !must_connect {
+            self.join_account(conn);
+        }
         let first_timer_ms =
             if must_connect { self.settings.auth_timeout_ms } else { self.settings.ping_interval_ms };
         self.set_timer(conn, first_timer_ms);
@@ -303,12 +334,16 @@ impl<A: InterestAccess> Broker<A> {
         let mut info = self.info.clone();
         info.client_id = session.cid;
         info.client_ip = session.addr.ip().to_canonical().to_string();
-        info.nonce = self.settings.directory.nonce(session.cid).unwrap_or_default();
+        if session.connect.is_none() {
+            info.nonce = self.settings.directory.nonce(session.cid).unwrap_or_default();
+        }
         // Only the first one says that nothing has to be shown, in the reference.
         info.auth_required &= session.connect.is_some() || !self.settings.directory.has_no_auth_user();
         if answers_ping {
             info.connect_info = true;
-            info.remote_account = GLOBAL_ACCOUNT.to_owned();
+            info.max_payload = session.limits.payload_max as i64;
+            info.remote_account.clone_from(&session.user.account.name);
+            info.acc_is_sys = session.user.account.is_system;
         }
         info.line()
     }
@@ -446,7 +481,7 @@ impl<A: InterestAccess> Broker<A> {
             self.log_session(conn, Level::Error, &text);
             return self.local.send_error(conn, &ErrorText::TooManyTokens(subject.into()));
         }
-        if settings.subscriptions_max > 0 && session.sids.len() >= settings.subscriptions_max {
+        if session.sids.len() >= settings.subscriptions_max(&session.user.account) {
             return self.local.write_error(conn, &ErrorText::MaximumSubscriptions);
         }
         // A second SUB with a live sid is ignored; the first stays.
@@ -591,8 +626,21 @@ impl<A: InterestAccess> Broker<A> {
         self.local.sessions.get(conn as usize)
     }
 
+    /// Adds the index of an account that there has not been before.
+    pub fn add_account(&mut self, interest: A) {
+        let cache = FanOutCache::new(self.worker, self.seed);
+        self.accounts.push(Account { interest, cache });
+        self.local.past.push(Traffic::default());
+    }
+
+    /// Accounts that it knows.
+    pub fn account_count(&self) -> usize {
+        self.accounts.len()
+    }
+
     /// Goes on with other settings. Connections get the new limits; those that would not be let in any more are closed.
-    /// What cannot change while the server runs must be as it was: [`crate::config::compare`] sees to that.
+    /// What cannot change while the server runs must be as it was: [`crate::config::compare`] sees to that. All accounts of
+    /// the new directory have been added.
     pub fn apply_settings(&mut self, settings: Arc<Settings>, info: Info) {
         let ldm = self.info.ldm;
         self.info = info;
@@ -600,6 +648,7 @@ impl<A: InterestAccess> Broker<A> {
         self.local.no_fast_producer_stall = settings.no_fast_producer_stall;
         self.local.trace = settings.trace;
         self.local.traced = Traced::new(&settings);
+        assert!(settings.directory.accounts().slots() <= self.accounts.len(), "all accounts have been added");
         let directory_changed = settings.directory != self.settings.directory;
         self.settings = settings;
         if directory_changed {
@@ -613,7 +662,7 @@ impl<A: InterestAccess> Broker<A> {
     pub(super) fn apply_settings_to(&mut self, conn: u32, directory_changed: bool) {
         let session = &mut self.local.sessions[conn as usize];
         session.limits.control_line_max = self.settings.control_line_max;
-        session.limits.payload_max = self.settings.payload_max;
+        session.limits.payload_max = self.settings.payload_max(&session.user.account);
         if directory_changed {
             self.authorize_again(conn);
         }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use rustc_hash::FxBuildHasher;
 
-use super::core::{Broker, GLOBAL_ACCOUNT};
+use super::core::{Broker, Traffic};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::session::{CloseReason, Counters, Session};
 use super::subscription::Subscription;
@@ -33,6 +33,9 @@ pub const SUBSCRIPTIONS_PER_LOOK_MAX: usize = 4_096;
 
 /// Places that one look at the cached fan-out lists goes over.
 pub const FAN_OUTS_PER_LOOK_MAX: usize = 8_192;
+
+/// Caches that one look at how much they hold goes over.
+pub const CACHES_PER_LOOK_MAX: usize = 16;
 
 /// Connections that have fallen behind and are named in a tally.
 pub const BEHIND_MAX: usize = 10;
@@ -87,6 +90,21 @@ pub struct ConnectionFilter {
     pub text: Option<SearchText>,
 }
 
+/// A place among the cached fan-out lists of all accounts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FanOutPlace {
+    slot: u16,
+    at: usize,
+}
+
+/// What the caches of the accounts held when they were looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Caches {
+    known: Vec<(u64, u64)>,
+    sum: (u64, u64),
+    next: usize,
+}
+
 /// All open connections together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionTally {
@@ -101,6 +119,8 @@ pub struct ConnectionTally {
     /// Those with the most bytes queued, of those that have more than producers are held back for; the worst first, at
     /// most [`BEHIND_MAX`].
     pub behind: Vec<ConnectionKey>,
+    /// What has been done in each account, by slot, also by connections that are gone. A connection counts where it is now.
+    pub accounts: Vec<Traffic>,
 }
 
 impl ConnectionTally {
@@ -113,6 +133,16 @@ impl ConnectionTally {
         self.counters.in_bytes += other.counters.in_bytes;
         self.counters.out_msgs += other.counters.out_msgs;
         self.counters.out_bytes += other.counters.out_bytes;
+        self.add_accounts(&other.accounts);
+    }
+
+    fn add_accounts(&mut self, accounts: &[Traffic]) {
+        if self.accounts.len() < accounts.len() {
+            self.accounts.resize_with(accounts.len(), Traffic::default);
+        }
+        for (sum, account) in self.accounts.iter_mut().zip(accounts) {
+            sum.add(account.counters, account.slow_consumers);
+        }
     }
 
     fn add_session(&mut self, conn: u32, session: &Session) {
@@ -124,6 +154,9 @@ impl ConnectionTally {
         self.counters.in_bytes += session.counters.in_bytes;
         self.counters.out_msgs += session.counters.out_msgs;
         self.counters.out_bytes += session.counters.out_bytes;
+        if let Some(account) = self.accounts.get_mut(usize::from(session.account)) {
+            account.add(session.counters, 0);
+        }
         if pending > CONSUMER_HOLD_BYTES as u64 {
             let at = self.behind.partition_point(|key| key.measure >= pending);
             if at < BEHIND_MAX {
@@ -282,8 +315,7 @@ impl<A: InterestAccess> Broker<A> {
             let Some(session) = sessions.get(conn).filter(|session| session.closing.is_none()) else {
                 continue;
             };
-            let of_account =
-                filter.account.as_ref().is_none_or(|account| self.account_name(session) == account);
+            let of_account = filter.account.as_ref().is_none_or(|account| session.account_name() == account);
             found.open += usize::from(of_account);
             let is_asked_for = match filter.cid {
                 Some(cid) => session.cid == cid,
@@ -304,6 +336,9 @@ impl<A: InterestAccess> Broker<A> {
     /// Adds the open connections in the next places from `from` on to `tally`. Returns where to go on, or `None` at the
     /// end.
     pub fn connection_tally(&self, from: usize, tally: &mut ConnectionTally) -> Option<usize> {
+        if from == 0 {
+            tally.add_accounts(&self.local.past);
+        }
         let sessions = &self.local.sessions;
         let (to, next) = slice(from, CONNECTIONS_PER_LOOK_MAX, sessions.capacity());
         for conn in from..to {
@@ -338,12 +373,8 @@ impl<A: InterestAccess> Broker<A> {
             lang: said.map_or_else(String::new, |said| said.lang.clone()),
             version: said.map_or_else(String::new, |said| said.version.clone()),
             user: session.user().to_owned(),
-            account: self.account_name(session).to_owned(),
+            account: session.account_name().to_owned(),
         }
-    }
-
-    fn account_name(&self, session: &Session) -> &'static str {
-        if session.flags.connected { GLOBAL_ACCOUNT } else { "" }
     }
 
     /// What to remember of a connection that began to close, before its subscriptions are taken down.
@@ -397,7 +428,7 @@ impl<A: InterestAccess> Broker<A> {
         of_connections
             && session.closing.is_none()
             && filter.cid.is_none_or(|cid| cid == session.cid)
-            && filter.account.as_ref().is_none_or(|account| self.account_name(session) == account)
+            && filter.account.as_ref().is_none_or(|account| session.account_name() == account)
             && filter.text.as_ref().is_none_or(|text| {
                 text.is_in(&subscription.subject)
                     || subscription.queue.as_deref().is_some_and(|queue| text.is_in(queue))
@@ -412,7 +443,7 @@ impl<A: InterestAccess> Broker<A> {
         SubscriptionRow {
             cid: session.cid,
             generation: subscription.generation,
-            account: self.account_name(session).to_owned(),
+            account: session.account_name().to_owned(),
             subject: text(&subscription.subject),
             queue: subscription.queue.as_deref().map_or_else(String::new, text),
             sid: text(subscription.sid.as_bytes()),
@@ -421,17 +452,36 @@ impl<A: InterestAccess> Broker<A> {
         }
     }
 
-    /// Adds the next places of the cached fan-out lists of the first account to `tally`. Returns where to go on, or
+    /// Adds the next places of the cached fan-out lists of one account or of all to `tally`. Returns where to go on, or
     /// `None` at the end.
-    pub fn fan_out_tally(&self, from: usize, tally: &mut FanOutTally) -> Option<usize> {
-        self.accounts.first()?.cache.tally(from, FAN_OUTS_PER_LOOK_MAX, tally)
+    pub fn fan_out_tally(
+        &self,
+        from: FanOutPlace,
+        only: Option<u16>,
+        tally: &mut FanOutTally,
+    ) -> Option<FanOutPlace> {
+        let FanOutPlace { slot, at } = from;
+        let account = self.accounts.get(usize::from(only.unwrap_or(slot)))?;
+        match account.cache.tally(at, FAN_OUTS_PER_LOOK_MAX, tally) {
+            Some(at) => Some(FanOutPlace { slot, at }),
+            None if only.is_some() => None,
+            None => Some(FanOutPlace { slot: slot.checked_add(1)?, at: 0 }),
+        }
     }
 
-    /// Subjects whose fan-out lists are cached, and how often the index had to be asked for one.
-    pub fn cached_subjects_and_index_reads(&self) -> (u64, u64) {
-        let caches = self.accounts.iter().map(|account| &account.cache);
-        caches
-            .fold((0, 0), |(cached, reads), cache| (cached + cache.len() as u64, reads + cache.index_reads()))
+    /// Subjects whose fan-out lists are cached, and how often the index had to be asked for one. Of many accounts only some
+    /// are looked at anew each time, in turn.
+    pub fn cached_subjects_and_index_reads(&mut self) -> (u64, u64) {
+        let Caches { known, sum, next } = &mut self.local.caches;
+        known.resize(self.accounts.len(), (0, 0));
+        for _ in 0..CACHES_PER_LOOK_MAX.min(self.accounts.len()) {
+            *next = (*next + 1) % self.accounts.len();
+            let cache = &self.accounts[*next].cache;
+            let now = (cache.len() as u64, cache.index_reads());
+            let before = std::mem::replace(&mut known[*next], now);
+            *sum = (sum.0 + now.0 - before.0, sum.1 + now.1 - before.1);
+        }
+        *sum
     }
 }
 
@@ -453,6 +503,11 @@ impl Session {
             || text.is_in(self.user())
             || text.is_in(self.addr.to_string())
             || text.is_in(self.cid.to_string())
+    }
+
+    /// Its account; empty until it has shown who it is.
+    fn account_name(&self) -> &str {
+        if self.flags.connected { &self.user.account.name } else { "" }
     }
 
     fn measure(&self, measure: Measure) -> u64 {

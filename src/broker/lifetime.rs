@@ -132,6 +132,12 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         let reason = session.closing.expect("listed as closing");
         session.decoder = Default::default();
+        session.leave_account();
+        let is_slow = matches!(
+            session.closing,
+            Some(CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline)
+        );
+        self.local.past[usize::from(session.account)].add(session.counters, u64::from(is_slow));
         let subs = self.local.subscriptions_of(conn);
         self.teardown.push_back((conn, subs));
         if self.settings.debug {

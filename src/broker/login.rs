@@ -16,6 +16,7 @@ use super::log_lines::Level;
 use super::session::CloseReason;
 use crate::auth::{Credentials, Decision, User};
 use crate::config::ConnectionType;
+use crate::subject::fanout::Memo;
 use crate::subject::interest::InterestAccess;
 use crate::wire::connect::Connect;
 use crate::wire::error_text::ErrorText;
@@ -106,15 +107,71 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     fn admit(&mut self, conn: u32, user: Arc<User>, occasion: Occasion) {
+        match occasion {
+            Occasion::Connect => {
+                if self.move_to_account_of(conn, user) {
+                    self.finish_connect(conn);
+                }
+            }
+            Occasion::Reload => self.admit_again(conn, user),
+        }
+    }
+
+    /// Makes a connection that of `user`, who may belong to another account than the one before. Whether the account has
+    /// room for it.
+    fn move_to_account_of(&mut self, conn: u32, user: Arc<User>) -> bool {
         let session = &mut self.local.sessions[conn as usize];
+        if session.flags.counted && session.user.account.slot == user.account.slot {
+            session.user = user;
+        } else if user.account.join() {
+            session.leave_account();
+            session.user = user;
+            session.account = session.user.account.slot;
+            session.flags.counted = true;
+            // A place in the cache of another account.
+            session.memo = Memo::default();
+        } else {
+            self.refuse_account_full(conn);
+            return false;
+        }
+        session.limits.payload_max = self.settings.payload_max(&session.user.account);
+        self.take_permissions(conn);
+        true
+    }
+
+    /// Has the account of a connection that need not show anything count it.
+    pub(super) fn join_account(&mut self, conn: u32) {
+        let session = &mut self.local.sessions[conn as usize];
+        session.flags.counted = session.user.account.join();
+    }
+
+    /// After a reload, for somebody who may stay.
+    fn admit_again(&mut self, conn: u32, user: Arc<User>) {
+        let session = &mut self.local.sessions[conn as usize];
+        if session.user.account.slot != user.account.slot {
+            // Without a word, as in the reference. The client connects again and finds itself in the other account.
+            return self.close(conn, CloseReason::ClientClosed);
+        }
         let earlier = std::mem::replace(&mut session.user, user);
+        session.limits.payload_max = self.settings.payload_max(&session.user.account);
+        if session.flags.counted && session.user.account.leave_if_too_many() {
+            session.flags.counted = false;
+            return self.refuse_account_full(conn);
+        }
+        if session.sids.len() > self.settings.subscriptions_max(&session.user.account) {
+            self.local.write_error(conn, &ErrorText::MaximumSubscriptions);
+            return self.close(conn, CloseReason::MaxSubscriptionsExceeded);
+        }
         let changed = earlier.permissions != session.user.permissions;
         self.take_permissions(conn);
-        match occasion {
-            Occasion::Connect => self.finish_connect(conn),
-            Occasion::Reload if changed => self.reconsider_subscriptions(conn),
-            Occasion::Reload => {}
+        if changed {
+            self.reconsider_subscriptions(conn);
         }
+    }
+
+    fn refuse_account_full(&mut self, conn: u32) {
+        self.local.write_error(conn, &ErrorText::MaximumAccountConnections);
+        self.close(conn, CloseReason::MaxAccountConnectionsExceeded);
     }
 
     fn finish_connect(&mut self, conn: u32) {
@@ -152,11 +209,12 @@ impl<A: InterestAccess> Broker<A> {
             self.refuse_unauthorized(conn);
             return false;
         };
+        if !self.move_to_account_of(conn, user) {
+            return false;
+        }
         let session = &mut self.local.sessions[conn as usize];
         session.connect = Some(Box::default());
         session.flags.connected = true;
-        session.user = user;
-        self.take_permissions(conn);
         self.set_first_ping_timer(conn);
         true
     }
@@ -231,6 +289,7 @@ impl<A: InterestAccess> Broker<A> {
             if !directory.demands_credentials() {
                 session.flags.connected = true;
                 session.flags.publishes_freely = true;
+                self.join_account(conn);
             }
             return;
         }

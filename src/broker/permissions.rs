@@ -2,7 +2,8 @@
 //!
 //! A connection without rules for publishing has `publishes_freely` set, which the message path looks at instead of
 //! whether it is connected: it pays nothing. One with rules asks them once per subject; the answer is kept with the
-//! cached fan-out list ([`FanOutCache::permits`](crate::subject::fanout::FanOutCache::permits)). What is denied to a
+//! cached fan-out list ([`FanOutCache::permits`](crate::subject::fanout::FanOutCache::permits)), so that publishing to the
+//! same subject again looks at one number more. What is denied to a
 //! subscription with wildcards is left out when a list is built (`Interest::subscribe_filtered`), so that a delivery
 //! asks nothing at all.
 //!
@@ -185,7 +186,9 @@ impl<A: InterestAccess> Broker<A> {
         let hasher = self.local.sid_seed.clone();
         let session = &mut self.local.sessions[conn as usize];
         let permissions = session.user.permissions.as_deref();
-        session.flags.publishes_freely = permissions.is_none_or(|rules| !rules.restrict_publishing());
+        let restricting = permissions.filter(|permissions| permissions.restrict_publishing());
+        session.rules = restricting.map_or(0, |permissions| permissions.id);
+        session.flags.publishes_freely = restricting.is_none();
         let rule = permissions.and_then(|permissions| permissions.responses);
         session.replies = match (rule, session.replies.take()) {
             (Some(rule), Some(replies)) if replies.rule == rule => Some(replies),
@@ -235,9 +238,9 @@ mod tests {
             connection_types: ConnectionTypes::ALL,
             permissions: Some(permissions),
         };
-        let mut options = Options::default();
+        let mut options = Options { no_system_account: true, ..Options::default() };
         options.authorization.credentials = Credentials::Users(vec![user]);
-        let directory = Arc::new(Directory::new(&options, NonceKey([0; 32])));
+        let directory = Arc::new(Directory::new(&options, NonceKey([0; 32])).unwrap());
         Arc::new(Settings { directory, ..Settings::default() })
     }
 

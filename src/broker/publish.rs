@@ -67,15 +67,20 @@ impl<A: InterestAccess> Broker<A> {
         }
         let session = &mut self.local.sessions[conn as usize];
         let mut flags = session.flags;
+        let mut is_permitted_again = false;
         if !flags.publishes_freely {
-            if !flags.connected && !self.admit_without_connect(conn) {
-                return Flow::Closed;
+            let cache = &self.accounts[usize::from(session.account)].cache;
+            is_permitted_again = cache.permits_again(publish.subject, session.memo, session.rules);
+            if !is_permitted_again {
+                if !flags.connected && !self.admit_without_connect(conn) {
+                    return Flow::Closed;
+                }
+                if !self.check_publish(conn, publish) {
+                    return Flow::Continue;
+                }
+                // Its subject has been looked at.
+                flags = Flags { pedantic: false, ..self.local.sessions[conn as usize].flags };
             }
-            if !self.check_publish(conn, publish) {
-                return Flow::Continue;
-            }
-            // Its subject has been looked at.
-            flags = Flags { pedantic: false, ..self.local.sessions[conn as usize].flags };
         }
         if flags.pedantic && !is_valid_literal_subject(publish.subject) {
             // A warning only: the message is processed all the same.
@@ -91,7 +96,11 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         let account = &mut self.accounts[usize::from(session.account)];
         let mut memo = session.memo;
-        let fanout = account.cache.find(publish.subject, &mut memo, &account.interest);
+        let fanout = if is_permitted_again {
+            account.cache.find_again(publish.subject, &mut memo, &account.interest)
+        } else {
+            account.cache.find(publish.subject, &mut memo, &account.interest)
+        };
         session.memo = memo;
         if fanout.is_empty() {
             if flags.no_responders && publish.reply.is_some() {
@@ -307,7 +316,10 @@ impl Local {
         let content = message.content.with_crlf();
         // Clients without headers get the payload alone.
         let (header_len, skipped, widths) = match message.header_len {
-            Some(len) if !session.flags.headers => (None, len, Widths::default()),
+            Some(len) if !session.flags.headers => {
+                self.past[usize::from(session.account)].counters.out_bytes += len as u64;
+                (None, len, Widths::default())
+            }
             header_len => (header_len, 0, message.widths),
         };
         let size = content.len() - 2 - skipped;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use super::core::GLOBAL_ACCOUNT;
 use super::login::Checking;
 use super::permissions::Replies;
 use crate::auth::User;
@@ -33,6 +32,8 @@ pub struct Session {
     pub(super) decoder: Decoder,
     pub(super) limits: Limits,
     pub(super) memo: Memo,
+    /// The id of its permissions, where they restrict what it publishes; else 0.
+    pub(super) rules: u32,
     /// What goes out.
     pub(super) output: Output,
     /// Slots of its subscriptions, found by the sid.
@@ -95,6 +96,8 @@ pub(super) struct Flags {
     /// Has come from another worker, and something for it may still be on the way round by that one: nothing of it is
     /// sent or read (see [`super::relocation`]).
     pub settling: bool,
+    /// Its account counts it.
+    pub counted: bool,
 }
 
 /// Why a publisher is held back, and until when at most.
@@ -146,6 +149,10 @@ pub enum CloseReason {
     BadClientProtocolVersion,
     #[error("Maximum Connections Exceeded")]
     MaxConnectionsExceeded,
+    #[error("Maximum Account Connections Exceeded")]
+    MaxAccountConnectionsExceeded,
+    #[error("Maximum Subscriptions Exceeded")]
+    MaxSubscriptionsExceeded,
     #[error("Maximum Message Payload Exceeded")]
     MaxPayloadExceeded,
     #[error("Maximum Control Line Exceeded")]
@@ -204,8 +211,15 @@ impl Session {
         } else {
             return label;
         };
-        let _ = write!(label, " - {:?}", format!("{GLOBAL_ACCOUNT}/{user}"));
+        let _ = write!(label, " - {:?}", format!("{}/{user}", self.user.account.name));
         label
+    }
+
+    /// Has its account count it no more.
+    pub(super) fn leave_account(&mut self) {
+        if std::mem::take(&mut self.flags.counted) {
+            self.user.account.leave();
+        }
     }
 
     /// How log lines name who it is, where they do not name the connection.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::Directory;
+use crate::auth::{Account, Directory};
 
 /// See the fields. All sizes in bytes, all times in milliseconds.
 #[derive(Debug, Clone)]
@@ -39,6 +39,19 @@ pub struct Settings {
     pub trace_headers: bool,
     /// Bytes of a payload shown in a trace; 0 for all.
     pub traced_len_max: usize,
+}
+
+impl Settings {
+    /// Subscriptions that a connection of `account` may have.
+    pub fn subscriptions_max(&self, account: &Account) -> usize {
+        let own = if self.subscriptions_max > 0 { self.subscriptions_max } else { usize::MAX };
+        account.limits.subscriptions.map_or(own, |max| own.min(max as usize))
+    }
+
+    /// The largest payload that a connection of `account` may send.
+    pub fn payload_max(&self, account: &Account) -> usize {
+        account.limits.payload.map_or(self.payload_max, |max| self.payload_max.min(max as usize))
+    }
 }
 
 impl Default for Settings {

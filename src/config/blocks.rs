@@ -669,6 +669,14 @@ fn leaf_authorization(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
     Ok(())
 }
 
+pub(super) fn account_nkey(_: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
+    let text = string(entry.node)?;
+    match nkeys::KeyPair::from_public_key(text) {
+        Ok(key) if matches!(key.key_pair_type(), nkeys::KeyPairType::Account) => Ok(()),
+        _ => Err(Problem::AccountNkey(text.to_owned())),
+    }
+}
+
 fn leaf_nkey(_: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
     let key = nkeys::KeyPair::from_public_key(string(entry.node)?);
     match key {

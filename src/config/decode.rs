@@ -8,6 +8,7 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::accounts::{first_known, system_account};
 use super::advertise::Advertise;
 use super::blocks;
 use super::duration::parse_duration_ns;
@@ -35,6 +36,8 @@ pub(super) fn decode(map: &Map) -> Decoded {
         problems: Vec::new(),
         warnings: Vec::new(),
         max_payload_is_max_pending: false,
+        account_names: HashSet::new(),
+        account_logins: HashSet::new(),
     };
     for (name, node) in in_order(map) {
         let lower = name.to_lowercase();
@@ -56,6 +59,12 @@ pub(super) fn decode(map: &Map) -> Decoded {
         decoder.note(&node.at, result);
     }
     decoder.check_store_dirs(map);
+    if let Some(problem) = decoder.options.contradicting_users() {
+        let authorization = map.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        if let Some((_, node)) = authorization {
+            decoder.note(&node.at, Err(problem));
+        }
+    }
     if decoder.max_payload_is_max_pending {
         decoder.options.max_payload = decoder.options.max_pending.min(i32::MAX as u64) as u32;
     }
@@ -66,22 +75,25 @@ pub(super) fn decode(map: &Map) -> Decoded {
 /// What a value of an option says, or what is wrong with it.
 pub(super) type Outcome<T = ()> = Result<T, Problem>;
 
-struct Decoder {
-    options: Options,
-    problems: Vec<ProblemAt>,
-    warnings: Vec<Warning>,
+pub(super) struct Decoder {
+    pub(super) options: Options,
+    pub(super) problems: Vec<ProblemAt>,
+    pub(super) warnings: Vec<Warning>,
     max_payload_is_max_pending: bool,
+    /// Accounts, and all that somebody of them may log in by.
+    pub(super) account_names: HashSet<String>,
+    pub(super) account_logins: HashSet<String>,
 }
 
 impl Decoder {
-    fn note(&mut self, at: &Position, result: Outcome) {
+    pub(super) fn note(&mut self, at: &Position, result: Outcome) {
         if let Err(problem) = result {
             self.problems.push(ProblemAt { at: at.clone(), problem });
         }
     }
 
     /// Checks a value that nothing is read from.
-    fn check(&mut self, shape: &Shape, name: &str, node: &Node) -> Outcome {
+    pub(super) fn check(&mut self, shape: &Shape, name: &str, node: &Node) -> Outcome {
         let mut checker =
             Checker { problems: &mut self.problems, warnings: &mut self.warnings, wrong_types_at: None };
         checker.check(shape, &Entry { name, node })
@@ -227,6 +239,9 @@ impl Decoder {
                 options.lame_duck_grace_period = or_default(grace, Options::default().lame_duck_grace_period);
             }
             "authorization" => self.authorization(node)?,
+            "accounts" => self.accounts(node)?,
+            "system_account" | "system" => options.system_account = non_empty(&system_account(node)?),
+            "no_system_account" | "no_system" | "no_sys_acc" => options.no_system_account = boolean(node)?,
             "no_auth_user" => options.no_auth_user = non_empty(string(node)?),
             _ => unreachable!("{name} is in the table as supported"),
         }
@@ -263,7 +278,11 @@ impl Decoder {
                         let (at, field) = (entry.at.clone(), name.clone());
                         self.warnings.extend(reason.map(|reason| Warning::Misuse { at, field, reason }));
                     }),
-                    "users" => self.users(entry).map(|list| users = Some(list)),
+                    "users" => self.users(entry, "authorization.users").and_then(|list| {
+                        users = Some(list);
+                        let is_empty = matches!(&entry.value, Value::Array(entries) if entries.is_empty());
+                        if is_empty { Err(Problem::UsersEmpty) } else { Ok(()) }
+                    }),
                     "default_permissions" | "default_permission" | "permissions" => {
                         permissions_of(entry, &mut self.problems).map(|read| default_permissions = Some(read))
                     }
@@ -281,19 +300,20 @@ impl Decoder {
         Ok(())
     }
 
-    fn users(&mut self, node: &Node) -> Outcome<Vec<User>> {
+    /// A list of users. `place` is what messages call it.
+    pub(super) fn users(&mut self, node: &Node, place: &str) -> Outcome<Vec<User>> {
         let Value::Array(entries) = &node.value else {
             return Err(Problem::UsersType(shown(&node.value)));
         };
         let mut users = Vec::with_capacity(entries.len());
         for entry in entries {
-            let result = self.user(entry).map(|user| users.push(user));
+            let result = self.user(entry, place).map(|user| users.push(user));
             self.note(&entry.at, result);
         }
-        if entries.is_empty() { Err(Problem::UsersEmpty) } else { Ok(users) }
+        Ok(users)
     }
 
-    fn user(&mut self, node: &Node) -> Outcome<User> {
+    fn user(&mut self, node: &Node, place: &str) -> Outcome<User> {
         let Value::Map(entries) = &node.value else {
             return Err(Problem::UserType(shown(&node.value)));
         };
@@ -316,7 +336,7 @@ impl Decoder {
                     }
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
-                Some(_) => Err(Problem::Refused(format!("authorization.users.{lower}"))),
+                Some(_) => Err(Problem::Refused(format!("{place}.{lower}"))),
             };
             self.note(&entry.at, result);
         }
@@ -378,12 +398,8 @@ impl Credentials {
             if token.is_some() {
                 return Err(Problem::TokenAndUsers);
             }
-            let mut seen = HashSet::new();
-            return match users.iter().find(|user| !seen.insert(user.login.name())) {
-                Some(User { login: Login::Password { user, .. }, .. }) => {
-                    Err(Problem::DuplicateUser(user.clone()))
-                }
-                Some(User { login: Login::Nkey(key), .. }) => Err(Problem::DuplicateNkey(key.clone())),
+            return match first_known(users.iter().map(|user| &user.login), &mut HashSet::new()) {
+                Some(problem) => Err(problem),
                 None => Ok(Credentials::Users(users)),
             };
         }

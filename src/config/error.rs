@@ -138,6 +138,18 @@ pub enum Problem {
         "no_auth_user: {0:?} not present as user or nkey in authorization block or account configuration"
     )]
     NoAuthUserUnknown(String),
+    #[error("{0:?} is a Reserved Account")]
+    ReservedAccount(String),
+    #[error("Duplicate Account Entry: {0}")]
+    DuplicateAccount(String),
+    #[error("Unknown field {0:?} parsing account limits")]
+    UnknownAccountLimit(String),
+    #[error("error resolving system account: account missing")]
+    SystemAccountMissing,
+    #[error("Not a valid public nkey for an account: {0:?}")]
+    AccountNkey(String),
+    #[error("{0} is not supported yet")]
+    NotYet(String),
     #[error("User entry requires a user")]
     UserMissing,
     #[error("Expected users field to be an array, got {0}")]

@@ -80,6 +80,12 @@ pub const TOP: &[(&str, Status)] = &[
     ("lame_duck_grace_period", Supported),
     ("authorization", Supported),
     ("no_auth_user", Supported),
+    ("accounts", Supported),
+    ("system_account", Supported),
+    ("system", Supported),
+    ("no_system_account", Supported),
+    ("no_system", Supported),
+    ("no_sys_acc", Supported),
     ("workers", Supported),
     ("io", Supported),
     // The subscription cache of the reference has no counterpart that could be wrong.
@@ -97,11 +103,6 @@ pub const TOP: &[(&str, Status)] = &[
     ("write_timeout", NotYet(Checked(blocks::write_timeout))),
     ("mappings", NotYet(Any)),
     ("maps", NotYet(Any)),
-    ("system_account", NotYet(Any)),
-    ("system", NotYet(Any)),
-    ("no_system_account", NotYet(Bool)),
-    ("no_system", NotYet(Bool)),
-    ("no_sys_acc", NotYet(Bool)),
     ("allow_non_tls", NotYet(Bool)),
     ("ocsp", NotYet(Checked(blocks::ocsp))),
     ("ocsp_cache", NotYet(Checked(blocks::ocsp_cache))),
@@ -118,7 +119,6 @@ pub const TOP: &[(&str, Status)] = &[
     ("storedir", NotYet(Text)),
     ("default_js_domain", NotYet(Checked(blocks::default_js_domain))),
     ("tls", Refused),
-    ("accounts", Refused),
     ("operator", Refused),
     ("operators", Refused),
     ("root", Refused),
@@ -167,8 +167,24 @@ pub const USER: &[(&str, Status)] = &[
     ("permissions", Supported),
     ("permission", Supported),
     ("authorization", Supported),
-    ("account", Refused),
     ("proxy_required", Refused),
+];
+
+/// The options of an account.
+pub const ACCOUNT: &[(&str, Status)] = &[
+    ("users", Supported),
+    ("limits", Supported),
+    ("default_permissions", Supported),
+    // Names the account in tokens of imports.
+    ("nkey", NoEffect(Checked(blocks::account_nkey))),
+    ("jetstream", NotYet(Checked(blocks::jetstream))),
+    ("mappings", NotYet(Any)),
+    ("maps", NotYet(Any)),
+    ("trace_dest", NotYet(Any)),
+    ("msg_trace", NotYet(Any)),
+    // What is not delivered without them would be missed in silence.
+    ("exports", Refused),
+    ("imports", Refused),
 ];
 
 #[cfg(test)]
@@ -177,7 +193,7 @@ mod tests {
 
     #[test]
     fn names_are_lower_case_and_stand_once() {
-        for table in [TOP, AUTHORIZATION, USER] {
+        for table in [TOP, AUTHORIZATION, USER, ACCOUNT] {
             for (index, (name, _)) in table.iter().enumerate() {
                 assert_eq!(name.to_lowercase(), *name);
                 assert!(table[index + 1..].iter().all(|(other, _)| other != name), "{name} stands twice");

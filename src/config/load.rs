@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::accounts::GLOBAL_ACCOUNT;
 use super::args::{Args, parse_args};
 use super::decode::{self, decode};
 use super::disk::{DiskFiles, ProcessEnvironment};
@@ -291,13 +292,23 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
     if grace >= duration {
         return invalid(Problem::LameDuckOrder { grace, duration });
     }
+    if let Some(problem) = options.contradicting_users() {
+        return invalid(problem);
+    }
     if let Some(name) = &options.no_auth_user {
-        let Credentials::Users(users) = &options.authorization.credentials else {
+        let mut users = options.users().map(|(_, user)| user).peekable();
+        if users.peek().is_none() {
             return invalid(Problem::NoAuthUserAlone(name.clone()));
-        };
-        if !users.iter().any(|user| user.login.name() == name) {
+        }
+        if !users.any(|user| user.login.name() == name) {
             return invalid(Problem::NoAuthUserUnknown(name.clone()));
         }
+    }
+    if let Some(name) = &options.system_account
+        && name != GLOBAL_ACCOUNT
+        && !options.accounts.iter().any(|account| account.name == *name)
+    {
+        return invalid(Problem::SystemAccountMissing);
     }
     options.trace |= options.trace_verbose || options.trace_headers;
     if options.max_payload > MAX_PAYLOAD_ADVISED {
@@ -419,6 +430,9 @@ mod tests {
                 timeout: Duration::from_millis(500),
             },
             no_auth_user: None,
+            accounts: Vec::new(),
+            system_account: None,
+            no_system_account: false,
             not_supported: Vec::new(),
         };
         assert_eq!(options("-c c", file), expected);
@@ -540,7 +554,6 @@ mod tests {
             ("--tls", "", "--tls"),
             ("--tlscert=x", "", "--tlscert"),
             ("-c c", "tls {}", "c:1:0: tls"),
-            ("-c c", "accounts {}", "c:1:0: accounts"),
             ("-c c", "operator: x", "c:1:0: operator"),
             ("-c c", "authorization { auth_callout {} }", "c:1:16: authorization.auth_callout"),
         ] {

@@ -42,14 +42,15 @@
 //! 3. [`lang`]: text to a tree of values with positions;
 //! 4. `keys`: which names there are, and what is supported today;
 //!    `shape` and `blocks`: what the values of those look like that are not supported yet;
-//! 5. `decode`: tree to [`Options`], `duration` for Go's durations, `permissions` for what users may do, `advertise` for
-//!    addresses that clients are told;
+//! 5. `decode`: tree to [`Options`], `duration` for Go's durations, `accounts` and `permissions` for those and for what
+//!    users may do, `advertise` for addresses that clients are told;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
 //! 8. `error`, `help`: what is printed when it does not work, or was asked for.
 //!
 //! `docs/configuration.md` is the operator's side of it.
 
+mod accounts;
 mod advertise;
 mod args;
 mod blocks;
@@ -66,6 +67,7 @@ mod permissions;
 mod reload;
 mod shape;
 
+pub use accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT};
 pub use advertise::Advertise;
 pub use args::{Args, ArgsError, parse_args};
 pub use decode::is_public_user_key;
@@ -74,9 +76,9 @@ pub use duration::{DurationError, GoDuration, parse_duration_ns};
 pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
-    Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt,
-    LAME_DUCK_DURATION_MIN, Login, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port, RemoteSyslog,
-    User, WORKERS_MAX,
+    Account, AccountLimits, Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials,
+    Io, KeyAt, LAME_DUCK_DURATION_MIN, Login, MAX_PAYLOAD_ADVISED, Options, PORT_DEFAULT, Password, Port,
+    RemoteSyslog, User, WORKERS_MAX,
 };
 pub use permissions::{Permissions, QueueSubject, Responses};
 pub use reload::{NotReloadable, RELOADS, compare};

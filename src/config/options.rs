@@ -10,7 +10,9 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, first_known};
 use super::advertise::Advertise;
+use super::error::Problem;
 use super::lang::Position;
 use super::permissions::Permissions;
 
@@ -112,6 +114,12 @@ pub struct Options {
     pub authorization: Authorization,
     /// `no_auth_user`. Who a client is that gives no credentials: the name or key of one of the users.
     pub no_auth_user: Option<String>,
+    /// `accounts`, beside the global one; no name twice.
+    pub accounts: Vec<Account>,
+    /// `system_account`, `system`. The name of an account, `$SYS` where there is no other one.
+    pub system_account: Option<String>,
+    /// `no_system_account`, `no_system`, `no_sys_acc`.
+    pub no_system_account: bool,
 
     /// What was asked for and is not there yet: one warning at start, see [`Options::not_supported_warning`].
     pub not_supported: Vec<KeyAt>,
@@ -178,6 +186,9 @@ impl Default for Options {
             lame_duck_grace_period: Duration::from_secs(10),
             authorization: Authorization::default(),
             no_auth_user: None,
+            accounts: Vec::new(),
+            system_account: None,
+            no_system_account: false,
             not_supported: Vec::new(),
         }
     }
@@ -191,6 +202,44 @@ impl Options {
         }
         let keys: Vec<String> = self.not_supported.iter().map(KeyAt::to_string).collect();
         Some(format!("not supported yet: {}", keys.join(", ")))
+    }
+
+    /// All users, with the accounts that they belong to.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &User)> {
+        let global = match &self.authorization.credentials {
+            Credentials::Users(users) => &users[..],
+            _ => &[],
+        };
+        let accounts = self.accounts.iter();
+        let others =
+            accounts.flat_map(|account| account.users.iter().map(|user| (account.name.as_str(), user)));
+        global.iter().map(|user| (GLOBAL_ACCOUNT, user)).chain(others)
+    }
+
+    /// Whether clients have to show something, or be `no_auth_user`.
+    pub fn demands_credentials(&self) -> bool {
+        self.authorization.credentials != Credentials::None || self.users().next().is_some()
+    }
+
+    /// The name of the system's own account, if there is one.
+    pub fn system_account(&self) -> Option<&str> {
+        (!self.no_system_account).then(|| self.system_account.as_deref().unwrap_or(SYSTEM_ACCOUNT))
+    }
+
+    /// What is wrong between the users of `authorization` and those of accounts.
+    pub(super) fn contradicting_users(&self) -> Option<Problem> {
+        let has_users = self.accounts.iter().any(|account| !account.users.is_empty());
+        match &self.authorization.credentials {
+            Credentials::UserPassword { .. } if has_users => Some(Problem::UserAndUsers),
+            Credentials::Token(_) if has_users => Some(Problem::TokenAndUsers),
+            Credentials::Users(users) => {
+                // Those of accounts among themselves have been looked at.
+                let of_accounts = self.accounts.iter().flat_map(|account| &account.users);
+                let mut known = of_accounts.map(|user| user.login.name().to_owned()).collect();
+                first_known(users.iter().map(|user| &user.login), &mut known)
+            }
+            _ => None,
+        }
     }
 
     /// `http_base_path` as paths begin with it: empty, or with a slash in front and none behind.
@@ -347,6 +396,28 @@ pub struct User {
     pub connection_types: ConnectionTypes,
     /// `permissions`, or those that are the default where it has none; `None`: everything.
     pub permissions: Option<Permissions>,
+}
+
+/// An entry of `accounts`: a subject space of its own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Account {
+    /// Its name; never that of the global account.
+    pub name: String,
+    /// `users`. No name and no key is in two accounts, or in `authorization` too.
+    pub users: Vec<User>,
+    /// `limits`.
+    pub limits: AccountLimits,
+}
+
+/// What the connections of an account may take. `None`: no limit but the server's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccountLimits {
+    /// `max_connections`, `max_conn`: how many there may be.
+    pub connections: Option<u32>,
+    /// `max_subscriptions`, `max_subs`: of each.
+    pub subscriptions: Option<u32>,
+    /// `max_payload`, `max_pay`: of each, in bytes.
+    pub payload: Option<u32>,
 }
 
 /// How a user proves who it is.

@@ -24,6 +24,7 @@ pub struct NotReloadable {
 
 /// Keys that a reload changes, for the documentation; the others that [`Options`] holds are refused.
 pub const RELOADS: &[&str] = &[
+    "accounts",
     "authorization",
     "client_advertise",
     "debug",
@@ -75,8 +76,7 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
         let shown = if new.max_connections == 0 { -1 } else { i64::from(new.max_connections) };
         lines.0.push(format!("Reloaded: max_connections = {shown}"));
     }
-    let (before, after) =
-        (Parts::of(&old.authorization.credentials), Parts::of(&new.authorization.credentials));
+    let (before, after) = (Parts::of(old), Parts::of(new));
     for (what, changed) in [
         ("nkey users", before.keys != after.keys),
         ("users", before.users != after.users),
@@ -87,6 +87,12 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
         if changed {
             lines.0.push(format!("Reloaded: authorization {what}"));
         }
+    }
+    let limits = |options: &Options| -> Vec<_> {
+        options.accounts.iter().map(|account| (account.name.clone(), account.limits)).collect()
+    };
+    if limits(old) != limits(new) {
+        lines.0.push("Reloaded: accounts".to_owned());
     }
     lines.changed("ping_interval", &GoDuration(old.ping_interval), &GoDuration(new.ping_interval));
     lines.changed("ping_max", &old.ping_max, &new.ping_max);
@@ -135,6 +141,8 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     if new.no_auth_user.is_some() || has_user(new, name) {
         fixed("NoAuthUser", name, text(&new.no_auth_user))?;
     }
+    fixed("SystemAccount", text(&old.system_account), text(&new.system_account))?;
+    fixed("NoSystemAccount", old.no_system_account, new.no_system_account)?;
     let http_port = |options: &Options| options.http_port.map_or(0, Port::as_integer);
     fixed("HTTPHost", text(&old.http_host), text(&new.http_host))?;
     fixed("HTTPPort", http_port(old), http_port(new))?;
@@ -149,8 +157,7 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
 }
 
 fn has_user(options: &Options, name: &str) -> bool {
-    let Credentials::Users(users) = &options.authorization.credentials else { return false };
-    users.iter().any(|user| matches!(&user.login, Login::Password { user, .. } if user == name))
+    options.users().any(|(_, user)| matches!(&user.login, Login::Password { user, .. } if user == name))
 }
 
 fn fixed<T: Display + PartialEq>(field: &'static str, old: T, new: T) -> Result<(), NotReloadable> {
@@ -189,24 +196,21 @@ struct Parts<'a> {
     user: Option<&'a str>,
     password: Option<&'a Password>,
     token: Option<&'a Password>,
-    users: Vec<&'a User>,
-    keys: Vec<&'a User>,
+    users: Vec<(&'a str, &'a User)>,
+    keys: Vec<(&'a str, &'a User)>,
 }
 
 impl<'a> Parts<'a> {
-    fn of(credentials: &'a Credentials) -> Parts<'a> {
-        let none = Parts::default();
-        match credentials {
-            Credentials::None => none,
+    fn of(options: &'a Options) -> Parts<'a> {
+        let (users, keys) =
+            options.users().partition(|(_, user)| matches!(user.login, Login::Password { .. }));
+        let parts = Parts { users, keys, ..Parts::default() };
+        match &options.authorization.credentials {
+            Credentials::None | Credentials::Users(_) => parts,
             Credentials::UserPassword { user, password } => {
-                Parts { user: Some(user), password: Some(password), ..none }
+                Parts { user: Some(user), password: Some(password), ..parts }
             }
-            Credentials::Token(token) => Parts { token: Some(token), ..none },
-            Credentials::Users(users) => {
-                let (users, keys) =
-                    users.iter().partition(|user| matches!(user.login, Login::Password { .. }));
-                Parts { users, keys, ..none }
-            }
+            Credentials::Token(token) => Parts { token: Some(token), ..parts },
         }
     }
 }

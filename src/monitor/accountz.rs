@@ -1,4 +1,4 @@
-//! `/accountz` and `/accstatz`: the accounts. There is one, `$G`, until accounts can be configured.
+//! `/accountz` and `/accstatz`: the accounts.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::clock::Timestamp;
 use super::parameters::Parameters;
 use super::readings::Snapshot;
 use super::subsz::IndexStats;
-use crate::broker::core::{Counts, GLOBAL_ACCOUNT};
+use crate::broker::core::Traffic;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,58 +22,64 @@ impl Query {
         Query { account: parameters.filter("acc") }
     }
 
-    /// The answer to `/accountz`. `index` is what is known of the index of the account.
+    /// The answer to `/accountz`. `index` is what is known of the index of the account that is asked for, if there is one.
     pub fn answer(&self, snapshot: &Snapshot<'_>, index: IndexStats) -> Answer {
         let list = Accountz {
             server_id: &snapshot.identity.server_id,
             now: snapshot.now,
+            system_account: snapshot.system_account(),
             accounts: None,
             account_detail: None,
         };
-        match self.account.as_deref() {
-            None => Answer::json(&Accountz { accounts: Some(vec![GLOBAL_ACCOUNT]), ..list }),
-            Some(GLOBAL_ACCOUNT) => {
-                let total = snapshot.total();
-                Answer::json(&Accountz {
-                    account_detail: Some(AccountDetail {
-                        account_name: GLOBAL_ACCOUNT,
-                        update_time: snapshot.configured,
-                        expired: false,
-                        complete: true,
-                        jetstream_enabled: false,
-                        leafnode_connections: 0,
-                        client_connections: total.connections,
-                        subscriptions: total.stats.subscriptions,
-                        name_tag: GLOBAL_ACCOUNT,
-                        sublist_stats: index,
-                    }),
-                    ..list
-                })
-            }
-            Some(name) => Answer::bad_request(format!("Account {name} does not exist")),
-        }
+        let Some(name) = &self.account else {
+            let names = snapshot.accounts.iter().map(|account| account.name.as_str()).collect();
+            return Answer::json(&Accountz { accounts: Some(names), ..list });
+        };
+        let Some(account) = snapshot.account(name) else {
+            return Answer::bad_request(format!("Account {name} does not exist"));
+        };
+        Answer::json(&Accountz {
+            account_detail: Some(AccountDetail {
+                account_name: &account.name,
+                update_time: snapshot.configured,
+                is_system: account.is_system,
+                expired: false,
+                complete: true,
+                jetstream_enabled: false,
+                leafnode_connections: 0,
+                client_connections: account.connections,
+                subscriptions: account.subscriptions,
+                name_tag: &account.name,
+                sublist_stats: index,
+            }),
+            ..list
+        })
     }
 }
 
-/// The answer to `/accstatz`; accounts without a connection only if `unused` ones are asked for.
-pub fn statz(snapshot: &Snapshot<'_>, unused: bool) -> Answer {
-    let total = snapshot.total();
-    let global = AccountStat {
-        acc: GLOBAL_ACCOUNT,
-        name: GLOBAL_ACCOUNT,
-        conns: total.connections,
-        leafnodes: 0,
-        total_conns: total.connections,
-        num_subscriptions: total.stats.subscriptions,
-        sent: Traffic::of(total.stats.deliveries),
-        received: Traffic::of(total.stats.messages),
-        slow_consumers: total.stats.slow_consumers,
-    };
-    let is_shown = unused || total.connections > 0;
+/// The answer to `/accstatz`; accounts without a connection only if `unused` ones are asked for. `traffic` is what has been
+/// done in each, by slot.
+pub fn statz(snapshot: &Snapshot<'_>, traffic: &[Traffic], unused: bool) -> Answer {
+    let shown = snapshot.accounts.iter().filter(|account| unused || account.connections > 0);
+    let stats = shown.map(|account| {
+        let Traffic { counters, slow_consumers } =
+            traffic.get(usize::from(account.slot)).copied().unwrap_or_default();
+        AccountStat {
+            acc: &account.name,
+            name: &account.name,
+            conns: account.connections,
+            leafnodes: 0,
+            total_conns: account.connections,
+            num_subscriptions: account.subscriptions,
+            sent: ByKind::clients(counters.out_msgs, counters.out_bytes),
+            received: ByKind::clients(counters.in_msgs, counters.in_bytes),
+            slow_consumers,
+        }
+    });
     Answer::json(&Accstatz {
         server_id: &snapshot.identity.server_id,
         now: snapshot.now,
-        account_statz: is_shown.then_some(global).into_iter().collect(),
+        account_statz: stats.collect(),
     })
 }
 
@@ -81,23 +87,27 @@ pub fn statz(snapshot: &Snapshot<'_>, unused: bool) -> Answer {
 struct Accountz<'a> {
     server_id: &'a str,
     now: Timestamp,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    system_account: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     accounts: Option<Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    account_detail: Option<AccountDetail>,
+    account_detail: Option<AccountDetail<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct AccountDetail {
-    account_name: &'static str,
+struct AccountDetail<'a> {
+    account_name: &'a str,
     update_time: Timestamp,
+    #[serde(skip_serializing_if = "is_false")]
+    is_system: bool,
     expired: bool,
     complete: bool,
     jetstream_enabled: bool,
     leafnode_connections: u64,
     client_connections: u64,
     subscriptions: u64,
-    name_tag: &'static str,
+    name_tag: &'a str,
     sublist_stats: IndexStats,
 }
 
@@ -105,25 +115,29 @@ struct AccountDetail {
 struct Accstatz<'a> {
     server_id: &'a str,
     now: Timestamp,
-    account_statz: Vec<AccountStat>,
+    account_statz: Vec<AccountStat<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct AccountStat {
-    acc: &'static str,
-    name: &'static str,
+struct AccountStat<'a> {
+    acc: &'a str,
+    name: &'a str,
     conns: u64,
     leafnodes: u64,
     total_conns: u64,
     num_subscriptions: u64,
-    sent: Traffic,
-    received: Traffic,
+    sent: ByKind,
+    received: ByKind,
     slow_consumers: u64,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Messages and bytes, in all and by the kinds of connection that are no clients.
 #[derive(Debug, Serialize)]
-struct Traffic {
+struct ByKind {
     msgs: u64,
     bytes: u64,
     gateways: MsgsBytes,
@@ -137,9 +151,9 @@ struct MsgsBytes {
     bytes: u64,
 }
 
-impl Traffic {
-    fn of(counts: Counts) -> Traffic {
+impl ByKind {
+    fn clients(msgs: u64, bytes: u64) -> ByKind {
         let none = MsgsBytes::default();
-        Traffic { msgs: counts.count, bytes: counts.bytes, gateways: none, routes: none, leafs: none }
+        ByKind { msgs, bytes, gateways: none, routes: none, leafs: none }
     }
 }

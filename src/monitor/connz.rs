@@ -19,10 +19,10 @@ use super::clock::{Timestamp, round_trip, uptime};
 use super::parameters::{Parameters, Subscriptions};
 use super::readings::Snapshot;
 use super::subsz::SubscriptionDetail;
-use crate::broker::core::GLOBAL_ACCOUNT;
 use crate::broker::inspect::{
     ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SearchText, SubscriptionRow,
 };
+use crate::config::GLOBAL_ACCOUNT;
 
 /// Connections in an answer unless the request says otherwise.
 const LIMIT_DEFAULT: usize = 1024;
@@ -212,16 +212,12 @@ impl Query {
 
     /// Whether open connections are asked for.
     pub fn wants_open(&self) -> bool {
-        self.state != State::Closed && self.account_is_known()
+        self.state != State::Closed
     }
 
     /// Whether closed connections are asked for.
     pub fn wants_closed(&self) -> bool {
-        self.state != State::Open && self.account_is_known()
-    }
-
-    fn account_is_known(&self) -> bool {
-        self.account.as_deref().is_none_or(|account| account == GLOBAL_ACCOUNT)
+        self.state != State::Open
     }
 
     /// Which open connections are asked for.
@@ -309,7 +305,7 @@ impl Query {
         page: &Page,
         open: &HashMap<u64, OpenConnection>,
     ) -> Answer {
-        let is_known = self.account_is_known();
+        let is_known = self.account.as_deref().is_none_or(|name| snapshot.account(name).is_some());
         let rows: Vec<Connection<'_>> = page
             .chosen
             .iter()

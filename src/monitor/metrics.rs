@@ -13,10 +13,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Kind};
-use super::readings::{Snapshot, TURN_BOUNDS_US, WorkerReading};
+use super::readings::{AccountReading, Snapshot, TURN_BOUNDS_US, WorkerReading};
 use super::subsz::IndexStats;
 use super::varz::Varz;
-use crate::broker::core::GLOBAL_ACCOUNT;
+use crate::broker::core::Traffic;
 use crate::broker::inspect::{ConnectionRow, ConnectionTally};
 use crate::wire::info::{GO_VERSION, REFERENCE_VERSION, RINGMAIN_VERSION};
 
@@ -55,7 +55,7 @@ pub fn answer(
         &server,
     );
     connections(&mut text, tally, &server);
-    accounts(&mut text, snapshot);
+    accounts(&mut text, snapshot, &tally.accounts);
     text.family("gnatsd_healthz_status", "0 if the server is healthy.", "gauge");
     text.sample("gnatsd_healthz_status", &server, 0.0);
     text.family("gnatsd_healthz_status_value", "1 with the health in a label.", "gauge");
@@ -170,29 +170,35 @@ fn connections(text: &mut Text, tally: &ConnectionTally, server: &[(&str, &str);
     }
 }
 
-fn accounts(text: &mut Text, snapshot: &Snapshot<'_>) {
-    let total = snapshot.total();
-    let stats = total.stats;
-    let labels = [
-        ("server_id", snapshot.identity.server_id.as_str()),
-        ("account", GLOBAL_ACCOUNT),
-        ("account_id", GLOBAL_ACCOUNT),
-        ("account_name", GLOBAL_ACCOUNT),
-    ];
-    for (name, help, number) in [
-        ("current_connections", "Connections of the account.", total.connections),
-        ("total_connections", "Connections of the account.", total.connections),
-        ("subscriptions", "Subscriptions of the account.", stats.subscriptions),
-        ("leaf_nodes", "Leafnode connections of the account.", 0),
-        ("sent_messages", "Messages to the account's connections.", stats.deliveries.count),
-        ("sent_bytes", "Bytes to the account's connections.", stats.deliveries.bytes),
-        ("received_messages", "Messages from the account's connections.", stats.messages.count),
-        ("received_bytes", "Bytes from the account's connections.", stats.messages.bytes),
-        ("slow_consumers", "Slow consumers of the account.", stats.slow_consumers),
-    ] {
-        let name = format!("gnatsd_accstatz_{name}");
-        text.family(&name, help, "gauge");
-        text.sample(&name, &labels, number as f64);
+/// A number of an account: its name, what it is, and how to get it.
+type AccountMetric = (&'static str, &'static str, fn(&AccountReading, &Traffic) -> u64);
+
+const ACCOUNT_METRICS: [AccountMetric; 9] = [
+    ("current_connections", "Connections of the account.", |account, _| account.connections),
+    ("total_connections", "Connections of the account.", |account, _| account.connections),
+    ("subscriptions", "Subscriptions of the account.", |account, _| account.subscriptions),
+    ("leaf_nodes", "Leafnode connections of the account.", |_, _| 0),
+    ("sent_messages", "Messages to the account's connections.", |_, traffic| traffic.counters.out_msgs),
+    ("sent_bytes", "Bytes to the account's connections.", |_, traffic| traffic.counters.out_bytes),
+    ("received_messages", "Messages from the account's connections.", |_, traffic| traffic.counters.in_msgs),
+    ("received_bytes", "Bytes from the account's connections.", |_, traffic| traffic.counters.in_bytes),
+    ("slow_consumers", "Slow consumers of the account.", |_, traffic| traffic.slow_consumers),
+];
+
+fn accounts(text: &mut Text, snapshot: &Snapshot<'_>, traffic: &[Traffic]) {
+    for (name, help, number) in ACCOUNT_METRICS {
+        let family = format!("gnatsd_accstatz_{name}");
+        text.family(&family, help, "gauge");
+        for account in &snapshot.accounts {
+            let labels = [
+                ("server_id", snapshot.identity.server_id.as_str()),
+                ("account", account.name.as_str()),
+                ("account_id", account.name.as_str()),
+                ("account_name", account.name.as_str()),
+            ];
+            let traffic = traffic.get(usize::from(account.slot)).copied().unwrap_or_default();
+            text.sample(&family, &labels, number(account, &traffic) as f64);
+        }
     }
 }
 

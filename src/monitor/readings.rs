@@ -72,6 +72,23 @@ pub struct ProcessReading {
     pub cores: usize,
 }
 
+/// One account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountReading {
+    /// Its slot at the workers.
+    pub slot: u16,
+    /// Its name.
+    pub name: String,
+    /// It is the system's own.
+    pub is_system: bool,
+    /// Connections.
+    pub connections: u64,
+    /// Subscriptions.
+    pub subscriptions: u64,
+    /// Subscriptions ever made.
+    pub subscribed: u64,
+}
+
 /// Who the server is. Does not change while it runs.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -108,6 +125,8 @@ pub struct Snapshot<'a> {
     pub process: ProcessReading,
     /// The workers' counters.
     pub workers: Vec<WorkerReading>,
+    /// The accounts, the global one first.
+    pub accounts: Vec<AccountReading>,
     /// Connections ever accepted.
     pub total_connections: u64,
     /// Requests per path.
@@ -145,6 +164,16 @@ impl Snapshot<'_> {
             total.index_reads += worker.index_reads;
         }
         total
+    }
+
+    /// The account with this name.
+    pub fn account(&self, name: &str) -> Option<&AccountReading> {
+        self.accounts.iter().find(|account| account.name == name)
+    }
+
+    /// The name of the system's own account; empty without one.
+    pub fn system_account(&self) -> &str {
+        self.accounts.iter().find(|account| account.is_system).map_or("", |account| &account.name)
     }
 
     /// How long the server has been running.

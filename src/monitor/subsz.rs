@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::clock::Timestamp;
 use super::parameters::Parameters;
-use super::readings::Snapshot;
-use crate::broker::core::GLOBAL_ACCOUNT;
+use super::readings::{AccountReading, Snapshot};
+use crate::broker::core::Traffic;
 use crate::broker::inspect::{SearchText, SubscriptionFilter, SubscriptionRow};
 use crate::subject::fanout::FanOutTally;
 use crate::subject::name::is_valid_literal_subject;
@@ -75,6 +75,11 @@ impl Query {
         }
     }
 
+    /// The account that is asked about.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+
     /// The answer: the rows from `offset` on, of `found` that there are.
     pub fn answer(
         &self,
@@ -83,11 +88,10 @@ impl Query {
         rows: &[SubscriptionRow],
         found: usize,
     ) -> Answer {
-        let is_known = self.account.as_deref().is_none_or(|account| account == GLOBAL_ACCOUNT);
         Answer::json(&Subsz {
             server_id: &snapshot.identity.server_id,
             now: snapshot.now,
-            index: if is_known { index } else { IndexStats::default() },
+            index,
             total: found,
             offset: self.offset,
             limit: self.limit,
@@ -123,18 +127,25 @@ pub struct IndexStats {
 }
 
 impl IndexStats {
-    /// Put together from the workers' counters and a look at their caches.
+    /// Of all accounts, put together from the workers' counters and a look at their caches.
     pub fn of(snapshot: &Snapshot<'_>, tally: FanOutTally) -> IndexStats {
-        let total = snapshot.total();
-        let stats = total.stats;
-        let matches = stats.messages.count;
-        let hits = matches.saturating_sub(total.index_reads);
+        let stats = snapshot.total().stats;
+        IndexStats::new(stats.subscriptions, stats.subscribed, stats.messages.count, tally)
+    }
+
+    /// Of one account. `tally` is of its cached subjects only.
+    pub fn of_account(account: &AccountReading, traffic: Traffic, tally: FanOutTally) -> IndexStats {
+        IndexStats::new(account.subscriptions, account.subscribed, traffic.counters.in_msgs, tally)
+    }
+
+    fn new(subscriptions: u64, subscribed: u64, matches: u64, tally: FanOutTally) -> IndexStats {
+        let hits = matches.saturating_sub(tally.index_reads);
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         IndexStats {
-            num_subscriptions: stats.subscriptions,
-            num_cache: total.cached_subjects,
-            num_inserts: stats.subscribed,
-            num_removes: stats.subscribed - stats.subscriptions,
+            num_subscriptions: subscriptions,
+            num_cache: tally.subjects,
+            num_inserts: subscribed,
+            num_removes: subscribed.saturating_sub(subscriptions),
             num_matches: matches,
             cache_hit_rate: share(hits, matches),
             max_fanout: tally.reached_max,

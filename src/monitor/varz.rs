@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::clock::{Timestamp, uptime};
 use super::readings::{RequestCounts, Snapshot};
-use crate::config::{Credentials, Port};
+use crate::config::Port;
 use crate::wire::info::{GO_VERSION, PROTOCOL, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// How long a TLS handshake may take, in seconds: the reference's default, shown without TLS too.
@@ -87,6 +87,8 @@ pub struct Varz<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
     feature_flags: FeatureFlags,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    system_account: &'a str,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
     disk_io_wait_stats: DiskWaits,
@@ -138,7 +140,7 @@ impl<'a> Varz<'a> {
             go: GO_VERSION,
             host: &snapshot.host,
             port: snapshot.port,
-            auth_required: options.authorization.credentials != Credentials::None,
+            auth_required: options.demands_credentials(),
             max_connections: match options.max_connections {
                 0 => -1,
                 max => i64::from(max),
@@ -197,6 +199,7 @@ impl<'a> Varz<'a> {
                 js_raft_delete_range: true,
                 js_snapshot_sources: false,
             },
+            system_account: snapshot.system_account(),
             slow_consumer_stats: ByKind::clients(stats.slow_consumers),
             stale_connection_stats: ByKind::clients(stats.stale_connections),
             disk_io_wait_stats: DiskWaits::default(),

@@ -226,9 +226,7 @@ impl Monitor {
             Request::Gatewayz => self.with_snapshot(&configured, neighbours::gatewayz),
             Request::Leafz => self.with_snapshot(&configured, neighbours::leafz),
             Request::Vars => self.with_snapshot(&configured, vars::answer),
-            Request::Accstatz { unused } => {
-                self.with_snapshot(&configured, |snapshot| accountz::statz(snapshot, unused))
-            }
+            Request::Accstatz { unused } => self.answer_accstatz(&configured, unused).await?,
             Request::Jsz(query) => {
                 self.with_snapshot(&configured, |snapshot| jsz::Query::answer(query, snapshot))
             }
@@ -258,6 +256,7 @@ impl Monitor {
                 cores: process::available_cores(),
             },
             workers: self.shared.readings(),
+            accounts: self.shared.account_readings(),
             total_connections: self.shared.total_connections(),
             requests,
         }
@@ -360,7 +359,8 @@ impl Monitor {
 
     async fn answer_subsz(&self, configured: &Configured, query: &subsz::Query) -> Result<Answer, NoAnswer> {
         let _asking = self.ask_in_turn().await;
-        let tally = self.tally().await?;
+        let account = query.account();
+        let tally = self.tally(account).await?;
         let mut rows = Vec::new();
         let mut found = 0;
         if query.lists {
@@ -380,7 +380,7 @@ impl Monitor {
             }
         }
         Ok(self.with_snapshot(configured, |snapshot| {
-            query.answer(snapshot, IndexStats::of(snapshot, tally.fan_out), &rows, found)
+            query.answer(snapshot, index_stats(snapshot, account, &tally), &rows, found)
         }))
     }
 
@@ -389,20 +389,29 @@ impl Monitor {
         configured: &Configured,
         query: &accountz::Query,
     ) -> Result<Answer, NoAnswer> {
-        let tally = if query.account.is_some() {
+        let account = query.account.as_deref();
+        let tally = if account.is_some() {
             let _asking = self.ask_in_turn().await;
-            self.tally().await?
+            self.tally(account).await?
         } else {
             Tally::default()
         };
         Ok(self.with_snapshot(configured, |snapshot| {
-            query.answer(snapshot, IndexStats::of(snapshot, tally.fan_out))
+            query.answer(snapshot, index_stats(snapshot, account, &tally))
+        }))
+    }
+
+    async fn answer_accstatz(&self, configured: &Configured, unused: bool) -> Result<Answer, NoAnswer> {
+        let _asking = self.ask_in_turn().await;
+        let tally = self.tally(None).await?;
+        Ok(self.with_snapshot(configured, |snapshot| {
+            accountz::statz(snapshot, &tally.connections.accounts, unused)
         }))
     }
 
     async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
         let _asking = self.ask_in_turn().await;
-        let tally = self.tally().await?;
+        let tally = self.tally(None).await?;
         let behind: Vec<Candidate> = tally.behind.clone();
         let described = self.describe(&behind, Subscriptions::No).await?;
         let behind: Vec<_> = behind
@@ -423,11 +432,16 @@ impl Monitor {
         (turn, self.shared.moves.bar().await)
     }
 
-    /// What there is in all, at all workers.
-    async fn tally(&self) -> Result<Tally, NoAnswer> {
+    /// What there is in all, at all workers; of cached subjects only those of this account, if one is named.
+    async fn tally(&self, account: Option<&str>) -> Result<Tally, NoAnswer> {
+        let slot = account.map(|name| {
+            let accounts = self.shared.live.lock().settings.directory.clone();
+            // No account has the last slot, for there are not that many.
+            accounts.accounts().named(name).map_or(u16::MAX, |account| account.slot)
+        });
         let tallies = self
             .ask_all(|_| {
-                let (inquiry, answered) = Inquiry::new((), Tally::default());
+                let (inquiry, answered) = Inquiry::new(slot, Tally::default());
                 (Question::Tally(inquiry), answered)
             })
             .await?;
@@ -461,6 +475,14 @@ impl Monitor {
 /// The workers are stopping, or the machine is.
 #[derive(Debug)]
 struct NoAnswer;
+
+/// What is known of the index of this account, or of all.
+fn index_stats(snapshot: &Snapshot<'_>, account: Option<&str>, tally: &Tally) -> IndexStats {
+    let Some(name) = account else { return IndexStats::of(snapshot, tally.fan_out) };
+    let Some(account) = snapshot.account(name) else { return IndexStats::default() };
+    let traffic = tally.connections.accounts.get(usize::from(account.slot)).copied().unwrap_or_default();
+    IndexStats::of_account(account, traffic, tally.fan_out)
+}
 
 async fn answer_of<A>(answered: oneshot::Receiver<A>) -> Result<A, NoAnswer> {
     tokio::time::timeout(ANSWER_TIMEOUT, answered).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)

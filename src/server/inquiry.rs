@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::Broker;
 use crate::broker::inspect::{
-    BEHIND_MAX, ConnectionFilter, ConnectionRow, ConnectionTally, FoundConnections, Measure,
+    BEHIND_MAX, ConnectionFilter, ConnectionRow, ConnectionTally, FanOutPlace, FoundConnections, Measure,
     ROWS_PER_LOOK_MAX, SubscriptionFilter, SubscriptionRow, Window,
 };
 use crate::monitor::connz::Candidate;
@@ -24,8 +24,8 @@ pub enum Question {
     Rows(Inquiry<Vec<(u32, u64)>, Vec<ConnectionRow>>),
     /// Which subscriptions there are.
     Subscriptions(Inquiry<SubscriptionFilter, FoundSubscriptions>),
-    /// What there is in all.
-    Tally(Inquiry<(), Tally>),
+    /// What there is in all. Of cached subjects only those of one account, if that is asked for, by slot.
+    Tally(Inquiry<Option<u16>, Tally>),
 }
 
 /// One kind of question.
@@ -55,8 +55,8 @@ pub struct Tally {
     pub fan_out: FanOutTally,
     /// The connections that are furthest behind at all workers, the worst first.
     pub behind: Vec<Candidate>,
-    /// Connections are through.
-    connections_done: bool,
+    /// Connections are through: where to look among the fan-out lists.
+    fan_out_from: Option<FanOutPlace>,
 }
 
 impl Tally {
@@ -122,12 +122,17 @@ impl Question {
             }
             Question::Tally(mut inquiry) => {
                 let tally = &mut inquiry.answer;
-                let next = if tally.connections_done {
-                    broker.fan_out_tally(inquiry.from, &mut tally.fan_out)
-                } else {
-                    let next = broker.connection_tally(inquiry.from, &mut tally.connections);
-                    tally.connections_done = next.is_none();
-                    next.or(Some(0))
+                let next = match tally.fan_out_from {
+                    Some(from) => {
+                        let next = broker.fan_out_tally(from, inquiry.what, &mut tally.fan_out);
+                        tally.fan_out_from = next;
+                        next.map(|_| 0)
+                    }
+                    None => {
+                        let next = broker.connection_tally(inquiry.from, &mut tally.connections);
+                        tally.fan_out_from = next.is_none().then(FanOutPlace::default);
+                        next.or(Some(0))
+                    }
                 };
                 inquiry.go_on(next).map(Question::Tally)
             }

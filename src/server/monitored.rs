@@ -58,7 +58,12 @@ impl Monitored {
 
     /// Before a turn sends what it has produced, so that nobody hears of a message that is not counted. Whether there is
     /// more to do in the next turn.
-    pub fn publish<A: InterestAccess>(&mut self, broker: &Broker<A>, shared: &Shared, end: TurnEnd) -> bool {
+    pub fn publish<A: InterestAccess>(
+        &mut self,
+        broker: &mut Broker<A>,
+        shared: &Shared,
+        end: TurnEnd,
+    ) -> bool {
         if !self.is_on {
             return false;
         }

@@ -31,7 +31,9 @@ pub async fn reload(
     for warning in new.warnings.iter().filter(|warning| !options.warnings.contains(warning)) {
         log.warning(warning.clone());
     }
-    let live = LiveSettings { settings: new.settings.clone(), info: advertised.info(&new) };
+    let mut interests = shared.live.lock().interests.clone();
+    interests.resize_with(new.settings.directory.accounts().slots(), Default::default);
+    let live = LiveSettings { settings: new.settings.clone(), info: advertised.info(&new), interests };
     let closed = shared.change_settings(live, new.connections_max).await;
     if closed > 0 {
         log.info(format!("Closed {closed} connections to fall within max_connections"));
@@ -55,5 +57,6 @@ fn read(running: &ServerOptions) -> Result<(ServerOptions, Vec<String>), String>
         unreachable!("the same command line started the server");
     };
     let lines = config::compare(&running.configured, &configured).map_err(|error| error.to_string())?;
-    Ok((ServerOptions::new(*configured, &warnings, running.nonce_key), lines))
+    let new = running.successor(*configured, &warnings).map_err(|error| error.to_string())?;
+    Ok((new, lines))
 }

@@ -20,8 +20,8 @@ use super::placement::Placement;
 use super::reload;
 use super::shared::{Door, FIRST_CID, LiveSettings, Shared, SharedInterest};
 use super::worker::{self, Next, Start, WorkerError, WorkerParts};
-use crate::auth::Directory;
 use crate::auth::nkey::NonceKey;
+use crate::auth::{Directory, TooManyAccounts};
 use crate::base::{handover, system_error};
 use crate::broker::{Broker, Settings};
 use crate::config::{Advertise, Io, Options, Warning};
@@ -41,8 +41,6 @@ const PLAIN_SECRETS_WARNING: &str = "Plaintext passwords detected, use nkeys or 
 /// Everything that the server needs to know to start.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// What the challenges of connections are derived from.
-    pub nonce_key: NonceKey,
     /// Host to listen on.
     pub host: String,
     /// Port to listen on; 0 picks a free one.
@@ -84,12 +82,37 @@ pub struct LameDuck {
 
 impl ServerOptions {
     /// The part of the configuration that the server acts on. `nonce_key` stays the same as long as the server runs.
-    pub fn new(options: Options, warnings: &[Warning], nonce_key: NonceKey) -> ServerOptions {
-        let directory = Directory::new(&options, nonce_key);
+    ///
+    /// # Errors
+    ///
+    /// There are too many accounts.
+    pub fn new(
+        options: Options,
+        warnings: &[Warning],
+        nonce_key: NonceKey,
+    ) -> Result<ServerOptions, TooManyAccounts> {
+        let directory = Directory::new(&options, nonce_key)?;
+        Ok(ServerOptions::with_directory(options, warnings, directory))
+    }
+
+    /// The same of a configuration that was read again.
+    ///
+    /// # Errors
+    ///
+    /// There are too many accounts.
+    pub fn successor(
+        &self,
+        options: Options,
+        warnings: &[Warning],
+    ) -> Result<ServerOptions, TooManyAccounts> {
+        let directory = self.settings.directory.successor(&options)?;
+        Ok(ServerOptions::with_directory(options, warnings, directory))
+    }
+
+    fn with_directory(options: Options, warnings: &[Warning], directory: Directory) -> ServerOptions {
         let plain_secrets = directory.has_plain_secrets().then(|| PLAIN_SECRETS_WARNING.to_owned());
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         ServerOptions {
-            nonce_key,
             host: options.host.clone(),
             port: options.port.to_bind(),
             client_advertise: options.client_advertise.clone(),
@@ -183,6 +206,9 @@ pub enum StartError {
     /// The address of the monitoring cannot be listened on.
     #[error("Can't start monitoring: can't listen to the monitor port: listen tcp{0}")]
     ListenForMonitoring(String),
+    /// The accounts.
+    #[error(transparent)]
+    Accounts(#[from] TooManyAccounts),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -197,7 +223,7 @@ pub enum StartError {
 impl StartError {
     /// Whether the log was open, so that the error stands there.
     pub fn is_logged(&self) -> bool {
-        !matches!(self, StartError::LogFile(..))
+        !matches!(self, StartError::LogFile(..) | StartError::Accounts(_))
     }
 }
 
@@ -491,6 +517,8 @@ impl Workers {
             .map(|_| Waker::new().map(Door::new))
             .collect::<io::Result<Vec<Door>>>()
             .map_err(|error| StartError::System("eventfd", error))?;
+        let accounts = options.settings.directory.accounts();
+        let interests: Vec<_> = (0..accounts.slots()).map(|_| SharedInterest::default()).collect();
         let shared = Arc::new(Shared {
             started: Instant::now(),
             is_monitored: options.configured.http_port.is_some(),
@@ -499,7 +527,11 @@ impl Workers {
             next_cid: AtomicU64::new(FIRST_CID),
             connections_max: AtomicI64::new(options.connections_max),
             connections_surplus: AtomicI64::new(0),
-            live: Mutex::new(LiveSettings { settings: options.settings.clone(), info: info.clone() }),
+            live: Mutex::new(LiveSettings {
+                settings: options.settings.clone(),
+                info: info.clone(),
+                interests: interests.clone(),
+            }),
             settings_version: AtomicU64::new(0),
             settings_taken: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -513,7 +545,6 @@ impl Workers {
         let password_checks = PasswordChecks::start(&Arc::downgrade(&shared))
             .map_err(|error| StartError::System("password thread", error))?;
         let _ = shared.password_checks.set(password_checks);
-        let interest = SharedInterest::default();
         let mut outboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         let mut inboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         for (from, outboxes) in outboxes.iter_mut().enumerate() {
@@ -537,7 +568,7 @@ impl Workers {
                 count,
                 options.settings.clone(),
                 info.clone(),
-                vec![interest.clone()],
+                interests.clone(),
                 fastrand::u64(..),
             );
             let parts = WorkerParts {

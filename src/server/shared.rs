@@ -1,5 +1,6 @@
 //! What the threads of the server share: the index of each account behind its lock, and each worker's door.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -15,11 +16,12 @@ use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::readings::PublishedReading;
 use super::worker::moving::LoadBoard;
+use crate::auth::Account;
 use crate::base::handover::Sleeper;
 use crate::broker::{Settings, Verdict};
 use crate::io::wake::Waker;
 use crate::monitor::closed::ClosedRing;
-use crate::monitor::readings::WorkerReading;
+use crate::monitor::readings::{AccountReading, WorkerReading};
 use crate::subject::interest::{Generations, Interest, InterestAccess};
 use crate::wire::info::Info;
 
@@ -36,6 +38,12 @@ impl Default for SharedInterest {
         let interest = Interest::default();
         let generations = interest.generations().clone();
         SharedInterest { interest: Arc::new(RwLock::new(interest)), generations }
+    }
+}
+
+impl fmt::Debug for SharedInterest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedInterest(…)")
     }
 }
 
@@ -116,6 +124,8 @@ pub struct LiveSettings {
     pub settings: Arc<Settings>,
     /// What all `INFO` lines share.
     pub info: Info,
+    /// The index of each account, by slot.
+    pub interests: Vec<SharedInterest>,
 }
 
 impl Door {
@@ -226,6 +236,24 @@ impl Shared {
             ..door.reading.read()
         };
         self.doors.iter().map(read).collect()
+    }
+
+    /// The accounts.
+    pub fn account_readings(&self) -> Vec<AccountReading> {
+        let LiveSettings { settings, interests, .. } = self.live.lock().clone();
+        let reading = |account: &Arc<Account>| {
+            let (subscriptions, subscribed) = interests[usize::from(account.slot)]
+                .read(|interest| (interest.len() as u64, interest.subscribed()));
+            AccountReading {
+                slot: account.slot,
+                name: account.name.clone(),
+                is_system: account.is_system,
+                connections: u64::from(account.connections()),
+                subscriptions,
+                subscribed,
+            }
+        };
+        settings.directory.accounts().iter().map(reading).collect()
     }
 
     /// The worker with the fewest connections; of several the first.

@@ -474,19 +474,22 @@ impl<D: SocketDriver> Worker<D> {
             self.reads.append(&mut self.arrived);
         }
         let mut any = false;
-        for (from, inbox) in self.parts.inboxes.iter_mut().enumerate() {
-            let Some(inbox) = inbox else { continue };
+        for from in 0..self.parts.inboxes.len() {
             let mut first = true;
             while self.owed[from] > 0 && (first || !self.parts.broker.turn_is_full()) {
-                let Some(mut batch) = inbox.receive() else {
+                let Some(mut batch) = self.parts.inboxes[from].as_mut().and_then(Receiver::receive) else {
                     unreachable!("it was there, and nobody else takes it");
                 };
                 self.owed[from] -= 1;
                 (first, any) = (false, true);
                 self.monitored.batches_received += 1;
+                // A connection that has moved may belong to an account that its old worker has heard of already.
+                self.check_settings();
                 self.parts.broker.handle_batch(from as u16, &batch);
                 batch.clear();
-                inbox.give_back(batch);
+                if let Some(inbox) = &mut self.parts.inboxes[from] {
+                    inbox.give_back(batch);
+                }
             }
         }
         any
@@ -658,6 +661,9 @@ impl<D: SocketDriver> Worker<D> {
         };
         self.settings_version = version;
         self.parts.write_deadline_ms = live.settings.write_deadline_ms;
+        for interest in live.interests.into_iter().skip(self.parts.broker.account_count()) {
+            self.parts.broker.add_account(interest);
+        }
         self.parts.broker.apply_settings(live.settings, live.info);
         // Which connections are too many is nobody's merit: the reference takes any.
         for conn in self.parts.broker.open_connections() {
@@ -844,7 +850,7 @@ impl<D: SocketDriver> Worker<D> {
             reads_waiting: self.reads.len() + self.arrived.len(),
             kept_bytes: self.kept_bytes,
         };
-        self.monitored.publish(&self.parts.broker, &self.parts.shared, end)
+        self.monitored.publish(&mut self.parts.broker, &self.parts.shared, end)
     }
 
     fn write_log(&mut self) {

@@ -45,6 +45,7 @@ impl FanOutTally {
         self.subjects += other.subjects;
         self.reached += other.reached;
         self.reached_max = self.reached_max.max(other.reached_max);
+        self.index_reads += other.index_reads;
     }
 }
 
@@ -147,7 +148,7 @@ struct Entry {
     /// Set by a use, cleared by the clock hand.
     used: bool,
     fanout: FanOut,
-    /// What permissions say of publishing to it: the set's id, shifted, and whether it may. 0 is none.
+    /// What permissions say of publishing to it, see [`verdict`]. 0 is none.
     verdicts: [u32; VERDICTS],
     next_verdict: u8,
 }
@@ -176,6 +177,8 @@ pub struct FanOutTally {
     pub reached: u64,
     /// The most that one of them reaches.
     pub reached_max: u64,
+    /// Times that the index had to be asked, for all subjects ever.
+    pub index_reads: u64,
 }
 
 impl FanOutCache {
@@ -186,7 +189,7 @@ impl FanOutCache {
             entries: Slab::new(),
             index: HashTable::new(),
             hasher: FxSeededState::with_seed(seed as usize),
-            seen: vec![0; SEEN_SLOTS].into_boxed_slice(),
+            seen: Box::default(),
             scratch: FanOut::default(),
             matches: Matches::default(),
             targets: 0,
@@ -213,6 +216,9 @@ impl FanOutCache {
 
     /// Adds up to `count` places of the cache, from `from` on, to `tally`. Returns where to go on, or `None` at the end.
     pub fn tally(&self, from: usize, count: usize, tally: &mut FanOutTally) -> Option<usize> {
+        if from == 0 {
+            tally.index_reads += self.index_reads;
+        }
         let end = self.entries.capacity();
         let to = from.saturating_add(count).min(end);
         for entry in (from..to).filter_map(|slot| self.entries.get(slot)) {
@@ -270,6 +276,25 @@ impl FanOutCache {
         &self.entries[slot as usize].fanout
     }
 
+    /// Whether `memo` is the place of `subject`, and the permissions `set` are known to let it be published to: then
+    /// [`find_again`](FanOutCache::find_again) finds its list.
+    #[inline]
+    pub fn permits_again(&self, subject: &[u8], memo: Memo, set: u32) -> bool {
+        self.entries
+            .get(memo.0 as usize)
+            .is_some_and(|entry| *entry.subject == *subject && entry.verdicts.contains(&verdict(set, true)))
+    }
+
+    /// The list of `subject`, whose place is known to be `memo`.
+    #[inline]
+    pub fn find_again(&mut self, subject: &[u8], memo: &mut Memo, interest: &impl InterestAccess) -> &FanOut {
+        let entry = &self.entries[memo.0 as usize];
+        if interest.generations().sum(entry.shards) == entry.sum {
+            return &self.entries[memo.0 as usize].fanout;
+        }
+        self.find_by_hash(subject, memo, interest)
+    }
+
     /// Whether the permissions `set` (not 0) let `subject` be published to. They are asked with `decide` unless the answer
     /// is remembered; it is, as long as the subject is cached. Sets `memo` to the subject's place.
     #[inline]
@@ -292,11 +317,11 @@ impl FanOutCache {
         };
         let entry = &mut self.entries[slot as usize];
         entry.used = true;
-        if let Some(verdict) = entry.verdicts.iter().find(|verdict| **verdict >> 1 == set) {
-            return verdict & 1 == 1;
+        if let Some(known) = entry.verdicts.iter().find(|known| **known >> 1 == set) {
+            return known & 1 == 1;
         }
         let permitted = decide();
-        entry.verdicts[usize::from(entry.next_verdict) % VERDICTS] = set << 1 | u32::from(permitted);
+        entry.verdicts[usize::from(entry.next_verdict) % VERDICTS] = verdict(set, permitted);
         entry.next_verdict = entry.next_verdict.wrapping_add(1);
         permitted
     }
@@ -359,6 +384,10 @@ impl FanOutCache {
 
     /// Whether the subject with this hash was seen before; remembers it.
     fn second_sight(&mut self, hash: u64) -> bool {
+        if self.seen.is_empty() {
+            // Only for accounts that are in use at this worker.
+            self.seen = vec![0; SEEN_SLOTS].into_boxed_slice();
+        }
         let slot = &mut self.seen[hash as usize & (SEEN_SLOTS - 1)];
         let fingerprint = (hash >> 48) as u16 | 1;
         let seen = *slot == fingerprint;
@@ -369,6 +398,11 @@ impl FanOutCache {
     fn hash(&self, subject: &[u8]) -> u64 {
         hash_of(&self.hasher, subject)
     }
+}
+
+/// What permissions have answered, as it is remembered.
+fn verdict(set: u32, permitted: bool) -> u32 {
+    set << 1 | u32::from(permitted)
 }
 
 fn cost_units(subject: &[u8], fanout: &FanOut) -> usize {

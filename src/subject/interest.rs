@@ -186,6 +186,7 @@ pub struct Interest {
     tree: Tree<Leaf>,
     generations: Arc<Generations>,
     subscriptions: usize,
+    subscribed: u64,
     /// What is not for some of the subscriptions, although they match it.
     denied: HashMap<Target, Arc<PatternSet>, FxBuildHasher>,
 }
@@ -194,6 +195,11 @@ impl Interest {
     /// Number of subscriptions.
     pub fn len(&self) -> usize {
         self.subscriptions
+    }
+
+    /// Number of subscriptions that there have ever been.
+    pub fn subscribed(&self) -> u64 {
+        self.subscribed
     }
 
     /// Whether nobody subscribes to anything.
@@ -210,6 +216,7 @@ impl Interest {
     pub fn subscribe(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, target: Target) {
         self.tree.entry(pattern).add(queue, target);
         self.subscriptions += 1;
+        self.subscribed += 1;
         self.generations.touch(pattern);
     }
 
@@ -263,6 +270,8 @@ impl Interest {
         let found = self.unsubscribe(pattern, queue, old);
         if found {
             self.subscribe_filtered(pattern, queue, new, denied);
+            // It is the same one at another place.
+            self.subscribed -= 1;
         }
         found
     }

@@ -13,6 +13,8 @@ pub enum ErrorText {
     AuthenticationTimeout,
     /// The server's connection limit.
     MaximumConnections,
+    /// The connection limit of an account.
+    MaximumAccountConnections,
     /// The connection's subscription limit.
     MaximumSubscriptions,
     /// A payload larger than `max_payload`.
@@ -58,6 +60,7 @@ impl ErrorText {
             ErrorText::AuthorizationViolation => "Authorization Violation",
             ErrorText::AuthenticationTimeout => "Authentication Timeout",
             ErrorText::MaximumConnections => "maximum connections exceeded",
+            ErrorText::MaximumAccountConnections => "maximum account active connections exceeded",
             ErrorText::MaximumSubscriptions => "maximum subscriptions exceeded",
             ErrorText::MaximumPayload => "Maximum Payload Violation",
             ErrorText::MaximumControlLine => "maximum control line exceeded",

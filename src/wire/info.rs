@@ -58,6 +58,9 @@ pub struct Info {
     /// The account that the connection is bound to; only with `connect_info`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_account: String,
+    /// That is the system's own; only with `connect_info`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub acc_is_sys: bool,
     api_lvl: u32,
     /// The server's curve public key, by which others could encrypt for it.
     pub xkey: String,
@@ -84,6 +87,7 @@ impl Info {
             ldm: false,
             connect_info: false,
             remote_account: String::new(),
+            acc_is_sys: false,
             api_lvl: API_LEVEL,
             xkey: String::new(),
             ringmain: RINGMAIN_VERSION,
