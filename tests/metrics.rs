@@ -168,6 +168,39 @@ fn the_numbers_are_those_of_varz_and_of_the_workers_together() {
     assert!(labels.contains(&("value".to_owned(), "a\"b".to_owned())), "{labels:?}");
 }
 
+#[test]
+fn every_metric_that_the_packaged_dashboard_and_alerts_name_is_there() {
+    let server = ServerProcess::start(&candidate(), "http: \"127.0.0.1:-1\"\n").expect("a server");
+    let families = parse(&get(server.monitoring(), "/metrics").body);
+    let is_there = |name: &str| {
+        families.contains_key(name)
+            || ["_bucket", "_sum", "_count"].iter().any(|part| {
+                let family = name.strip_suffix(part).and_then(|name| families.get(name));
+                family.is_some_and(|family| family.is_histogram)
+            })
+    };
+    let packaging = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
+    for (file, at_least) in [("grafana/ringmain.json", 15), ("prometheus-alerts.yml", 4)] {
+        let text = std::fs::read_to_string(format!("{packaging}/{file}")).expect("the file");
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: BTreeSet<&str> = words
+            .filter(|word| ["ringmain_", "gnatsd_", "process_"].iter().any(|start| word.starts_with(start)))
+            .collect();
+        assert!(named.len() >= at_least, "{file}: {named:?}");
+        let missing: Vec<&&str> = named.iter().filter(|name| !is_there(name)).collect();
+        assert!(missing.is_empty(), "{file}: {missing:?}");
+    }
+    let text = std::fs::read_to_string(format!("{packaging}/grafana/ringmain.json")).expect("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let ids: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has a number of its own");
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        let targets = panel["targets"].as_array().unwrap_or_else(|| panic!("{panel}"));
+        assert!(targets.iter().all(|target| target["expr"].is_string()), "{panel}");
+    }
+}
+
 type Labels = BTreeSet<(String, String)>;
 
 struct Family {

@@ -25,10 +25,10 @@ async function open(browser, server, path = '/', viewport = wide) {
   const page = await context.newPage();
   const complaints = [];
   const requests = [];
-  let isMissed = false;
+  const expected = [];
   page.on('console', (message) => {
-    // The browser's own word for a server that is not there.
-    if (isMissed && message.text().includes('net::ERR_')) return;
+    // The browser's own word for a server that is not there, or that refuses.
+    if (expected.some((text) => message.text().includes(text))) return;
     if (['error', 'warn'].includes(message.type())) complaints.push(`console: ${message.text()}`);
   });
   page.on('pageerror', (error) => complaints.push(`error: ${error.message}`));
@@ -48,7 +48,7 @@ async function open(browser, server, path = '/', viewport = wide) {
     page,
     client,
     requests,
-    missesServer: () => (isMissed = true),
+    expects: (complaint) => expected.push(complaint),
     go: async (view) => {
       await page.click(`nav.views a[href="#/${view}"]`);
       await page.waitForSelector(`nav.views a[href="#/${view}"][aria-current=page]`);
@@ -168,6 +168,7 @@ const scenarios = {
       const found = await rows();
       return found.length === 1 && found[0].includes('jobs.31.>');
     });
+    view.expects('status of 400');
     await reached.type('.*');
     await view.has('invalid test subject');
     await view.close();
@@ -238,7 +239,7 @@ const scenarios = {
     await view.page.focus('nav.views a[href="#/overview"]');
     await view.page.keyboard.press('Enter');
     await view.has('Messages per second');
-    assert(await view.page.evaluate(() => document.activeElement.tagName === 'MAIN'), 'the focus goes to the view');
+    await until('the focus is in the view', () => view.page.evaluate(() => document.activeElement.tagName === 'MAIN'));
     await until('samples', () => view.page.$eval('.plot', (plot) => Number(plot.getAttribute('aria-valuemax')) > 2));
     const value = () => view.page.$eval('.plot', (plot) => plot.getAttribute('aria-valuetext'));
     await view.page.focus('.plot');
@@ -343,7 +344,7 @@ const scenarios = {
     const { ports, origin } = server;
     const view = await open(browser, server);
     await view.has('Messages per second');
-    view.missesServer();
+    view.expects('net::ERR_');
     await server.stop();
     await view.has('The server cannot be reached');
     await until('and in the head', () => view.page.$eval('.health', (health) => health.innerText.includes('Unreachable')));

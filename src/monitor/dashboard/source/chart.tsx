@@ -54,7 +54,13 @@ export function Chart({ title, times, series, format, least = 10, binary = false
         legend: { show: false },
         cursor: { sync: { key: 'dashboard' }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
         scales: {
-          x: { range: (_, min, max) => [Math.min(min, max - spanSecondsMin), max] },
+          // What uPlot passes is a day long while there is one value.
+          x: {
+            range: ({ data: [seconds] }) => {
+              const last = seconds.at(-1) ?? Date.now() / 1000;
+              return [Math.min(seconds[0] ?? last, last - spanSecondsMin), last];
+            },
+          },
           y: { range: (_, __, max) => [0, Math.max(least, (max ?? 0) * 1.08)] },
         },
         axes: [

@@ -82,15 +82,19 @@ export function Pager({ what, offset, shown, found, size, onOffset }: PagerProps
       <p aria-live="polite">
         {range} of {exact(found)} {what}
       </p>
-      <button type="button" disabled={offset === 0} onClick={() => onOffset(0)}>
-        First
-      </button>
-      <button type="button" disabled={offset === 0} onClick={() => onOffset(Math.max(0, offset - size))}>
-        Previous
-      </button>
-      <button type="button" disabled={offset + shown >= found} onClick={() => onOffset(offset + size)}>
-        Next
-      </button>
+      {(offset > 0 || found > size) && (
+        <>
+          <button type="button" disabled={offset === 0} onClick={() => onOffset(0)}>
+            First
+          </button>
+          <button type="button" disabled={offset === 0} onClick={() => onOffset(Math.max(0, offset - size))}>
+            Previous
+          </button>
+          <button type="button" disabled={offset + shown >= found} onClick={() => onOffset(offset + size)}>
+            Next
+          </button>
+        </>
+      )}
     </nav>
   );
 }

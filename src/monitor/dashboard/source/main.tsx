@@ -114,6 +114,12 @@ function Dashboard() {
 }
 
 function Head({ varz, views: shown, route }: { varz: Varz | undefined; views: View[]; route: Route }) {
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // On a phone the list of views is wider than the screen.
+    const current = nav.current?.querySelector<HTMLElement>('[aria-current]');
+    if (nav.current && current) nav.current.scrollLeft = current.offsetLeft - nav.current.clientWidth / 2 + current.offsetWidth / 2;
+  }, [route.view]);
   const [interval, setInterval] = useState(String(poller.interval));
   return (
     <header class="head">
@@ -148,7 +154,7 @@ function Head({ varz, views: shown, route }: { varz: Varz | undefined; views: Vi
           <ThemeChoice />
         </div>
       </div>
-      <nav class="views" aria-label="Views">
+      <nav class="views" aria-label="Views" ref={nav}>
         <ul>
           {shown.map(({ name, title }) => (
             <li key={name}>

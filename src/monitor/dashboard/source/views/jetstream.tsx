@@ -79,7 +79,7 @@ const streamColumns: Column<StreamRow>[] = [
   { title: 'First', numeric: true, cell: ({ state }) => exact(state.first_seq) },
   { title: 'Last', numeric: true, cell: ({ state }) => exact(state.last_seq) },
   { title: 'Consumers', numeric: true, cell: ({ state }) => exact(state.consumer_count) },
-  { title: 'Leader', cell: ({ cluster }) => cluster?.leader ?? '–' },
+  { title: 'Leader', wide: true, cell: ({ cluster }) => <code>{cluster?.leader ?? '–'}</code> },
 ];
 
 const consumerColumns: Column<ConsumerRow>[] = [
