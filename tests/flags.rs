@@ -149,6 +149,19 @@ fn the_help_names_every_flag_of_the_references_help_and_our_own() {
 }
 
 #[test]
+fn the_documentation_names_every_flag_of_the_help() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"))
+        .expect("the page");
+    // A flag may stand there with its value.
+    let missing =
+        |flag: &String| !page.contains(&format!("`{flag}`")) && !page.contains(&format!("`{flag} "));
+    let flags = flags_in(&run(&candidate(), &["--help"]).0);
+    assert!(flags.len() > 50, "the flags of the help: {flags:?}");
+    let missing: Vec<&String> = flags.iter().filter(|flag| missing(flag)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn what_the_flags_of_the_log_show() {
     for binary in [Some(candidate()), reference()].into_iter().flatten() {
         for (flag, debug, trace, time) in [
