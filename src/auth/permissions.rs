@@ -235,7 +235,78 @@ mod tests {
         proptest::collection::vec(prop_oneof![pattern, open, Just(">".to_owned())], 0..5)
     }
 
+    fn queue_entries() -> impl Strategy<Value = Vec<QueueSubject>> {
+        let subject = prop_oneof!["[ab*]([.][ab*]){0,2}", "[ab*]([.][ab*])?[.]>", Just(">".to_owned())];
+        let queue = proptest::option::of(prop_oneof!["[vw*]([.][vw*])?", "[vw*][.]>", Just(">".to_owned())]);
+        let entry = (subject, queue).prop_map(|(subject, queue)| QueueSubject { subject, queue });
+        proptest::collection::vec(entry, 0..6)
+    }
+
+    fn is_in(subject: &str, pattern: &str) -> bool {
+        subject_matches_pattern(subject.as_bytes(), Pattern::parse(pattern.as_bytes()).unwrap())
+    }
+
+    /// Entries without a queue group that a subject lies in, and for each one with a group whether it names `queue`.
+    fn naive(entries: &[QueueSubject], subject: &str, queue: Option<&str>) -> (bool, Vec<bool>) {
+        let within = || entries.iter().filter(|entry| is_in(subject, &entry.subject));
+        let is_plain = within().any(|entry| entry.queue.is_none());
+        let Some(queue) = queue else { return (is_plain, Vec::new()) };
+        (is_plain, within().filter_map(|entry| Some(is_in(queue, entry.queue.as_deref()?))).collect())
+    }
+
     proptest! {
+        #[test]
+        fn subscribing_is_as_the_rule_says(
+            allow in queue_entries(),
+            deny in queue_entries(),
+            subject in "[ab]([.][ab*]){0,2}([.]>)?",
+            queue in proptest::option::of("[vw]([.][vw]){0,2}"),
+        ) {
+            let configured = config::Permissions {
+                subscribe_allow: allow.clone(),
+                subscribe_deny: deny.clone(),
+                ..config::Permissions::default()
+            };
+            let permissions = Permissions::new(1, &configured);
+            let (plain, groups) = naive(&allow, &subject, queue.as_deref());
+            // Where an entry with a group matches, those alone decide about groups.
+            let allowed = allow.is_empty() || if groups.is_empty() { plain } else { groups.contains(&true) };
+            let (plain, groups) = naive(&deny, &subject, queue.as_deref());
+            let expected = allowed && !plain && !groups.contains(&true);
+            let queue = queue.as_deref().map(str::as_bytes);
+            prop_assert_eq!(permissions.may_subscribe(subject.as_bytes(), queue), expected);
+        }
+
+        #[test]
+        fn deliveries_leave_out_what_is_denied_and_nothing_else(
+            deny in queue_entries(),
+            pattern in prop_oneof!["[ab*]([.][ab*]){0,2}", "[ab*]([.][ab*])?[.]>"],
+            queue in proptest::option::of("[vw]([.][vw]){0,2}"),
+        ) {
+            let configured =
+                config::Permissions { subscribe_deny: deny.clone(), ..config::Permissions::default() };
+            let permissions = Permissions::new(1, &configured);
+            let bytes = queue.as_deref().map(str::as_bytes);
+            if !permissions.may_subscribe(pattern.as_bytes(), bytes) {
+                return Ok(());
+            }
+            let left_out = permissions.delivery_denies(Pattern::parse(pattern.as_bytes()).unwrap(), bytes);
+            let tokens = ["a", "b"];
+            let two = tokens.iter().flat_map(|first| tokens.map(|second| format!("{first}.{second}")));
+            let two: Vec<String> = two.collect();
+            let three = two.iter().flat_map(|start| tokens.map(|last| format!("{start}.{last}")));
+            let one = tokens.iter().map(|token| (*token).to_owned());
+            for subject in one.chain(three).chain(two.iter().cloned()) {
+                if !is_in(&subject, &pattern) {
+                    continue;
+                }
+                let (plain, groups) = naive(&deny, &subject, queue.as_deref());
+                let expected = plain || groups.contains(&true);
+                let is_left_out = left_out.as_ref().is_some_and(|denied| denied.matches(subject.as_bytes()));
+                prop_assert_eq!(is_left_out, expected, "{} for {}", subject, pattern);
+            }
+        }
+
         #[test]
         fn publishing_is_as_the_rule_says(
             allow in proptest::option::of(patterns()),

@@ -514,6 +514,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_denied_to_a_subscription_is_left_out_wherever_it_is_until_it_is_denied_no_more() {
+        let denied = |text: &str| Some(Arc::new([pattern(text)].into_iter().collect::<PatternSet>()));
+        let mut interest = Interest::default();
+        interest.subscribe(pattern("a.*"), None, target(1));
+        interest.subscribe_filtered(pattern("a.*"), None, target(2), denied("a.x"));
+        interest.subscribe_filtered(pattern("a.*"), Some(b"q"), target(3), denied("*.x"));
+        let groups = |interest: &Interest, subject: &str| {
+            let mut matches = Matches::default();
+            interest.collect(subject.as_bytes(), &mut matches);
+            matches.groups.len()
+        };
+        assert_eq!((plain(&interest, "a.x"), groups(&interest, "a.x")), (vec![1], 0));
+        assert_eq!((plain(&interest, "a.y"), groups(&interest, "a.y")), (vec![1, 2], 1));
+        assert!(interest.exchange(pattern("a.*"), None, target(2), target(5)));
+        assert_eq!(plain(&interest, "a.x"), [1]);
+        assert_eq!((interest.len(), interest.subscribed()), (3, 3));
+        let shards = Shards::of(b"a.x");
+        let before = interest.generations().sum(shards);
+        interest.set_denied(pattern("a.*"), target(5), None);
+        assert!(interest.generations().sum(shards) != before, "cached lists do not hold any more");
+        assert_eq!(plain(&interest, "a.x"), [1, 5]);
+        assert!(interest.unsubscribe(pattern("a.*"), Some(b"q"), target(3)));
+        interest.subscribe(pattern("a.*"), Some(b"q"), target(3));
+        assert_eq!(groups(&interest, "a.x"), 1);
+    }
+
+    #[test]
     fn a_change_shows_in_the_sum_of_every_subject_that_it_can_reach() {
         let patterns = ["a", "a.b", "a.b.c", "a.*", "a.>", "*", ">", "*.b", "b.c.*", "a.b.>"];
         let subjects = ["a", "a.b", "a.b.c", "b", "b.c", "b.c.d", "a.c", "x.b"];
