@@ -76,6 +76,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("max_subscription_tokens", "5"),
     ("max_subscriptions", "5"),
     ("max_traced_msg_len", "5"),
+    ("monitor", "{ authorization { token: t } }"),
     ("no_fast_producer_stall", "true"),
     ("no_header_support", "true"),
     ("no_system_account", "true"),

@@ -30,6 +30,14 @@ impl Secret {
         }
     }
 
+    /// Holds `given` against it.
+    pub fn compare(&self, given: String) -> Comparison {
+        match self {
+            Secret::Plain(known) => Comparison::Known(same(known, &digest(&given))),
+            Secret::Bcrypt(hash) => Comparison::Takes(HashCheck { hash: hash.clone(), password: given }),
+        }
+    }
+
     /// The hash, where comparing is slow.
     pub fn hash(&self) -> Option<&Arc<str>> {
         match self {
@@ -37,6 +45,15 @@ impl Secret {
             Secret::Bcrypt(hash) => Some(hash),
         }
     }
+}
+
+/// What holding something against a secret comes to.
+#[derive(Debug)]
+pub enum Comparison {
+    /// Whether it is the secret.
+    Known(bool),
+    /// That takes long.
+    Takes(HashCheck),
 }
 
 impl fmt::Debug for Secret {

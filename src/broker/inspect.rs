@@ -86,7 +86,7 @@ pub struct ConnectionFilter {
     pub user: Option<String>,
     /// Of this account.
     pub account: Option<String>,
-    /// With this text in its number, address, name, user, or library.
+    /// With this text in its number, address, name, user, account, or library.
     pub text: Option<SearchText>,
 }
 
@@ -501,6 +501,7 @@ impl Session {
         let said = self.connect.as_deref();
         said.is_some_and(|said| [&said.name, &said.lang, &said.version].iter().any(|said| text.is_in(said)))
             || text.is_in(self.user())
+            || text.is_in(self.account_name())
             || text.is_in(self.addr.to_string())
             || text.is_in(self.cid.to_string())
     }
@@ -529,7 +530,7 @@ impl Session {
 impl ConnectionRow {
     /// The same as for an open connection.
     pub fn has_text(&self, text: &SearchText) -> bool {
-        [&self.name, &self.lang, &self.version, &self.user].iter().any(|said| text.is_in(said))
+        [&self.name, &self.lang, &self.version, &self.user, &self.account].iter().any(|said| text.is_in(said))
             || text.is_in(self.addr.to_string())
             || text.is_in(self.cid.to_string())
     }

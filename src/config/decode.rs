@@ -17,7 +17,7 @@ use super::keys::{self, Status};
 use super::lang::{Map, Node, Position, Value};
 use super::options::{
     Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials, Io, KeyAt,
-    LAME_DUCK_DURATION_MIN, Login, Options, Password, Port, RemoteSyslog, User, WORKERS_MAX,
+    LAME_DUCK_DURATION_MIN, Login, MonitorAccess, Options, Password, Port, RemoteSyslog, User, WORKERS_MAX,
 };
 use super::permissions::permissions as permissions_of;
 use super::shape::{Checker, Entry, Shape};
@@ -242,6 +242,7 @@ impl Decoder {
             "accounts" => self.accounts(node)?,
             "system_account" | "system" => options.system_account = non_empty(&system_account(node)?),
             "no_system_account" | "no_system" | "no_sys_acc" => options.no_system_account = boolean(node)?,
+            "monitor" => self.monitor(node)?,
             "no_auth_user" => options.no_auth_user = non_empty(string(node)?),
             _ => unreachable!("{name} is in the table as supported"),
         }
@@ -297,6 +298,40 @@ impl Decoder {
         }
         let credentials = Credentials::from_parts(user, password, token, users)?;
         self.options.authorization = Authorization { credentials, timeout };
+        Ok(())
+    }
+
+    fn monitor(&mut self, node: &Node) -> Outcome {
+        for (name, entry) in in_order(map(node)?) {
+            let result = match keys::status(keys::MONITOR, &name.to_lowercase()) {
+                None => unknown(name, entry),
+                Some(_) => self.monitor_authorization(entry),
+            };
+            self.note(&entry.at, result);
+        }
+        Ok(())
+    }
+
+    fn monitor_authorization(&mut self, node: &Node) -> Outcome {
+        let (mut user, mut password, mut token) = (None, None, None);
+        for (name, entry) in in_order(map(node)?) {
+            let lower = name.to_lowercase();
+            let result = match lower.as_str() {
+                _ if keys::status(keys::MONITOR_AUTHORIZATION, &lower).is_none() => unknown(name, entry),
+                "token" => string(entry).map(|text| token = Some(text.to_owned())),
+                "user" | "username" => string(entry).map(|text| user = Some(text.to_owned())),
+                _ => string(entry).map(|text| password = Some(text.to_owned())),
+            };
+            self.note(&entry.at, result);
+        }
+        self.options.monitor_access = match Credentials::from_parts(user, password, token, None)? {
+            Credentials::Token(token) => MonitorAccess::Token(token),
+            Credentials::UserPassword { user, password } if password != Password::new(String::new()) => {
+                MonitorAccess::User { user, password }
+            }
+            // Whoever writes this wants it guarded; nothing that is empty may open it to everybody.
+            _ => return Err(Problem::NotHere("monitor.authorization: needs user and password, or a token")),
+        };
         Ok(())
     }
 

@@ -88,6 +88,7 @@ pub const TOP: &[(&str, Status)] = &[
     ("no_sys_acc", Supported),
     ("workers", Supported),
     ("io", Supported),
+    ("monitor", Supported),
     // The subscription cache of the reference has no counterpart that could be wrong.
     ("disable_sublist_cache", NoEffect(Bool)),
     ("no_sublist_cache", NoEffect(Bool)),
@@ -154,6 +155,18 @@ pub const AUTHORIZATION: &[(&str, Status)] = &[
     ("proxy_required", Refused),
 ];
 
+/// The options of the `monitor` map, which is Ringmain's own.
+pub const MONITOR: &[(&str, Status)] = &[("authorization", Supported)];
+
+/// The options of `monitor.authorization`.
+pub const MONITOR_AUTHORIZATION: &[(&str, Status)] = &[
+    ("user", Supported),
+    ("username", Supported),
+    ("pass", Supported),
+    ("password", Supported),
+    ("token", Supported),
+];
+
 /// The options of an entry in `authorization.users`.
 pub const USER: &[(&str, Status)] = &[
     ("user", Supported),
@@ -193,7 +206,7 @@ mod tests {
 
     #[test]
     fn names_are_lower_case_and_stand_once() {
-        for table in [TOP, AUTHORIZATION, USER, ACCOUNT] {
+        for table in [TOP, AUTHORIZATION, USER, ACCOUNT, MONITOR, MONITOR_AUTHORIZATION] {
             for (index, (name, _)) in table.iter().enumerate() {
                 assert_eq!(name.to_lowercase(), *name);
                 assert!(table[index + 1..].iter().all(|(other, _)| other != name), "{name} stands twice");

@@ -322,7 +322,7 @@ mod tests {
     use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
     use std::time::Duration;
 
-    use super::super::options::{ConnectionTypes, Io, KeyAt, Login, RemoteSyslog, User};
+    use super::super::options::{ConnectionTypes, Io, KeyAt, Login, MonitorAccess, RemoteSyslog, User};
     use super::*;
     use crate::config::advertise::Advertise;
     use crate::config::lang::ReadError;
@@ -376,6 +376,7 @@ mod tests {
             max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
             http: \"h:-1\", http_base_path: \"/b\", max_closed_clients: 9
+            monitor { authorization { username: ops, password: pw } }
             no_header_support: true, no_fast_producer_stall: true
             lame_duck_duration: 31s, lame_duck_grace_period: 1s
             authorization { user: a, pass: b, timeout: 0.5 }
@@ -418,6 +419,10 @@ mod tests {
             http_host: Some("h".into()),
             http_base_path: "/b".into(),
             max_closed_clients: 9,
+            monitor_access: MonitorAccess::User {
+                user: "ops".into(),
+                password: Password::Plain("pw".into()),
+            },
             no_header_support: true,
             no_fast_producer_stall: true,
             lame_duck_duration: Duration::from_secs(31),
@@ -586,6 +591,30 @@ mod tests {
         let Ok(Startup::PrintAndExit { code: 0, .. }) = start("-t -c c", "max_payload: 9MB") else {
             panic!("exit status 0")
         };
+    }
+
+    #[test]
+    fn the_monitoring_is_guarded_by_something_or_not_at_all() {
+        let access = |file: &str| options("-c c", file).monitor_access;
+        assert_eq!(access("monitor {}"), MonitorAccess::Everybody);
+        let token = MonitorAccess::Token(Password::Plain("t".into()));
+        assert_eq!(access("monitor { authorization { TOKEN: t } }"), token);
+        for nothing in ["", "token: ''", "user: u", "user: u, pass: ''"] {
+            assert_eq!(
+                error("-c c", &format!("monitor {{ authorization {{ {nothing} }} }}")),
+                "c:1:10: monitor.authorization: needs user and password, or a token",
+                "{nothing}"
+            );
+        }
+        assert_eq!(
+            error("-c c", "monitor { authorization { user: u, pass: p, token: t } }"),
+            "c:1:10: Cannot have a user/pass and token"
+        );
+        assert_eq!(error("-c c", "monitor { authorisation {} }"), "c:1:10: unknown field \"authorisation\"");
+        assert_eq!(
+            error("-c c", "monitor { authorization { nkey: u } }"),
+            "c:1:26: unknown field \"nkey\"\nc:1:10: monitor.authorization: needs user and password, or a token"
+        );
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Options {
     /// `max_closed_clients`. Closed connections that the monitoring remembers, at least 1 and at most
     /// [`CLOSED_CLIENTS_MAX`].
     pub max_closed_clients: u32,
+    /// `monitor.authorization`. Who may ask the monitoring.
+    pub monitor_access: MonitorAccess,
     /// `no_header_support`. INFO says `headers: false` and HPUB is refused.
     pub no_header_support: bool,
     /// `no_fast_producer_stall`. Never slow a publisher down for a full subscriber; drop instead.
@@ -180,6 +182,7 @@ impl Default for Options {
             http_host: None,
             http_base_path: String::new(),
             max_closed_clients: 10_000,
+            monitor_access: MonitorAccess::Everybody,
             no_header_support: false,
             no_fast_producer_stall: false,
             lame_duck_duration: Duration::from_secs(120),
@@ -367,6 +370,22 @@ impl Default for Authorization {
     fn default() -> Self {
         Authorization { credentials: Credentials::None, timeout: Duration::from_secs(2) }
     }
+}
+
+/// Who may ask the monitoring.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MonitorAccess {
+    /// Everybody who can reach it.
+    Everybody,
+    /// Who shows this.
+    User {
+        /// The name.
+        user: String,
+        /// Its password.
+        password: Password,
+    },
+    /// Who shows this.
+    Token(Password),
 }
 
 /// The four ways of the `authorization` map, which exclude each other.

@@ -37,6 +37,7 @@ pub const RELOADS: &[&str] = &[
     "max_control_line",
     "max_payload",
     "max_traced_msg_len",
+    "monitor",
     "no_fast_producer_stall",
     "pid_file",
     "ping_interval",
@@ -119,6 +120,9 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     lines.changed("remote_syslog", &remote(old), &remote(new));
     lines.changed("write_deadline", &GoDuration(old.write_deadline), &GoDuration(new.write_deadline));
     lines.changed("max_traced_msg_len", &number(old.max_traced_msg_len), &number(new.max_traced_msg_len));
+    if old.monitor_access != new.monitor_access {
+        lines.0.push("Reloaded: monitor authorization".to_owned());
+    }
     if old.server_tags != new.server_tags {
         lines.0.push("Reloaded: tags".to_owned());
     }

@@ -36,6 +36,11 @@ pub enum Kind {
         /// Whether it is compressed.
         gzip: bool,
     },
+    /// Whoever asks has to show who that is.
+    Unauthorized {
+        /// The `WWW-Authenticate`.
+        challenge: &'static str,
+    },
     /// It is at another place.
     Redirect(String),
     /// The text format of Prometheus.
@@ -49,7 +54,7 @@ impl Kind {
             Kind::Json => "application/json",
             Kind::Vars => "application/json; charset=utf-8",
             Kind::Html | Kind::Dashboard { .. } | Kind::Redirect(_) => "text/html; charset=utf-8",
-            Kind::Text | Kind::NotFound => "text/plain; charset=utf-8",
+            Kind::Text | Kind::NotFound | Kind::Unauthorized { .. } => "text/plain; charset=utf-8",
             Kind::Metrics => "text/plain; version=0.0.4; charset=utf-8",
         }
     }

@@ -4,6 +4,7 @@
 //! workers, are the `server` room's. Names, fields, order, omissions and texts are those of nats-server 2.15.1, held by
 //! `tests/monitor.rs` against recordings of it.
 //!
+//! * [`access`]: who may ask.
 //! * [`endpoint`]: paths and queries; [`parameters`]: what stands in a query.
 //! * [`readings`]: the numbers that answers are made of.
 //! * [`varz`], [`connz`], [`subsz`], [`accountz`], [`jsz`], [`healthz`], [`neighbours`] (routes, gateways, leafnodes, raft
@@ -13,6 +14,7 @@
 //! * [`closed`]: the connections that were closed lately.
 //! * [`answer`], [`json`], [`clock`]: how it is written down.
 
+pub mod access;
 pub mod accountz;
 pub mod answer;
 pub mod clock;

@@ -2,7 +2,7 @@
 //! often, takes a worker's time beyond a bounded look per turn ([`super::inquiry`]).
 //!
 //! One answer that needs the workers is gathered at a time; others wait for it. What a client may do: open
-//! [`CONNECTIONS_MAX`] connections, take [`HEADER_TIMEOUT`] for a request's head and [`WRITE_TIMEOUT`] for taking
+//! [`CONNECTIONS_MAX`] connections, show the right password or token where one is asked for, take [`HEADER_TIMEOUT`] for a request's head and [`WRITE_TIMEOUT`] for taking
 //! anything of an answer. Bodies of requests are not read.
 
 use std::collections::HashMap;
@@ -15,9 +15,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING,
+    ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION,
-    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,10 +30,12 @@ use super::inquiry::{FoundSubscriptions, Inquiry, Question, Tally};
 use super::log::Log;
 use super::moves::Bar;
 use super::shared::Shared;
+use crate::auth::secret::{digest, same};
 use crate::broker::inspect::{ClosedConnection, FoundConnections, SubscriptionFilter, Window};
 use crate::config::{Options, Port};
 use crate::io::listener;
 use crate::io::process;
+use crate::monitor::access::{Access, Decision};
 use crate::monitor::answer::{Answer, Kind};
 use crate::monitor::clock::Timestamp;
 use crate::monitor::connz::{self, Candidate, OpenConnection};
@@ -73,6 +75,7 @@ pub struct Monitor {
     base: String,
     shared: Arc<Shared>,
     configured: Mutex<Arc<Configured>>,
+    guard: Mutex<Arc<Guard>>,
     requests: Mutex<RequestCounts>,
     cpu: Mutex<CpuMeter>,
     /// Held by whoever asks the workers.
@@ -120,6 +123,7 @@ impl Monitor {
             identity,
             base: configured.options.http_base(),
             shared,
+            guard: Mutex::new(Arc::new(Guard::new(&configured.options))),
             configured: Mutex::new(Arc::new(configured)),
             requests: Mutex::new(RequestCounts::new()),
             cpu: Mutex::new(CpuMeter::new()),
@@ -130,6 +134,7 @@ impl Monitor {
 
     /// Goes by other options from here on.
     pub fn configure(&self, configured: Configured) {
+        *self.guard.lock() = Arc::new(Guard::new(&configured.options));
         *self.configured.lock() = Arc::new(configured);
     }
 
@@ -174,7 +179,13 @@ impl Monitor {
                 let path = request.uri().path().to_owned();
                 let query = request.uri().query().unwrap_or_default().to_owned();
                 let preferences = preferences(request.headers());
-                Ok::<_, Infallible>(response(monitor.answer(&path, &query, &preferences).await))
+                let authorization = request.headers().get(AUTHORIZATION).cloned();
+                let guard = monitor.guard.lock().clone();
+                let answer = match guard.admits(authorization.as_ref()).await {
+                    true => monitor.answer(&path, &query, &preferences).await,
+                    false => guard.access.refusal(),
+                };
+                Ok::<_, Infallible>(response(answer))
             }
         });
         // An error is the client's: it left, was too slow, or did not speak HTTP.
@@ -519,6 +530,9 @@ fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
                 headers.insert(LOCATION, to);
             }
         }
+        Kind::Unauthorized { challenge } => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         // What stands at `/` depends on who asks.
         Kind::Html => drop(headers.insert(VARY, HeaderValue::from_static("Accept"))),
         Kind::Dashboard { tag, gzip } => {
@@ -542,6 +556,51 @@ fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
         _ => {}
     }
     response
+}
+
+/// Who may ask. One password is held against a hash at a time, by a thread that yields to all others.
+struct Guard {
+    access: Access,
+    /// The digest of what was shown last and was right: dashboards ask every second, and a hash takes a tenth of one.
+    right: Mutex<Option<[u8; 32]>>,
+    /// Held by whoever waits for a hash.
+    checking: tokio::sync::Mutex<()>,
+}
+
+impl Guard {
+    fn new(options: &Options) -> Guard {
+        Guard {
+            access: Access::new(&options.monitor_access),
+            right: Mutex::new(None),
+            checking: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    async fn admits(&self, authorization: Option<&HeaderValue>) -> bool {
+        let text = authorization.and_then(|value| value.to_str().ok());
+        let (check, rest_is_right) = match self.access.decide(text) {
+            Decision::Known(is_right) => return is_right,
+            Decision::Takes(check, rest_is_right) => (check, rest_is_right),
+        };
+        let shown = digest(text.unwrap_or_default());
+        let was_right = || self.right.lock().is_some_and(|right| same(&right, &shown));
+        if was_right() {
+            return true;
+        }
+        let _checking = self.checking.lock().await;
+        if was_right() {
+            return true;
+        }
+        let verified = tokio::task::spawn_blocking(move || {
+            process::yield_to_other_threads();
+            check.verify()
+        });
+        let is_right = verified.await.unwrap_or(false) && rest_is_right;
+        if is_right {
+            *self.right.lock() = Some(shown);
+        }
+        is_right
+    }
 }
 
 /// How much of a core the process uses.

@@ -20,7 +20,7 @@ const phone = { width: 360, height: 740, isMobile: true, hasTouch: true, deviceS
 const idleClients = 60;
 
 /** A page that is watched. */
-async function open(browser, server, path = '/', viewport = wide) {
+async function open(browser, server, path = '/', viewport = wide, login = null) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   const complaints = [];
@@ -39,14 +39,12 @@ async function open(browser, server, path = '/', viewport = wide) {
     if (url.origin !== server.origin) complaints.push(`asks elsewhere: ${url}`);
   });
   await page.setViewport(viewport);
-  // The policy keeps out what is not the page's, the tests' own accessibility checks too.
-  const client = await page.createCDPSession();
+  if (login !== null) await page.authenticate(login);
   await page.goto(server.origin + path, { waitUntil: 'load' });
   const say = (path) => until(path, () => page.$eval('main', (main) => main.innerText).catch(() => ''));
   await say('the page');
   return {
     page,
-    client,
     requests,
     expects: (complaint) => expected.push(complaint),
     go: async (view) => {
@@ -358,6 +356,22 @@ const scenarios = {
       await view.page.$$eval('.lost button', (buttons) => buttons[0].click());
       await until('the notice is gone', async () => (await view.page.$('.lost')) === null);
       await until('healthy', () => view.page.$eval('.health', (health) => health.innerText.includes('Healthy')));
+      await view.close();
+    } finally {
+      await server.stop();
+    }
+  },
+
+  async 'a password that holds no more is told from a server that is gone'({ browser }) {
+    const config = (password) => `monitor { authorization { user: ops, password: ${password} } }\n`;
+    const server = await Server.start(binary, config('one'));
+    try {
+      assert((await fetch(`${server.origin}/dashboard`)).status === 401, 'without a password');
+      const view = await open(browser, server, '/', wide, { username: 'ops', password: 'one' });
+      await view.has('Messages per second');
+      view.expects('status of 401');
+      await server.reload(config('two'));
+      await view.has('The server wants to know who asks');
       await view.close();
     } finally {
       await server.stop();

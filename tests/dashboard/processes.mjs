@@ -25,7 +25,7 @@ export class Server {
     const server = new Server();
     server.directory = await mkdtemp(join(tmpdir(), 'dashboard-'));
     const log = join(server.directory, 'log');
-    await writeFile(join(server.directory, 'server.conf'), `server_name: harbour\n${config}`);
+    await server.configure(config);
     const args = ['-a', '127.0.0.1', '-p', ports.clients, '-m', ports.monitoring];
     server.child = spawn(binary, [...args, '-c', 'server.conf', '-l', log].map(String), {
       cwd: server.directory,
@@ -47,6 +47,15 @@ export class Server {
       monitoring: port('Starting http monitor on'),
     };
     return server;
+  }
+
+  configure(config) {
+    return writeFile(join(this.directory, 'server.conf'), `server_name: harbour\n${config}`);
+  }
+
+  async reload(config) {
+    await this.configure(config);
+    this.child.kill('SIGHUP');
   }
 
   get origin() {
