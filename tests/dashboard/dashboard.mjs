@@ -108,7 +108,7 @@ const scenarios = {
       closed: ['gone-early', 'Client Closed'],
       subscriptions: ['jobs.', 'Largest fan-out'],
       accounts: ['$G', 'Slow consumers'],
-      server: ['nats-server 2.15', 'Workers', 'healthy', 'Write deadline'],
+      server: ['nats-server 2.15', 'Workers', 'healthy', 'Write deadline', '99 % of turns', '≤'],
       overview: ['Messages per second', 'Slow consumers'],
     };
     for (const [name, texts] of Object.entries(expected)) {

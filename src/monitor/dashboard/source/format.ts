@@ -97,9 +97,13 @@ export function uptime(text: string): string {
   return duration(milliseconds(text));
 }
 
-/** `66 µs`, `1.2 ms`, `1.5 s`. */
+/** A round trip as the server writes it. */
 export function roundTrip(text: string): string {
-  const ms = milliseconds(text);
+  return milli(milliseconds(text));
+}
+
+/** Milliseconds in the unit that fits: `66 µs`, `1.2 ms`, `1.5 s`. */
+export function milli(ms: number): string {
   if (ms < 1) return `${Math.round(ms * 1000)} µs`;
   return ms < 1000 ? `${trimmed(ms.toPrecision(3))} ms` : duration(ms);
 }

@@ -3,9 +3,9 @@
 import { useRef, useState } from 'preact/hooks';
 import type { Healthz } from '../answers.ts';
 import { Facts } from '../facts.tsx';
-import { bytes, count, exact, fullMoment, nanoseconds, percent, rate, uptime } from '../format.ts';
+import { bytes, count, duration, exact, fullMoment, milli, nanoseconds, percent, rate, uptime } from '../format.ts';
 import { Meters } from '../history.ts';
-import { type Worker, workersOf } from '../metrics.ts';
+import { type Worker, quantile, workersOf } from '../metrics.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { type Column, Table } from '../table.tsx';
 
@@ -94,7 +94,10 @@ function Workers() {
   const workers = workersOf(text);
   const rates = meters.read(
     read.current.at,
-    workers.map(({ worker, values }) => [worker, values]),
+    workers.map(({ worker, values, turns }) => [
+      worker,
+      { ...values, ...Object.fromEntries(turns.map(([seconds, count]) => [`turns ${seconds}`, count])) },
+    ]),
   );
   const grows = (row: Worker, name: string): number | undefined => rates.get(row.worker)?.[name];
   const perSecond = (row: Worker, name: string): string => {
@@ -105,10 +108,17 @@ function Workers() {
     const value = grows(row, 'busy_seconds_total');
     return value === undefined ? '–' : percent(Math.min(100, value * 100));
   };
+  const turn = (row: Worker): string => {
+    const lately = row.turns.map(([seconds]): [number, number] => [seconds, grows(row, `turns ${seconds}`) ?? 0]);
+    const bound = quantile(0.99, lately);
+    if (bound === undefined) return '–';
+    return bound === Infinity ? `> ${duration((row.turns.at(-2)?.[0] ?? 0) * 1000)}` : `≤ ${milli(bound * 1000)}`;
+  };
   const value = (row: Worker, name: string): string => count(row.values[name] ?? 0);
   const columns: Column<Worker>[] = [
     { title: 'Worker', cell: ({ worker }) => worker },
     { title: 'Busy', numeric: true, cell: busy },
+    { title: '99 % of turns', numeric: true, cell: turn },
     { title: 'Connections', numeric: true, cell: (row) => value(row, 'connections') },
     { title: 'Subscriptions', numeric: true, cell: (row) => value(row, 'subscriptions') },
     { title: 'Messages in', numeric: true, cell: (row) => perSecond(row, 'received_messages_total') },
