@@ -140,7 +140,10 @@ fn every_case_ends_as_written() {
             let _ = writeln!(wrong, "{}: expected\n{}got\n{outcome}", case.name, case.ringmain);
         }
         if let Some(reference) = &reference {
-            let outcome = same_or(&case.ringmain, &nats_server(case, reference));
+            let outcome = asked_until(
+                || same_or(&case.ringmain, &nats_server(case, reference)),
+                |outcome| sorted(outcome) == sorted(&case.reference),
+            );
             if sorted(&outcome) != sorted(&case.reference) {
                 let _ = writeln!(wrong, "{}: nats-server now says\n{outcome}", case.name);
             }
@@ -173,12 +176,17 @@ fn every_key_is_accepted_or_refused_as_by_the_reference() {
         let (ringmain_words, _) = told_apart(&ringmain);
         let mut outcome = expected.clone();
         if let Some(reference) = &reference {
-            let reference = nats_server(&case, reference);
-            outcome = sorted(told_apart(&reference).0).iter().map(|line| format!("{line}\n")).collect();
-            if sorted(&ringmain) != sorted(&reference) {
-                outcome.push_str("Ringmain:\n");
-                outcome.push_str(ringmain_words);
-            }
+            let ask = || {
+                let reference = nats_server(&case, reference);
+                let lines = sorted(told_apart(&reference).0).into_iter();
+                let mut outcome: String = lines.map(|line| format!("{line}\n")).collect();
+                if sorted(&ringmain) != sorted(&reference) {
+                    outcome.push_str("Ringmain:\n");
+                    outcome.push_str(ringmain_words);
+                }
+                outcome
+            };
+            outcome = asked_until(ask, |outcome| is_recording || outcome == expected);
         }
         if is_recording {
             outcome.lines().for_each(|line| recorded += &format!("  {line}\n"));
@@ -197,6 +205,20 @@ fn every_key_is_accepted_or_refused_as_by_the_reference() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(count > 300, "the file of keys was read");
+}
+
+/// Asks nats-server until it gives the answer that is written. It goes over maps in random order, and of several mistakes
+/// in a map it names now the one and now the other.
+fn asked_until(ask: impl Fn() -> String, is_written: impl Fn(&str) -> bool) -> String {
+    const ASKED_MAX: usize = 40;
+    let mut outcome = ask();
+    for _ in 1..ASKED_MAX {
+        if is_written(&outcome) {
+            break;
+        }
+        outcome = ask();
+    }
+    outcome
 }
 
 /// What may follow a flag.
