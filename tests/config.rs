@@ -52,6 +52,7 @@ impl Environment for Case {
 
 /// A value other than the default for every option that is there.
 const OTHER_VALUES: &[(&str, &str)] = &[
+    ("allow_non_tls", "true"),
     ("accounts", "{ A: {} }"),
     ("authorization", "{ token: t }"),
     ("client_advertise", "\"a:1\""),
@@ -91,6 +92,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("server_tags", "t"),
     ("syslog", "true"),
     ("system_account", "\"$G\""),
+    ("tls", "{ timeout: 5 }"),
     ("trace", "true"),
     ("trace_headers", "true"),
     ("trace_verbose", "true"),

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::accounts::{Account, Accounts, TooManyAccounts};
+use super::certificate::ClientCertificate;
 use super::credentials::Credentials;
+use super::distinguished_name::DistinguishedName;
 use super::nkey::{NonceKey, is_signed};
 use super::permissions::Permissions;
 use super::secret::{HashCheck, Secret, digest, same};
@@ -24,6 +26,8 @@ pub struct Directory {
     /// What failures are held against where some secret is a hash.
     decoy: Option<Arc<str>>,
     accounts: Accounts,
+    /// Users by the distinguished names that they are called by; `None` where certificates do not say who a client is.
+    certified: Option<Vec<(DistinguishedName, Arc<User>)>>,
     nonce_key: NonceKey,
 }
 
@@ -64,6 +68,21 @@ pub enum Decision {
     /// It depends on a comparison that takes long. If that succeeds it may connect as this user; `None`: it may not
     /// in any case.
     Checking(HashCheck, Option<Arc<User>>),
+}
+
+/// Whom a certificate belongs to, and by which of its names.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CertificateMatch<'a> {
+    /// An e-mail address.
+    Email(&'a str),
+    /// The name of a host.
+    Host(&'a str),
+    /// A URI.
+    Uri(&'a str),
+    /// The subject, which the user writes so.
+    Subject(&'a str),
+    /// Nobody.
+    None,
 }
 
 impl Directory {
@@ -135,7 +154,17 @@ impl Directory {
             _ => None,
         };
         let decoy = demand.hashes().max_by_key(|hash| cost(hash)).cloned();
-        Directory { demand, no_auth_user, nobody, decoy, accounts, nonce_key }
+        let certified = match (&demand, &options.tls) {
+            (Demand::Users { named, .. }, Some(tls)) if tls.map => {
+                let parse =
+                    |user: &Arc<User>| DistinguishedName::parse(&user.name).map(|name| (name, user.clone()));
+                let mut certified: Vec<_> = named.values().filter_map(parse).collect();
+                certified.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+                Some(certified)
+            }
+            _ => None,
+        };
+        Directory { demand, no_auth_user, nobody, decoy, accounts, certified, nonce_key }
     }
 
     /// A directory that lets everybody in.
@@ -193,6 +222,42 @@ impl Directory {
         }
     }
 
+    /// Whom a client's certificate belongs to; `None` where that is not asked. The name then stands for whatever user the
+    /// client calls itself; its password still counts.
+    pub fn owner_of<'a>(
+        &'a self,
+        certificate: &'a ClientCertificate,
+        connection: ConnectionType,
+    ) -> Option<CertificateMatch<'a>> {
+        let (Some(certified), Demand::Users { named, .. }) = (&self.certified, &self.demand) else {
+            return None;
+        };
+        let may = |user: &Arc<User>| user.connections.contains(connection);
+        let is_user = |name: &&String| named.get(*name).is_some_and(may);
+        let find = |names: &'a [String]| names.iter().find(is_user);
+        if let Some(name) = find(&certificate.emails) {
+            return Some(CertificateMatch::Email(name));
+        }
+        if let Some(name) = find(&certificate.hosts) {
+            return Some(CertificateMatch::Host(name));
+        }
+        if let Some(name) = find(&certificate.uris) {
+            return Some(CertificateMatch::Uri(name));
+        }
+        let same = |(name, user): &&(DistinguishedName, Arc<User>)| {
+            Some(name) == certificate.name.as_ref() && may(user)
+        };
+        let by_parts = certified.iter().find(same).map(|(_, user)| user);
+        let user = by_parts.or_else(|| named.get(&certificate.subject).filter(|user| may(user)));
+        Some(user.map_or(CertificateMatch::None, |user| CertificateMatch::Subject(&user.name)))
+    }
+
+    /// Whether a client that shows this key, or none, is who its certificate says.
+    pub fn asks_for_certificate(&self, nkey: &str) -> bool {
+        let Demand::Users { keys, .. } = &self.demand else { return false };
+        self.certified.is_some() && (nkey.is_empty() || keys.is_empty())
+    }
+
     /// Whether a client that shows this may connect.
     pub fn decide(&self, shown: &Credentials<'_>) -> Decision {
         match &self.demand {
@@ -204,6 +269,7 @@ impl Directory {
             }
             Demand::Users { named, keys } => {
                 if shown.is_empty()
+                    && self.certified.is_none()
                     && let Some(user) = &self.no_auth_user
                 {
                     return self.admit_without(user, shown);

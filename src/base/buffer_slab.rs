@@ -101,6 +101,13 @@ impl BufferSlab {
         unsafe { std::slice::from_raw_parts(self.address(lease.index), lease.len) }
     }
 
+    /// The bytes that arrived, to be changed in place.
+    pub fn bytes_mut<'a>(&'a mut self, lease: &'a mut Lease) -> &'a mut [u8] {
+        debug_assert!(self.leased[lease.index as usize]);
+        // SAFETY: as in `bytes`; and nobody else reads it, for both the slab and the lease are borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.address(lease.index), lease.len) }
+    }
+
     /// Gives a buffer up; the caller hands it back to the kernel.
     pub fn release(&mut self, lease: Lease) -> u16 {
         let leased = &mut self.leased[lease.index as usize];

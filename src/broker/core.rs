@@ -260,6 +260,20 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Takes a new connection and greets it. Returns its slot, which stays its name until [`Broker::remove`].
     pub fn open(&mut self, cid: u64, addr: SocketAddr) -> u32 {
+        let conn = self.insert(cid, addr);
+        self.set_opening_timer(conn);
+        self.greet(conn);
+        conn
+    }
+
+    /// Tells the client what the server is.
+    pub(super) fn greet(&mut self, conn: u32) {
+        let line = self.info_for(conn, false);
+        self.local.write_line(conn, &line);
+    }
+
+    /// Takes a new connection, and says nothing yet.
+    pub(super) fn insert(&mut self, cid: u64, addr: SocketAddr) -> u32 {
         let now_ms = self.local.now_ms;
         let must_connect = self.settings.directory.demands_credentials();
         let session = Session {
@@ -269,6 +283,7 @@ impl<A: InterestAccess> Broker<A> {
             user: self.settings.directory.nobody().clone(),
             checking: None,
             replies: None,
+            secure: None,
             decoder: Decoder::default(),
             limits: Limits {
                 control_line_max: self.settings.control_line_max,
@@ -317,14 +332,9 @@ impl<A: InterestAccess> Broker<A> {
         if !must_connect {
             self.join_account(conn);
         }
-        let first_timer_ms =
-            if must_connect { self.settings.auth_timeout_ms } else { self.settings.ping_interval_ms };
-        self.set_timer(conn, first_timer_ms);
         if self.settings.debug {
             self.log_session(conn, Level::Debug, "Client connection created");
         }
-        let line = self.info_for(conn, false);
-        self.local.write_line(conn, &line);
         conn
     }
 

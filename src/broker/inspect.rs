@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::core::{Broker, Traffic};
 use super::pace::CONSUMER_HOLD_BYTES;
+use super::secure::{Secure, SecureRow};
 use super::session::{CloseReason, Counters, Session};
 use super::subscription::Subscription;
 use crate::subject::fanout::FanOutTally;
@@ -222,6 +223,8 @@ pub struct ConnectionRow {
     pub user: String,
     /// Its account; empty until it has shown who it is.
     pub account: String,
+    /// Its encryption, if there is one.
+    pub secure: Option<SecureRow>,
 }
 
 /// A connection that has ended.
@@ -374,6 +377,7 @@ impl<A: InterestAccess> Broker<A> {
             version: said.map_or_else(String::new, |said| said.version.clone()),
             user: session.user().to_owned(),
             account: session.account_name().to_owned(),
+            secure: session.secure.as_deref().and_then(Secure::row),
         }
     }
 

@@ -80,6 +80,14 @@ impl<A: InterestAccess> Broker<A> {
         self.set_timer(conn, first_ms + jitter_ms);
     }
 
+    /// The time within which a client has to say something for the first time.
+    pub(super) fn set_opening_timer(&mut self, conn: u32) {
+        let must_connect = !self.local.sessions[conn as usize].flags.connected;
+        let after_ms =
+            if must_connect { self.settings.auth_timeout_ms } else { self.settings.ping_interval_ms };
+        self.set_timer(conn, after_ms);
+    }
+
     fn handle_timer(&mut self, conn: u32) {
         let now_ms = self.local.now_ms;
         let interval_ms = self.settings.ping_interval_ms.max(1);
@@ -89,6 +97,10 @@ impl<A: InterestAccess> Broker<A> {
         if session.closing.is_some() || session.checking.is_some() {
             return;
         }
+        if session.secure.is_some() && self.handle_secure_timer(conn) {
+            return;
+        }
+        let session = &mut self.local.sessions[conn as usize];
         if !session.flags.connected {
             return self.refuse_late(conn);
         }

@@ -14,7 +14,7 @@ use super::Input;
 use super::core::{Broker, PasswordCheck};
 use super::log_lines::Level;
 use super::session::CloseReason;
-use crate::auth::{Credentials, Decision, User};
+use crate::auth::{CertificateMatch, Credentials, Decision, User};
 use crate::config::ConnectionType;
 use crate::subject::fanout::Memo;
 use crate::subject::interest::InterestAccess;
@@ -82,6 +82,12 @@ impl<A: InterestAccess> Broker<A> {
         let nothing = Connect::default();
         let connect = session.connect.as_deref().unwrap_or(&nothing);
         let directory = &self.settings.directory;
+        if directory.asks_for_certificate(&connect.nkey) && !self.take_user_of_certificate(conn, occasion) {
+            return self.refuse_unauthorized(conn);
+        }
+        let session = &self.local.sessions[conn as usize];
+        let connect = session.connect.as_deref().unwrap_or(&nothing);
+        let directory = &self.settings.directory;
         let nonce = directory.nonce(session.cid).unwrap_or_default();
         let decision = directory.decide(&Credentials {
             user: &connect.user,
@@ -104,6 +110,44 @@ impl<A: InterestAccess> Broker<A> {
                 self.local.checks.push_back(PasswordCheck { conn, serial, check });
             }
         }
+    }
+
+    /// Calls a connection by the user that its certificate belongs to. Whether there is one.
+    fn take_user_of_certificate(&mut self, conn: u32, occasion: Occasion) -> bool {
+        let session = &self.local.sessions[conn as usize];
+        let facts = session.secure.as_ref().and_then(|secure| secure.facts());
+        let Some(certificate) = facts.and_then(|facts| facts.certificate.as_ref()) else {
+            self.log_session(conn, Level::Debug, "User required in cert, no TLS connection state");
+            return false;
+        };
+        let directory = self.settings.directory.clone();
+        let subject = certificate.subject.clone();
+        let Some(owner) = directory.owner_of(certificate, ConnectionType::Standard) else { return false };
+        let (user, what) = match owner {
+            CertificateMatch::Email(user) => (user.to_owned(), "Using email found in cert for auth"),
+            CertificateMatch::Host(user) => (user.to_owned(), "Using SAN found in cert for auth"),
+            CertificateMatch::Uri(user) => (user.to_owned(), "Using URI found in cert for auth"),
+            CertificateMatch::Subject(user) => (user.to_owned(), "Using DistinguishedNameMatch for auth"),
+            CertificateMatch::None => {
+                let text = format!("DistinguishedNameMatch could not be used for auth [{subject:?}]");
+                self.log_session(conn, Level::Debug, &text);
+                self.log_session(conn, Level::Debug, &format!("User in cert [{subject:?}], not found"));
+                return false;
+            }
+        };
+        let session = &mut self.local.sessions[conn as usize];
+        let connect = session.connect.get_or_insert_default();
+        let said = std::mem::replace(&mut connect.user, user);
+        if occasion == Occasion::Connect {
+            let user = &self.local.sessions[conn as usize].connect.as_deref().expect("just there").user;
+            let text = format!("{what} [{user:?}]");
+            self.log_session(conn, Level::Debug, &text);
+            if !said.is_empty() {
+                let text = format!("User {said:?} found in connect proto, but user required from cert");
+                self.local.log.push(Level::Warning, text);
+            }
+        }
+        true
     }
 
     fn admit(&mut self, conn: u32, user: Arc<User>, occasion: Occasion) {
@@ -271,8 +315,8 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Ends a connection that has not shown in time who it is.
     pub(super) fn refuse_late(&mut self, conn: u32) {
-        self.log_session(conn, Level::Error, "authentication timeout");
-        self.local.write_error(conn, &ErrorText::AuthenticationTimeout);
+        self.local.send_error(conn, &ErrorText::AuthenticationTimeout);
+        self.log_session(conn, Level::Debug, "Authentication Timeout");
         self.close(conn, CloseReason::AuthenticationTimeout);
     }
 

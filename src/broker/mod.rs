@@ -10,6 +10,7 @@
 //! * [`core`]: the broker's parts and the commands other than publishing.
 //! * [`login`]: from `CONNECT` to a user.
 //! * [`permissions`]: what a connection may do.
+//! * [`secure`]: what encryption means for a connection's life.
 //! * [`publish`]: one message's way from its publisher to its receivers.
 //! * [`batch`]: messages on their way to another worker.
 //! * [`peers`]: what arrives from other workers.
@@ -33,6 +34,7 @@ pub mod peers;
 pub mod permissions;
 pub mod publish;
 pub mod relocation;
+pub mod secure;
 pub mod session;
 pub mod settings;
 pub mod subscription;
@@ -41,5 +43,6 @@ pub use batch::Batch;
 pub use core::{Broker, Input};
 pub use log_lines::{Level, LogLines};
 pub use login::Verdict;
+pub use secure::{Carrier, TlsTerms};
 pub use session::CloseReason;
 pub use settings::Settings;

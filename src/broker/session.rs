@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::login::Checking;
 use super::permissions::Replies;
+use super::secure::Secure;
 use crate::auth::User;
 use crate::base::output::Output;
 use crate::subject::fanout::Memo;
@@ -29,6 +30,8 @@ pub struct Session {
     pub(super) checking: Option<Box<Checking>>,
     /// Where it may answer what it gets: replies that it got.
     pub(super) replies: Option<Box<Replies>>,
+    /// Set if it is encrypted, or may come to be.
+    pub(super) secure: Option<Box<Secure>>,
     pub(super) decoder: Decoder,
     pub(super) limits: Limits,
     pub(super) memo: Memo,
@@ -131,6 +134,8 @@ pub enum CloseReason {
     AuthenticationTimeout,
     #[error("Authentication Failure")]
     AuthenticationFailure,
+    #[error("TLS Handshake Failure")]
+    TlsHandshakeFailure,
     #[error("Slow Consumer (Pending Bytes)")]
     SlowConsumerPendingBytes,
     #[error("Slow Consumer (Write Deadline)")]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::secure::TlsTerms;
 use crate::auth::{Account, Directory};
 
 /// See the fields. All sizes in bytes, all times in milliseconds.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub headers: bool,
     /// Drop messages for a consumer that falls behind instead of holding its producers.
     pub no_fast_producer_stall: bool,
+    /// How connections are encrypted; `None`: they are not.
+    pub tls: Option<TlsTerms>,
     /// Who may connect.
     pub directory: Arc<Directory>,
     /// Log every protocol line.
@@ -68,6 +71,7 @@ impl Default for Settings {
             auth_timeout_ms: 2_000,
             headers: true,
             no_fast_producer_stall: false,
+            tls: None,
             directory: Arc::new(Directory::open()),
             trace: false,
             debug: false,

@@ -40,10 +40,13 @@ pub struct Args {
     pub user: Option<String>,
     pub pass: Option<String>,
     pub auth: Option<String>,
+    pub tls: Option<bool>,
+    pub tls_verify: Option<bool>,
+    pub tls_cert: Option<String>,
+    pub tls_key: Option<String>,
+    pub tls_ca_cert: Option<String>,
     /// Flags of the reference that do nothing here yet, as written (`-js`).
     pub not_supported: Vec<String>,
-    /// Flags that must not be ignored, as written (`--tls`).
-    pub refused: Vec<String>,
     /// What follows the flags.
     pub words: Vec<String>,
 }
@@ -73,7 +76,6 @@ enum Target {
     /// A switch that stands for several.
     Switches(fn(&mut Args, bool)),
     NotYet(Type),
-    Refused(Type),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,11 +133,11 @@ const FLAGS: &[(&[&str], Target)] = &[
     (&["cluster_advertise"], Target::NotYet(Type::Text)),
     (&["connect_retries"], Target::NotYet(Type::Integer)),
     (&["profile"], Target::NotYet(Type::Integer)),
-    (&["tls"], Target::Refused(Type::Bool)),
-    (&["tlsverify"], Target::Refused(Type::Bool)),
-    (&["tlscert"], Target::Refused(Type::Text)),
-    (&["tlskey"], Target::Refused(Type::Text)),
-    (&["tlscacert"], Target::Refused(Type::Text)),
+    (&["tls"], Target::Bool(|args| &mut args.tls)),
+    (&["tlsverify"], Target::Bool(|args| &mut args.tls_verify)),
+    (&["tlscert"], Target::Text(|args| &mut args.tls_cert)),
+    (&["tlskey"], Target::Text(|args| &mut args.tls_key)),
+    (&["tlscacert"], Target::Text(|args| &mut args.tls_ca_cert)),
 ];
 
 /// Takes apart the words after the program's name.
@@ -171,16 +173,14 @@ pub fn parse_args(words: &[String]) -> Result<Args, ArgsError> {
             Target::Integer(field) => *field(&mut args) = Some(integer(name, &next_value()?)?),
             Target::Bool(field) => *field(&mut args) = Some(switch()?),
             Target::Switches(set) => set(&mut args, switch()?),
-            Target::NotYet(kind) | Target::Refused(kind) => {
+            Target::NotYet(kind) => {
                 let asks_for_something = match kind {
                     Type::Text => !next_value()?.is_empty(),
                     Type::Integer => integer(name, &next_value()?)? != 0,
                     Type::Bool => switch()?,
                 };
                 if asks_for_something {
-                    let is_refused = matches!(target, Target::Refused(_));
-                    let list = if is_refused { &mut args.refused } else { &mut args.not_supported };
-                    list.push(as_written.to_owned());
+                    args.not_supported.push(as_written.to_owned());
                 }
             }
         }
@@ -273,7 +273,7 @@ mod tests {
         let args =
             parse("-js --store_dir=/x --profile 8222 --no_advertise=false --tls --tlscert c -ms 0").unwrap();
         assert_eq!(args.not_supported, ["-js", "--store_dir", "--profile"]);
-        assert_eq!(args.refused, ["--tls", "--tlscert"]);
+        assert_eq!((args.tls, args.tls_cert.as_deref()), (Some(true), Some("c")));
     }
 
     /// Texts seen on nats-server 2.15.1.

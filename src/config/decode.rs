@@ -21,11 +21,14 @@ use super::options::{
 };
 use super::permissions::permissions as permissions_of;
 use super::shape::{Checker, Entry, Shape};
+use super::tls;
 
 /// What a file says. Rules between options are not checked yet.
 #[derive(Debug)]
 pub(super) struct Decoded {
+    /// But for `tls`; an `authorization.timeout` of zero is none.
     pub(super) options: Options,
+    pub(super) tls: Option<tls::Block>,
     pub(super) problems: Vec<ProblemAt>,
     pub(super) warnings: Vec<Warning>,
 }
@@ -33,12 +36,14 @@ pub(super) struct Decoded {
 pub(super) fn decode(map: &Map) -> Decoded {
     let mut decoder = Decoder {
         options: Options::default(),
+        tls: None,
         problems: Vec::new(),
         warnings: Vec::new(),
         max_payload_is_max_pending: false,
         account_names: HashSet::new(),
         account_logins: HashSet::new(),
     };
+    decoder.options.authorization.timeout = Duration::ZERO;
     for (name, node) in in_order(map) {
         let lower = name.to_lowercase();
         let result = match keys::status(keys::TOP, &lower) {
@@ -68,8 +73,8 @@ pub(super) fn decode(map: &Map) -> Decoded {
     if decoder.max_payload_is_max_pending {
         decoder.options.max_payload = decoder.options.max_pending.min(i32::MAX as u64) as u32;
     }
-    let Decoder { options, problems, warnings, .. } = decoder;
-    Decoded { options, problems, warnings }
+    let Decoder { options, tls, problems, warnings, .. } = decoder;
+    Decoded { options, tls, problems, warnings }
 }
 
 /// What a value of an option says, or what is wrong with it.
@@ -77,6 +82,7 @@ pub(super) type Outcome<T = ()> = Result<T, Problem>;
 
 pub(super) struct Decoder {
     pub(super) options: Options,
+    tls: Option<tls::Block>,
     pub(super) problems: Vec<ProblemAt>,
     pub(super) warnings: Vec<Warning>,
     max_payload_is_max_pending: bool,
@@ -243,6 +249,10 @@ impl Decoder {
             "system_account" | "system" => options.system_account = non_empty(&system_account(node)?),
             "no_system_account" | "no_system" | "no_sys_acc" => options.no_system_account = boolean(node)?,
             "monitor" => self.monitor(node)?,
+            "tls" => {
+                self.tls = Some(tls::Block::decode(node, &mut self.problems, &mut self.warnings)?);
+            }
+            "allow_non_tls" => options.allow_non_tls = boolean(node)?,
             "no_auth_user" => options.no_auth_user = non_empty(string(node)?),
             _ => unreachable!("{name} is in the table as supported"),
         }
@@ -262,7 +272,7 @@ impl Decoder {
     }
 
     fn authorization(&mut self, node: &Node) -> Outcome {
-        let mut timeout = Authorization::default().timeout;
+        let mut timeout = Duration::ZERO;
         let (mut user, mut password, mut token, mut users) = (None, None, None, None::<Vec<User>>);
         let mut default_permissions = None;
         for (name, entry) in in_order(map(node)?) {
@@ -274,7 +284,7 @@ impl Decoder {
                     "pass" | "password" => string(entry).map(|text| password = Some(text.to_owned())),
                     "token" => string(entry).map(|text| token = Some(text.to_owned())),
                     "timeout" => auth_timeout(entry).map(|duration| {
-                        timeout = or_default(duration, timeout);
+                        timeout = duration;
                         let reason = long_timeout(duration.as_secs_f64(), &entry.value);
                         let (at, field) = (entry.at.clone(), name.clone());
                         self.warnings.extend(reason.map(|reason| Warning::Misuse { at, field, reason }));

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::duration::{DurationError, GoDuration};
 use super::lang::{LangError, Position, ReadError};
+use super::tls::TlsError;
 
 /// Why there are no options. The display has one line per problem; print it after `nats-server: ` on standard error
 /// (tools look for that prefix) and leave with [`ConfigError::EXIT_CODE`].
@@ -222,6 +223,10 @@ pub enum Problem {
     JsDomain(&'static str),
     #[error("Duplicate 'store_dir' configuration")]
     DuplicateStoreDir,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("error parsing ocsp peer config: unsupported type map[string]interface {{}}")]
+    OcspPeerType,
     #[error("{0} is not supported yet, and running without it would be less secure than asked")]
     Refused(String),
 }
@@ -267,6 +272,16 @@ pub enum Warning {
         /// What the reference says of it.
         advice: &'static str,
     },
+    /// Log it. Names that the reference knows and that mean nothing here.
+    #[error("{at}: not available, and left out of {field}: {names}")]
+    NotAvailable {
+        /// Where the map stands.
+        at: Position,
+        /// The key.
+        field: &'static str,
+        /// The names.
+        names: String,
+    },
     /// Log it. Advice of the reference: large messages hold up the others on their connection.
     #[error("Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance")]
     LargePayload,
@@ -275,6 +290,6 @@ pub enum Warning {
 impl Warning {
     /// Whether `-t` reports the file as wrong because of it.
     pub fn fails_test(&self) -> bool {
-        !matches!(self, Warning::LargePayload)
+        !matches!(self, Warning::LargePayload | Warning::NotAvailable { .. })
     }
 }

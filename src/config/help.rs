@@ -48,6 +48,13 @@ Authorization:
         --pass <password>            Password that clients must give
         --auth <token>               Token that clients must give
 
+TLS:
+        --tls                        Encrypt connections
+        --tlsverify                  Encrypt connections, and have clients show a certificate
+        --tlscert <file>             Certificate of the server
+        --tlskey <file>              Its key
+        --tlscacert <file>           Who may have signed the certificates of clients
+
 Common:
     -h, --help                       Show this text
     -v, --version                    Show the versions
@@ -58,14 +65,18 @@ Known and not supported yet (accepted, with a warning at start):
     --routes   --cluster, --cluster_listen   --cluster_name   --cluster_advertise
     --no_advertise   --connect_retries   --profile
 
-Known and not supported yet (refused, because the server would be less secure than asked):
-    --tls   --tlscert   --tlskey   --tlsverify   --tlscacert
-
 ";
 
 /// What `--help_tls` prints.
 pub(super) const HELP_TLS: &str = "
-TLS is not supported yet: a configuration with a \"tls\" map, or one of the --tls flags, makes the server refuse to
-start rather than run without encryption. Until then, put a TLS proxy in front of it.
+Clients are encrypted with --tls, --tlscert FILE and --tlskey FILE, or with a \"tls\" map in the configuration. A
+certificate for trying it out, and for nothing else:
+
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \\
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
+    ringmain --tls --tlscert cert.pem --tlskey key.pem
+    nats --tlsca cert.pem -s tls://localhost pub greet.joe hello
+
+With --tlsverify and --tlscacert FILE clients have to show a certificate that one of the authorities in FILE has signed.
 
 ";

@@ -3,15 +3,17 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::accounts::GLOBAL_ACCOUNT;
 use super::args::{Args, parse_args};
 use super::decode::{self, decode};
 use super::disk::{DiskFiles, ProcessEnvironment};
-use super::error::{ConfigError, Problem, Warning};
+use super::error::{ConfigError, Problem, ProblemAt, Warning};
 use super::help;
 use super::lang::{self, Environment, Files};
-use super::options::{Credentials, KeyAt, MAX_PAYLOAD_ADVISED, Options, Password, Port};
+use super::options::{Authorization, Credentials, KeyAt, MAX_PAYLOAD_ADVISED, Options, Password, Port};
+use super::tls;
 
 /// What a command line asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,11 +108,16 @@ pub fn load_from(
     if args.test == Some(true) && file.is_none() {
         return Err(ConfigError::TestWithoutFile);
     }
-    let (mut options, mut warnings) = match file {
+    let (mut options, mut block, mut warnings) = match file {
         Some(file) => read_file(file, files, environment)?,
-        None => (Options::default(), Vec::new()),
+        None => (Options::default(), None, Vec::new()),
     };
+    if file.is_none() {
+        options.authorization.timeout = Duration::ZERO;
+    }
     apply_flags(&mut options, &args)?;
+    apply_tls_flags(&mut block, &args);
+    open_tls(&mut options, block, files, &warnings)?;
     check(&mut options, &mut warnings)?;
     if args.test != Some(true) {
         return Ok(Startup::Run(Box::new(options), warnings));
@@ -168,10 +175,10 @@ fn read_file(
     file: &str,
     files: &dyn Files,
     environment: &dyn Environment,
-) -> Result<(Options, Vec<Warning>), ConfigError> {
+) -> Result<(Options, Option<tls::Block>, Vec<Warning>), ConfigError> {
     let text = files.read(file)?;
     let map = lang::parse(file, &text, files, environment)?;
-    let decode::Decoded { mut options, problems, mut warnings } = decode(&map);
+    let decode::Decoded { mut options, tls, problems, mut warnings } = decode(&map);
     if map.is_empty() {
         warnings.push(Warning::Empty { file: file.to_owned() });
     }
@@ -180,15 +187,12 @@ fn read_file(
     }
     options.config_file = Some(PathBuf::from(file));
     options.config_digest = Some(lang::digest(&map));
-    Ok((options, warnings))
+    Ok((options, tls, warnings))
 }
 
 /// The command line over the file, field by field.
 fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     let invalid = ConfigError::Startup;
-    if let Some(flag) = args.refused.first() {
-        return Err(invalid(Problem::Refused(flag.clone())));
-    }
     options
         .not_supported
         .extend(args.not_supported.iter().map(|name| KeyAt { name: name.clone(), at: None }));
@@ -242,6 +246,48 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if user.is_some() || pass.is_some() || token.is_some() {
         options.authorization.credentials =
             override_credentials(&options.authorization.credentials, user, pass, token).map_err(invalid)?;
+    }
+    Ok(())
+}
+
+/// The flags over the `tls` map.
+fn apply_tls_flags(block: &mut Option<tls::Block>, args: &Args) {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (cert, key, ca) = (given(&args.tls_cert), given(&args.tls_key), given(&args.tls_ca_cert));
+    let verify = args.tls_verify == Some(true);
+    if args.tls != Some(true) && !verify && cert.is_none() && key.is_none() && ca.is_none() {
+        return;
+    }
+    let block = block.get_or_insert_default();
+    set(&mut block.cert_file, cert);
+    set(&mut block.key_file, key);
+    set(&mut block.ca_file, ca);
+    block.verify |= verify;
+}
+
+/// Reads what the `tls` map names. With it, logging in may take a second longer than the handshake, unless the file says
+/// otherwise.
+fn open_tls(
+    options: &mut Options,
+    block: Option<tls::Block>,
+    files: &dyn Files,
+    warnings: &[Warning],
+) -> Result<(), ConfigError> {
+    if let Some(block) = block {
+        let at = block.at.clone();
+        options.tls = Some(block.open(files).map_err(|error| match at {
+            Some(at) => ConfigError::Options {
+                problems: vec![ProblemAt { at, problem: error.into() }],
+                warnings: warnings.to_vec(),
+            },
+            None => ConfigError::Startup(error.into()),
+        })?);
+    }
+    if options.authorization.timeout.is_zero() {
+        options.authorization.timeout = match &options.tls {
+            Some(tls) => tls.timeout + Duration::from_secs(1),
+            None => Authorization::default().timeout,
+        };
     }
     Ok(())
 }
@@ -378,7 +424,7 @@ mod tests {
             http: \"h:-1\", http_base_path: \"/b\", max_closed_clients: 9
             monitor { authorization { username: ops, password: pw } }
             no_header_support: true, no_fast_producer_stall: true
-            lame_duck_duration: 31s, lame_duck_grace_period: 1s
+            lame_duck_duration: 31s, lame_duck_grace_period: 1s, allow_non_tls: true
             authorization { user: a, pass: b, timeout: 0.5 }
         ";
         let expected = Options {
@@ -438,9 +484,48 @@ mod tests {
             accounts: Vec::new(),
             system_account: None,
             no_system_account: false,
+            tls: None,
+            allow_non_tls: true,
             not_supported: Vec::new(),
         };
         assert_eq!(options("-c c", file), expected);
+    }
+
+    #[test]
+    fn flags_of_tls_ask_for_a_certificate_and_its_key() {
+        assert_eq!(error("--tls", ""), "TLS Server certificate must be present and valid");
+        assert_eq!(error("--tls --tlscert c", ""), "TLS Server private key must be present and valid");
+        assert_eq!(options("--tls=false", "").tls, None);
+        assert_eq!(error("-c c", "tls { cert_file: x }"), "c:1:0: missing 'key_file' in TLS configuration");
+    }
+
+    #[test]
+    fn logging_in_may_take_a_second_longer_than_the_handshake_unless_it_is_said_how_long() {
+        let timeout = |file: &str| options("-c c", file).authorization.timeout.as_secs_f64();
+        assert_eq!(timeout("debug: true"), 2.0);
+        assert_eq!(timeout("tls { timeout: 0.5 }"), 1.5);
+        assert_eq!(timeout("tls { timeout: 0.5 }, authorization { timeout: 1 }"), 1.0);
+    }
+
+    #[test]
+    fn curves_and_suites_that_are_not_here_are_left_out_with_a_warning() {
+        let file = "tls { cipher_suites: [ \"TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA\" ], \
+                    curve_preferences: [ \"CurveP521\", \"CurveP256\" ] }";
+        let Ok(Startup::Run(options, warnings)) = start("-c c", file) else { panic!("a start") };
+        let tls = options.tls.unwrap();
+        assert_eq!(tls.cipher_suites.as_deref(), Some(&[][..]));
+        assert_eq!(tls.curves.as_deref(), Some(&[rustls::NamedGroup::secp256r1][..]));
+        let texts: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "c:1:0: not available, and left out of cipher_suites: TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+                "c:1:0: not available, and left out of curve_preferences: CurveP521",
+            ]
+        );
+        assert!(warnings.iter().all(|warning| !warning.fails_test()));
+        let none = "tls { curve_preferences: [ \"CurveP521\" ] }";
+        assert_eq!(error("-c c", none), "c:1:0: none of the 'curve_preferences' is available: CurveP521");
     }
 
     #[test]
@@ -556,9 +641,7 @@ mod tests {
     #[test]
     fn what_would_be_less_secure_than_asked_does_not_start() {
         for (line, file, name) in [
-            ("--tls", "", "--tls"),
-            ("--tlscert=x", "", "--tlscert"),
-            ("-c c", "tls {}", "c:1:0: tls"),
+            ("-c c", "tls { ocsp_peer: true }", "c:1:6: tls.ocsp_peer"),
             ("-c c", "operator: x", "c:1:0: operator"),
             ("-c c", "authorization { auth_callout {} }", "c:1:16: authorization.auth_callout"),
         ] {

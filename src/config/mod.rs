@@ -43,7 +43,7 @@
 //! 4. `keys`: which names there are, and what is supported today;
 //!    `shape` and `blocks`: what the values of those look like that are not supported yet;
 //! 5. `decode`: tree to [`Options`], `duration` for Go's durations, `accounts` and `permissions` for those and for what
-//!    users may do, `advertise` for addresses that clients are told;
+//!    users may do, `tls` for the map of that name and its files, `advertise` for addresses that clients are told;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
 //! 8. `error`, `help`: what is printed when it does not work, or was asked for.
@@ -66,6 +66,7 @@ mod options;
 mod permissions;
 mod reload;
 mod shape;
+mod tls;
 
 pub use accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT};
 pub use advertise::Advertise;
@@ -82,3 +83,7 @@ pub use options::{
 };
 pub use permissions::{Permissions, QueueSubject, Responses};
 pub use reload::{NotReloadable, RELOADS, compare};
+pub use tls::{
+    Certificate, HANDSHAKE_FIRST_AUTO, HandshakeFirst, TLS_TIMEOUT_DEFAULT, TlsError, TlsOptions,
+    cipher_suite_name,
+};

@@ -15,6 +15,7 @@ use super::advertise::Advertise;
 use super::error::Problem;
 use super::lang::Position;
 use super::permissions::Permissions;
+use super::tls::TlsOptions;
 
 /// The options of one server. `Options::default()` is a server without file and flags.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +124,11 @@ pub struct Options {
     /// `no_system_account`, `no_system`, `no_sys_acc`.
     pub no_system_account: bool,
 
+    /// `tls`; `--tls`, `--tlscert`, `--tlskey`, `--tlscacert`, `--tlsverify`. `None`: nothing is encrypted.
+    pub tls: Option<TlsOptions>,
+    /// `allow_non_tls`. Clients may do without encryption all the same.
+    pub allow_non_tls: bool,
+
     /// What was asked for and is not there yet: one warning at start, see [`Options::not_supported_warning`].
     pub not_supported: Vec<KeyAt>,
 }
@@ -192,6 +198,8 @@ impl Default for Options {
             accounts: Vec::new(),
             system_account: None,
             no_system_account: false,
+            tls: None,
+            allow_non_tls: false,
             not_supported: Vec::new(),
         }
     }
@@ -362,7 +370,8 @@ impl fmt::Display for Io {
 pub struct Authorization {
     /// What a client has to show.
     pub credentials: Credentials,
-    /// How long a client may take to show it.
+    /// How long a client may take to show it, after the handshake if there is one. Where none is given: 2 s, or with
+    /// `tls` a second more than the handshake may take.
     pub timeout: Duration,
 }
 

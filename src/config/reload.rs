@@ -9,6 +9,7 @@ use std::fmt::Display;
 
 use super::duration::GoDuration;
 use super::options::{Credentials, Login, Options, Password, Port, User};
+use super::tls::{HandshakeFirst, TLS_TIMEOUT_DEFAULT, TlsOptions};
 
 /// Why a reload does nothing: the first option, in the reference's order, that cannot change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,7 @@ pub const RELOADS: &[&str] = &[
     "server_metadata",
     "server_tags",
     "syslog",
+    "tls",
     "trace",
     "trace_headers",
     "trace_verbose",
@@ -118,6 +120,7 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     let remote =
         |options: &Options| options.remote_syslog.as_ref().map(ToString::to_string).unwrap_or_default();
     lines.changed("remote_syslog", &remote(old), &remote(new));
+    compare_tls(old.tls.as_ref(), new.tls.as_ref(), &mut lines);
     lines.changed("write_deadline", &GoDuration(old.write_deadline), &GoDuration(new.write_deadline));
     lines.changed("max_traced_msg_len", &number(old.max_traced_msg_len), &number(new.max_traced_msg_len));
     if old.monitor_access != new.monitor_access {
@@ -130,6 +133,44 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
         lines.0.push("Reloaded: metadata".to_owned());
     }
     Ok(lines.0)
+}
+
+fn compare_tls(old: Option<&TlsOptions>, new: Option<&TlsOptions>, lines: &mut Lines) {
+    let timeout = |tls: Option<&TlsOptions>| tls.map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout).as_secs_f64();
+    lines.changed("tls timeout", &timeout(old), &timeout(new));
+    // What has a line of its own does not count.
+    let rest = |tls: &TlsOptions| TlsOptions {
+        timeout: TLS_TIMEOUT_DEFAULT,
+        pinned: None,
+        first: HandshakeFirst::No,
+        ..tls.clone()
+    };
+    if old.map(rest) != new.map(rest) {
+        lines.0.push(format!("Reloaded: tls = {}", if new.is_some() { "enabled" } else { "disabled" }));
+    }
+    fn pinned(tls: Option<&TlsOptions>) -> Option<&std::collections::BTreeSet<[u8; 32]>> {
+        tls.and_then(|tls| tls.pinned.as_ref())
+    }
+    if pinned(old) != pinned(new) {
+        let count = pinned(new).map_or(0, std::collections::BTreeSet::len);
+        lines.0.push(format!("Reloaded: {count} pinned_certs"));
+    }
+    let first = |tls: Option<&TlsOptions>| tls.map_or(HandshakeFirst::No, |tls| tls.first);
+    if first(old) != first(new) {
+        let is_first = |first: HandshakeFirst| first != HandshakeFirst::No;
+        let delay = |first: HandshakeFirst| match first {
+            HandshakeFirst::Within(time) => time,
+            HandshakeFirst::No | HandshakeFirst::Yes => std::time::Duration::ZERO,
+        };
+        let (old, new) = (first(old), first(new));
+        if is_first(old) != is_first(new) {
+            lines.0.push(format!("Reloaded: Client TLS handshake first: {}", is_first(new)));
+        }
+        if delay(old) != delay(new) {
+            let delay = GoDuration(delay(new));
+            lines.0.push(format!("Reloaded: Client TLS handshake first fallback delay: {delay}"));
+        }
+    }
 }
 
 fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
@@ -156,6 +197,14 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
     let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
     fixed("LameDuckGracePeriod", grace(old), grace(new))?;
+    fixed(
+        "TLSMap",
+        old.tls.as_ref().is_some_and(|tls| tls.map),
+        new.tls.as_ref().is_some_and(|tls| tls.map),
+    )?;
+    let rate = |options: &Options| number(options.tls.as_ref().and_then(|tls| tls.connections_per_second));
+    fixed("TLSRateLimit", rate(old), rate(new))?;
+    fixed("AllowNonTLS", old.allow_non_tls, new.allow_non_tls)?;
     fixed("Workers", number(old.workers), number(new.workers))?;
     fixed("Io", old.io, new.io)
 }

@@ -7,9 +7,6 @@ use std::time::Duration;
 /// system at once. Left to itself the allocator raises this bound after the first such block.
 const MAPPED_MIN: libc::c_int = 128 * 1024;
 
-/// The priority of a thread whose work can wait, of -20 to 19.
-const LEAST_NICE: libc::c_int = 19;
-
 /// Raises the limits on open files and on locked memory to the hard ones.
 ///
 /// # Errors
@@ -59,11 +56,19 @@ pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Makes the scheduler prefer every other thread to this one.
+/// As far as a thread can stand back.
+pub const LEAST_NICE: i32 = 19;
+
+/// Makes the scheduler prefer every other thread to the calling one.
 pub fn yield_to_other_threads() {
+    set_nice(LEAST_NICE);
+}
+
+/// How far the calling thread stands back behind others: 0 not at all, 19 as far as possible.
+pub fn set_nice(nice: i32) {
     // SAFETY: a plain call; 0 names the calling thread. Where it fails the thread stays as it is.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_NICE);
+        libc::setpriority(libc::PRIO_PROCESS, 0, nice);
     }
 }
 

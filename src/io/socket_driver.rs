@@ -160,6 +160,9 @@ pub trait SocketDriver {
     /// The bytes of a lease.
     fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8];
 
+    /// The bytes of a lease, to be changed in place.
+    fn bytes_mut<'a>(&'a mut self, lease: &'a mut Lease) -> &'a mut [u8];
+
     /// Takes a read buffer back.
     fn recycle(&mut self, lease: Lease);
 

@@ -304,6 +304,10 @@ impl SocketDriver for SocketPoll {
         self.buffers.bytes(lease)
     }
 
+    fn bytes_mut<'a>(&'a mut self, lease: &'a mut Lease) -> &'a mut [u8] {
+        self.buffers.bytes_mut(lease)
+    }
+
     fn recycle(&mut self, lease: Lease) {
         self.free.push(self.buffers.release(lease));
     }

@@ -309,6 +309,10 @@ impl SocketDriver for SocketRing {
         self.buffers.bytes(lease)
     }
 
+    fn bytes_mut<'a>(&'a mut self, lease: &'a mut Lease) -> &'a mut [u8] {
+        self.buffers.bytes_mut(lease)
+    }
+
     fn recycle(&mut self, lease: Lease) {
         let index = self.buffers.release(lease);
         self.provided.add(index, self.buffers.address(index), self.buffers.buffer_len());

@@ -69,6 +69,7 @@ mod tests {
                 version: String::new(),
                 user: String::new(),
                 account: String::new(),
+                secure: None,
             },
             stopped_us: 0,
             reason: CloseReason::ClientClosed,

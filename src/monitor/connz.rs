@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -19,6 +20,7 @@ use super::clock::{Timestamp, round_trip, uptime};
 use super::parameters::{Parameters, Subscriptions};
 use super::readings::Snapshot;
 use super::subsz::SubscriptionDetail;
+use crate::auth::ClientCertificate;
 use crate::broker::inspect::{
     ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SearchText, SubscriptionRow,
 };
@@ -378,6 +380,9 @@ impl Query {
         let active_us = (row.active_ms * 1000).max(row.started_us);
         let since = |us: u64| uptime(Duration::from_micros(until_us.saturating_sub(us)));
         let is_global = row.account == GLOBAL_ACCOUNT;
+        let secure = row.secure.as_ref();
+        let certificate = secure.and_then(|secure| secure.facts.certificate.as_ref());
+        let certificate = certificate.filter(|_| self.with_user);
         Connection {
             cid: row.cid,
             kind: "Client",
@@ -401,6 +406,10 @@ impl Query {
             name: &row.name,
             lang: &row.lang,
             version: &row.version,
+            tls_version: secure.map_or("", |secure| secure.facts.version),
+            tls_cipher_suite: secure.map_or("", |secure| secure.facts.suite),
+            tls_peer_certs: certificate.map(ShownCertificate::of).into_iter().collect(),
+            tls_first: secure.is_some_and(|secure| secure.first),
             authorized_user: if self.with_user { &row.user } else { "" },
             account: if self.with_user && !is_global { &row.account } else { "" },
             subscriptions_list: Vec::new(),
@@ -466,6 +475,14 @@ struct Connection<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     version: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    tls_version: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    tls_cipher_suite: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_peer_certs: Vec<ShownCertificate<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_first: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
     authorized_user: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     account: &'a str,
@@ -491,6 +508,24 @@ struct Additions {
     /// Since when more waits for it than producers are held back for.
     #[serde(skip_serializing_if = "Option::is_none")]
     behind_since: Option<Timestamp>,
+}
+
+/// What a client has shown.
+#[derive(Debug, Serialize)]
+struct ShownCertificate<'a> {
+    subject: &'a str,
+    spki_sha256: String,
+    cert_sha256: String,
+}
+
+impl<'a> ShownCertificate<'a> {
+    fn of(certificate: &'a ClientCertificate) -> ShownCertificate<'a> {
+        ShownCertificate {
+            subject: &certificate.subject,
+            spki_sha256: HEXLOWER.encode(&certificate.key_digest),
+            cert_sha256: HEXLOWER.encode(&certificate.digest),
+        }
+    }
 }
 
 fn is_zero(value: &u32) -> bool {

@@ -4,18 +4,16 @@
 //! Ringmain does not know it. `ringmain`, our own version, stands last.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::answer::Answer;
 use super::clock::{Timestamp, uptime};
 use super::readings::{RequestCounts, Snapshot};
-use crate::config::Port;
+use crate::auth::certificate::not_after;
+use crate::config::{Port, TLS_TIMEOUT_DEFAULT, TlsOptions};
 use crate::wire::info::{GO_VERSION, PROTOCOL, REFERENCE_VERSION, RINGMAIN_VERSION};
-
-/// How long a TLS handshake may take, in seconds: the reference's default, shown without TLS too.
-const TLS_TIMEOUT_SECONDS: f64 = 2.0;
 
 /// The answer to `/varz`.
 pub fn answer(snapshot: &Snapshot<'_>) -> Answer {
@@ -34,6 +32,10 @@ pub struct Varz<'a> {
     port: u16,
     #[serde(skip_serializing_if = "is_false")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_verify: bool,
     max_connections: i64,
     #[serde(skip_serializing_if = "is_zero")]
     max_subscriptions: u32,
@@ -92,6 +94,8 @@ pub struct Varz<'a> {
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
     disk_io_wait_stats: DiskWaits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<Timestamp>,
     ringmain: &'static str,
 }
 
@@ -132,6 +136,7 @@ impl<'a> Varz<'a> {
         let Snapshot { identity, options, process, requests, .. } = snapshot;
         let total = snapshot.total();
         let stats = total.stats;
+        let tls = options.tls.as_ref();
         Varz {
             server_id: &identity.server_id,
             server_name: &identity.server_name,
@@ -141,6 +146,8 @@ impl<'a> Varz<'a> {
             host: &snapshot.host,
             port: snapshot.port,
             auth_required: options.demands_credentials(),
+            tls_required: tls.is_some() && !options.allow_non_tls,
+            tls_verify: tls.is_some_and(|tls| tls.verify),
             max_connections: match options.max_connections {
                 0 => -1,
                 max => i64::from(max),
@@ -162,7 +169,8 @@ impl<'a> Varz<'a> {
             mqtt: Nothing {},
             websocket: Nothing {},
             jetstream: Nothing {},
-            tls_timeout: TLS_TIMEOUT_SECONDS,
+            // Shown without TLS too.
+            tls_timeout: tls.map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout).as_secs_f64(),
             write_deadline: nanos(options.write_deadline),
             start: identity.started,
             now: snapshot.now,
@@ -203,6 +211,7 @@ impl<'a> Varz<'a> {
             slow_consumer_stats: ByKind::clients(stats.slow_consumers),
             stale_connection_stats: ByKind::clients(stats.stale_connections),
             disk_io_wait_stats: DiskWaits::default(),
+            tls_cert_not_after: tls.and_then(first_to_end),
             ringmain: RINGMAIN_VERSION,
         }
     }
@@ -212,6 +221,13 @@ impl ByKind {
     fn clients(clients: u64) -> ByKind {
         ByKind { clients, routes: 0, gateways: 0, leafs: 0 }
     }
+}
+
+/// When the first of the server's certificates ends.
+fn first_to_end(tls: &TlsOptions) -> Option<Timestamp> {
+    let first =
+        tls.certificates.iter().filter_map(|certificate| not_after(certificate.chain.first()?)).min()?;
+    Some(Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(first).ok()?)))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -4,7 +4,8 @@
 //! * [`reload`]: the configuration read again while the server runs.
 //! * [`closing_schedule`]: when connections are closed in lame duck mode.
 //! * [`worker`]: one worker's loop.
-//! * [`password_checks`]: passwords held against hashes, off the workers.
+//! * [`job_threads`]: work that is too long for a worker: [`password_checks`], passwords held against hashes, and
+//!   [`handshakes`] of TLS.
 //! * [`placement`]: which worker should have which connections.
 //! * [`shared`]: what the threads share.
 //! * [`http`]: the HTTP server of the monitoring, in the control thread.
@@ -13,8 +14,10 @@
 //! * [`log`]: the log, written by a thread of its own.
 
 pub mod closing_schedule;
+pub mod handshakes;
 pub mod http;
 pub mod inquiry;
+pub mod job_threads;
 pub mod log;
 pub mod monitored;
 pub mod moves;

@@ -33,7 +33,12 @@ pub async fn reload(
     }
     let mut interests = shared.live.lock().interests.clone();
     interests.resize_with(new.settings.directory.accounts().slots(), Default::default);
-    let live = LiveSettings { settings: new.settings.clone(), info: advertised.info(&new), interests };
+    let live = LiveSettings {
+        settings: new.settings.clone(),
+        info: advertised.info(&new),
+        acceptor: new.acceptor.clone(),
+        interests,
+    };
     let closed = shared.change_settings(live, new.connections_max).await;
     if closed > 0 {
         log.info(format!("Closed {closed} connections to fall within max_connections"));

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::handshakes::Handshakes;
 use super::http::{Configured, Monitor, MonitorListener};
 use super::log::{Log, LogSettings, LogTarget, Rotation};
 use super::moves::Moves;
@@ -23,8 +24,9 @@ use super::worker::{self, Next, Start, WorkerError, WorkerParts};
 use crate::auth::nkey::NonceKey;
 use crate::auth::{Directory, TooManyAccounts};
 use crate::base::{handover, system_error};
+use crate::broker::TlsTerms;
 use crate::broker::{Broker, Settings};
-use crate::config::{Advertise, Io, Options, Warning};
+use crate::config::{Advertise, HandshakeFirst, Io, Options, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
 use crate::io::service_manager::ServiceManager;
@@ -33,6 +35,7 @@ use crate::io::wake::Waker;
 use crate::monitor::clock::{Epoch, Timestamp};
 use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::Identity;
+use crate::tls::{Acceptor, AcceptorError};
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// The reference's words, which tools look for.
@@ -57,6 +60,8 @@ pub struct ServerOptions {
     pub pid_file: Option<PathBuf>,
     /// Where to write the ports file.
     pub ports_file_dir: Option<PathBuf>,
+    /// What encrypted connections are accepted with.
+    pub acceptor: Option<Arc<Acceptor>>,
     /// What the brokers enforce.
     pub settings: Arc<Settings>,
     /// Time that lame duck mode takes to close all connections, and how long it waits before.
@@ -85,34 +90,36 @@ impl ServerOptions {
     ///
     /// # Errors
     ///
-    /// There are too many accounts.
+    /// There are too many accounts, or TLS cannot be had as it is asked for.
     pub fn new(
         options: Options,
         warnings: &[Warning],
         nonce_key: NonceKey,
-    ) -> Result<ServerOptions, TooManyAccounts> {
+    ) -> Result<ServerOptions, OptionsError> {
         let directory = Directory::new(&options, nonce_key)?;
-        Ok(ServerOptions::with_directory(options, warnings, directory))
+        ServerOptions::with_directory(options, warnings, directory)
     }
 
     /// The same of a configuration that was read again.
     ///
     /// # Errors
     ///
-    /// There are too many accounts.
-    pub fn successor(
-        &self,
-        options: Options,
-        warnings: &[Warning],
-    ) -> Result<ServerOptions, TooManyAccounts> {
+    /// As for [`ServerOptions::new`].
+    pub fn successor(&self, options: Options, warnings: &[Warning]) -> Result<ServerOptions, OptionsError> {
         let directory = self.settings.directory.successor(&options)?;
-        Ok(ServerOptions::with_directory(options, warnings, directory))
+        ServerOptions::with_directory(options, warnings, directory)
     }
 
-    fn with_directory(options: Options, warnings: &[Warning], directory: Directory) -> ServerOptions {
+    fn with_directory(
+        options: Options,
+        warnings: &[Warning],
+        directory: Directory,
+    ) -> Result<ServerOptions, OptionsError> {
+        let acceptor = options.tls.as_ref().map(Acceptor::new).transpose()?.map(Arc::new);
         let plain_secrets = directory.has_plain_secrets().then(|| PLAIN_SECRETS_WARNING.to_owned());
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        ServerOptions {
+        Ok(ServerOptions {
+            acceptor,
             host: options.host.clone(),
             port: options.port.to_bind(),
             client_advertise: options.client_advertise.clone(),
@@ -135,6 +142,12 @@ impl ServerOptions {
                 auth_timeout_ms: millis(options.authorization.timeout),
                 headers: !options.no_header_support,
                 no_fast_producer_stall: options.no_fast_producer_stall,
+                tls: options.tls.as_ref().map(|tls| TlsTerms {
+                    first: tls.first,
+                    optional: options.allow_non_tls && tls.first != HandshakeFirst::Yes,
+                    timeout_ms: millis(tls.timeout),
+                    connections_per_second: tls.connections_per_second.map_or(0, |max| max.get()),
+                }),
                 directory: Arc::new(directory),
                 trace: options.trace,
                 debug: options.debug,
@@ -160,7 +173,7 @@ impl ServerOptions {
                 .collect(),
             configured: options,
             configured_at: SystemTime::now(),
-        }
+        })
     }
 }
 
@@ -189,6 +202,17 @@ pub fn new_nonce_key() -> Result<NonceKey, StartError> {
     Ok(NonceKey(bytes))
 }
 
+/// Why options that are right by themselves cannot be gone by.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// The accounts.
+    #[error(transparent)]
+    Accounts(#[from] TooManyAccounts),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] AcceptorError),
+}
+
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -206,9 +230,9 @@ pub enum StartError {
     /// The address of the monitoring cannot be listened on.
     #[error("Can't start monitoring: can't listen to the monitor port: listen tcp{0}")]
     ListenForMonitoring(String),
-    /// The accounts.
+    /// The options.
     #[error(transparent)]
-    Accounts(#[from] TooManyAccounts),
+    Options(#[from] OptionsError),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -223,7 +247,7 @@ pub enum StartError {
 impl StartError {
     /// Whether the log was open, so that the error stands there.
     pub fn is_logged(&self) -> bool {
-        !matches!(self, StartError::LogFile(..) | StartError::Accounts(_))
+        !matches!(self, StartError::LogFile(..) | StartError::Options(_))
     }
 }
 
@@ -280,6 +304,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
         let workers = Workers::start(options, &advertised.info(options), listener, log)?;
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
+        say_tls(options, log);
         let monitor_port = monitor_listener.as_ref().map(|listener| listener.port);
         let monitor = match monitor_listener {
             None => None,
@@ -342,6 +367,17 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     })
 }
 
+fn say_tls(options: &ServerOptions, log: &Log) {
+    let Some(terms) = options.settings.tls else { return };
+    let how = if terms.optional { "available" } else { "required" };
+    log.info(format!("TLS {how} for client connections"));
+    if terms.first == HandshakeFirst::Yes {
+        log.warning(
+            "Clients that are not using \"TLS Handshake First\" option will fail to connect".to_owned(),
+        );
+    }
+}
+
 fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
     Listener::new(&options.host, options.port).map_err(|error| StartError::Listen {
         addr: host_port(&options.host, options.port),
@@ -385,6 +421,11 @@ impl Advertised {
         info.headers = options.settings.headers;
         info.auth_required = options.settings.directory.demands_credentials();
         info.max_payload = options.settings.payload_max as i64;
+        if let (Some(tls), Some(terms)) = (&options.configured.tls, options.settings.tls) {
+            info.tls_required = !terms.optional;
+            info.tls_available = options.configured.allow_non_tls;
+            info.tls_verify = tls.verify;
+        }
         info
     }
 
@@ -531,11 +572,13 @@ impl Workers {
                 settings: options.settings.clone(),
                 info: info.clone(),
                 interests: interests.clone(),
+                acceptor: options.acceptor.clone(),
             }),
             settings_version: AtomicU64::new(0),
             settings_taken: Notify::new(),
             stopping: AtomicBool::new(false),
             password_checks: OnceLock::new(),
+            handshakes: OnceLock::new(),
             placement: Mutex::new(Placement::new(count)),
             moves: Moves::default(),
             quiet: AtomicUsize::new(0),
@@ -545,6 +588,9 @@ impl Workers {
         let password_checks = PasswordChecks::start(&Arc::downgrade(&shared))
             .map_err(|error| StartError::System("password thread", error))?;
         let _ = shared.password_checks.set(password_checks);
+        let handshakes = Handshakes::start(&Arc::downgrade(&shared))
+            .map_err(|error| StartError::System("handshake thread", error))?;
+        let _ = shared.handshakes.set(handshakes);
         let mut outboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         let mut inboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
         for (from, outboxes) in outboxes.iter_mut().enumerate() {
@@ -578,6 +624,7 @@ impl Workers {
                 inboxes,
                 shared: shared.clone(),
                 listener: listener.take(),
+                acceptor: options.acceptor.clone(),
                 write_deadline_ms: options.settings.write_deadline_ms,
                 log: log.clone(),
             };

@@ -10,6 +10,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::handshakes::Handshakes;
 use super::inquiry::Question;
 use super::moves::Moves;
 use super::password_checks::PasswordChecks;
@@ -23,6 +24,7 @@ use crate::io::wake::Waker;
 use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::{AccountReading, WorkerReading};
 use crate::subject::interest::{Generations, Interest, InterestAccess};
+use crate::tls::{Acceptor, Progress};
 use crate::wire::info::Info;
 
 /// An account's index behind a lock. It is taken for changes and for subjects that no cache holds, never for a message
@@ -70,8 +72,28 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// Its remote address.
     pub addr: SocketAddr,
-    /// It is one too many.
-    pub refused: bool,
+    /// Why it is refused.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a connection is refused before it has said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There are as many as may be.
+    TooMany,
+    /// There were more within a second than may be.
+    TooFast,
+}
+
+/// A handshake that a thread has taken a step further.
+#[derive(Debug)]
+pub struct AdvancedHandshake {
+    /// The connection's slot.
+    pub conn: u32,
+    /// Its number.
+    pub cid: u64,
+    /// What came of it.
+    pub progress: Progress,
 }
 
 /// What became of a password that a worker wanted to have checked.
@@ -103,6 +125,10 @@ pub struct Door {
     pub verdicts: Mutex<Vec<CheckedPassword>>,
     /// Whether `verdicts` has something, readable without its lock.
     pub has_verdicts: AtomicBool,
+    /// Handshakes that have been carried on for it.
+    pub handshakes: Mutex<Vec<AdvancedHandshake>>,
+    /// Whether `handshakes` has something, readable without its lock.
+    pub has_handshakes: AtomicBool,
     /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
     /// The version of the settings that it goes by.
@@ -126,6 +152,8 @@ pub struct LiveSettings {
     pub info: Info,
     /// The index of each account, by slot.
     pub interests: Vec<SharedInterest>,
+    /// What encrypted connections are accepted with.
+    pub acceptor: Option<Arc<Acceptor>>,
 }
 
 impl Door {
@@ -138,6 +166,8 @@ impl Door {
             has_accepted: AtomicBool::new(false),
             verdicts: Mutex::new(Vec::new()),
             has_verdicts: AtomicBool::new(false),
+            handshakes: Mutex::new(Vec::new()),
+            has_handshakes: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             settings_version: AtomicU64::new(0),
             load: LoadBoard::default(),
@@ -162,6 +192,23 @@ impl Door {
         let mut verdicts = self.verdicts.lock();
         self.has_verdicts.store(false, Ordering::Release);
         std::mem::take(&mut *verdicts)
+    }
+
+    /// Tells the worker about a handshake.
+    pub fn put_handshake(&self, handshake: AdvancedHandshake) {
+        self.handshakes.lock().push(handshake);
+        self.has_handshakes.store(true, Ordering::Release);
+        self.knock();
+    }
+
+    /// The handshakes that have been carried on since the last call.
+    pub fn take_handshakes(&self) -> Vec<AdvancedHandshake> {
+        if !self.has_handshakes.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut handshakes = self.handshakes.lock();
+        self.has_handshakes.store(false, Ordering::Release);
+        std::mem::take(&mut *handshakes)
     }
 
     /// Asks the worker, in the place of whoever asked before and has not been answered.
@@ -206,6 +253,8 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Where passwords are held against hashes.
     pub password_checks: OnceLock<PasswordChecks>,
+    /// Where handshakes are carried on.
+    pub handshakes: OnceLock<Handshakes>,
     /// Where connections should be.
     pub placement: Mutex<Placement>,
     /// Connections on their way from one worker to another.

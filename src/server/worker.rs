@@ -23,6 +23,7 @@
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
 pub mod moving;
+pub mod secured;
 mod turn_clock;
 
 use std::collections::{HashSet, VecDeque};
@@ -32,11 +33,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use self::moving::Moving;
+use self::secured::Secured;
 use self::turn_clock::TurnClock;
 use super::closing_schedule::ClosingSchedule;
 use super::log::{Log, LogPace};
 use super::monitored::{Monitored, TurnEnd};
-use super::shared::{Accepted, CheckedPassword, Shared, SharedInterest};
+use super::shared::{Accepted, CheckedPassword, Refusal, Shared, SharedInterest};
 use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
 use crate::broker::session::Session;
@@ -46,6 +48,7 @@ use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver
 use crate::io::socket_poll::SocketPoll;
 use crate::io::socket_ring::{self, RingError};
 use crate::io::wake::Waker;
+use crate::tls::Acceptor;
 
 /// Room that every door must have before input is handled. A turn fills at most two batches for each.
 const ROOM_MIN: usize = 4;
@@ -95,6 +98,8 @@ pub struct WorkerParts {
     pub shared: Arc<Shared>,
     /// The listener, at the worker that accepts.
     pub listener: Option<Listener>,
+    /// What encrypted connections are accepted with.
+    pub acceptor: Option<Arc<Acceptor>>,
     /// Time that one send may take.
     pub write_deadline_ms: u64,
     /// The log.
@@ -106,6 +111,8 @@ struct Read {
     conn: u32,
     bytes: ReadBytes,
     taken: usize,
+    /// Whether they are the protocol itself, on a connection that is encrypted.
+    is_plain: bool,
 }
 
 enum ReadBytes {
@@ -129,6 +136,7 @@ struct Worker<D> {
     now_ms: u64,
     clock: TurnClock,
     moving: Moving,
+    secured: Secured,
     completions: Vec<Completion>,
     /// Bytes to be handled.
     reads: VecDeque<Read>,
@@ -238,6 +246,7 @@ impl<D: SocketDriver> Worker<D> {
             ring.accept_on(listener);
         }
         let owed = vec![0; parts.inboxes.len()];
+        let secured = Secured::new(parts.acceptor.take());
         // The same for all workers: connections take their times with them when they move.
         let started = parts.shared.started;
         Worker {
@@ -248,6 +257,7 @@ impl<D: SocketDriver> Worker<D> {
             now_ms: 0,
             clock: TurnClock::new(started),
             moving: Moving::default(),
+            secured,
             completions: Vec::new(),
             reads: VecDeque::new(),
             arrived: VecDeque::new(),
@@ -328,6 +338,7 @@ impl<D: SocketDriver> Worker<D> {
         self.handle_completions();
         busy |= self.take_accepted();
         busy |= self.take_verdicts();
+        busy |= self.take_handshakes();
         self.held_by_log = self.parts.log.holds_back(&mut self.log_pace, self.now_ms);
         if !self.held_by_log {
             busy |= self.take_batches();
@@ -363,7 +374,8 @@ impl<D: SocketDriver> Worker<D> {
         for completion in completions.drain(..) {
             match completion {
                 Completion::Received { conn, lease } => {
-                    self.arrived.push_back(Read { conn, bytes: ReadBytes::Leased(lease), taken: 0 });
+                    let bytes = ReadBytes::Leased(lease);
+                    self.arrived.push_back(Read { conn, bytes, taken: 0, is_plain: false });
                 }
                 Completion::Sent { conn, result } => self.handle_sent(conn, result),
                 Completion::Ended { conn, error } => {
@@ -387,9 +399,13 @@ impl<D: SocketDriver> Worker<D> {
 
     fn handle_sent(&mut self, conn: u32, result: std::io::Result<usize>) {
         match result {
-            Ok(len) if len > 0 => {
+            Ok(mut len) if len > 0 => {
+                let is_secured = self.secured.has(conn);
+                if is_secured {
+                    len = self.end_secured_send(conn, len);
+                }
                 self.parts.broker.handle_sent(conn, len);
-                if self.parts.broker.pending_bytes(conn) > 0 {
+                if self.parts.broker.pending_bytes(conn) > 0 || is_secured && self.secured.has_control(conn) {
                     self.start_send(conn);
                 }
             }
@@ -404,12 +420,19 @@ impl<D: SocketDriver> Worker<D> {
         // A connection that is gone already has no address.
         let Some(addr) = socket.peer_addr().ok().and_then(|addr| addr.as_socket()) else { return };
         let addr = std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        let refused = shared.connections() as i64 >= shared.connections_max.load(Ordering::Relaxed);
+        let per_second = self.parts.broker.settings().tls.map_or(0, |terms| terms.connections_per_second);
+        let refusal = if shared.connections() as i64 >= shared.connections_max.load(Ordering::Relaxed) {
+            Some(Refusal::TooMany)
+        } else if !self.secured.may_accept(self.now_ms, per_second) {
+            Some(Refusal::TooFast)
+        } else {
+            None
+        };
         let worker = shared.least_loaded();
         let door = &shared.doors[worker];
         door.connections.fetch_add(1, Ordering::Relaxed);
         let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
-        door.accepted.lock().push(Accepted { cid, fd, addr, refused });
+        door.accepted.lock().push(Accepted { cid, fd, addr, refusal });
         door.has_accepted.store(true, Ordering::Release);
         if worker != self.parts.worker {
             door.knock();
@@ -426,14 +449,17 @@ impl<D: SocketDriver> Worker<D> {
             door.has_accepted.store(false, Ordering::Release);
             std::mem::take(&mut *waiting)
         };
-        for Accepted { cid, fd, addr, refused } in accepted {
-            let conn = self.parts.broker.open(cid, addr);
+        for Accepted { cid, fd, addr, refusal } in accepted {
+            let secured = self.open_secured(cid, addr, &fd);
+            let conn = secured.unwrap_or_else(|| self.parts.broker.open(cid, addr));
             self.ring.add(conn, fd);
             self.ring.arm(conn);
-            if refused {
-                self.parts.broker.refuse(conn);
-            } else if self.stopping {
-                self.parts.broker.close(conn, CloseReason::ServerShutdown);
+            match refusal {
+                Some(Refusal::TooMany) => self.parts.broker.refuse(conn),
+                Some(Refusal::TooFast) => self.parts.broker.throttle(conn),
+                None if self.stopping => self.parts.broker.close(conn, CloseReason::ServerShutdown),
+                None if secured.is_some() => self.parts.broker.await_handshake(conn),
+                None => {}
             }
         }
         true
@@ -446,7 +472,8 @@ impl<D: SocketDriver> Worker<D> {
         for CheckedPassword { conn, serial, verdict } in &verdicts {
             if let Some(input) = self.parts.broker.handle_verdict(*conn, *serial, *verdict) {
                 self.kept_bytes += input.len();
-                self.reads.push_front(Read { conn: *conn, bytes: ReadBytes::Kept(input), taken: 0 });
+                let bytes = ReadBytes::Kept(input);
+                self.reads.push_front(Read { conn: *conn, bytes, taken: 0, is_plain: true });
             }
         }
         !verdicts.is_empty()
@@ -514,7 +541,8 @@ impl<D: SocketDriver> Worker<D> {
         let mut left = VecDeque::new();
         let mut stuck: HashSet<u32> = HashSet::new();
         while let Some(mut read) = self.reads.pop_front() {
-            if (!stuck.is_empty() && stuck.contains(&read.conn)) || self.parts.broker.is_held(read.conn) {
+            let must_wait = self.parts.broker.is_held(read.conn) || self.secured.is_away(read.conn);
+            if must_wait || (!stuck.is_empty() && stuck.contains(&read.conn)) {
                 stuck.insert(read.conn);
                 left.push_back(read);
                 continue;
@@ -590,17 +618,20 @@ impl<D: SocketDriver> Worker<D> {
         while at < self.ended.len() {
             let (conn, reason) = self.ended[at];
             let is_checking = self.parts.broker.session(conn).is_some_and(Session::is_checking);
-            if is_checking || self.has_reads_of(conn) {
+            if is_checking || self.has_reads_of(conn) || self.secured.is_away(conn) {
                 at += 1;
             } else {
                 self.ended.swap_remove(at);
-                self.parts.broker.close(conn, reason);
+                self.parts.broker.end(conn, reason);
             }
         }
     }
 
     /// Hands a read to the broker, and batches that it fills to the other workers at once.
     fn handle_read(&mut self, read: &mut Read) -> Input {
+        if !read.is_plain && self.secured.has(read.conn) && !self.open_read(read) {
+            return Input::Taken;
+        }
         loop {
             let bytes = match &read.bytes {
                 ReadBytes::Leased(lease) => self.ring.bytes(lease),
@@ -664,6 +695,7 @@ impl<D: SocketDriver> Worker<D> {
         for interest in live.interests.into_iter().skip(self.parts.broker.account_count()) {
             self.parts.broker.add_account(interest);
         }
+        self.secured.set_acceptor(live.acceptor);
         self.parts.broker.apply_settings(live.settings, live.info);
         // Which connections are too many is nobody's merit: the reference takes any.
         for conn in self.parts.broker.open_connections() {
@@ -764,7 +796,8 @@ impl<D: SocketDriver> Worker<D> {
             self.monitored.remember(&self.parts.broker, conn);
             // Its place is free from now on, before the client can see that it is closed.
             self.parts.shared.doors[self.parts.worker].connections.fetch_sub(1, Ordering::Relaxed);
-            let flush_until_ms = reason.flushes().then_some(self.now_ms + LINGER_MS);
+            let flushes = reason.flushes() || self.secured.is_broken(conn);
+            let flush_until_ms = flushes.then_some(self.now_ms + LINGER_MS);
             self.closing.push(Closing { conn, flush_until_ms });
         }
         let mut at = 0;
@@ -782,8 +815,8 @@ impl<D: SocketDriver> Worker<D> {
         let Closing { conn, flush_until_ms } = self.closing[at];
         if let Some(until_ms) = flush_until_ms
             && self.now_ms < until_ms
-            && self.parts.broker.pending_bytes(conn) > 0
             && !self.ring.is_ended(conn)
+            && (self.has_unsent(conn) || self.is_saying_goodbye(conn))
         {
             return false;
         }
@@ -796,6 +829,7 @@ impl<D: SocketDriver> Worker<D> {
         self.ended.retain(|(other, _)| *other != conn);
         self.unarmed.retain(|other| *other != conn);
         self.moving.forget(conn);
+        self.secured.take(conn);
         self.ring.remove(conn);
         let freed_bytes = self.parts.broker.pending_bytes(conn);
         self.parts.broker.remove(conn);
@@ -803,6 +837,11 @@ impl<D: SocketDriver> Worker<D> {
             self.parts.shared.memory_freed.notify_one();
         }
         true
+    }
+
+    /// Whether output waits that can be sent.
+    fn has_unsent(&self, conn: u32) -> bool {
+        self.parts.broker.pending_bytes(conn) > 0 && !self.secured.is_broken(conn)
     }
 
     fn start_sends(&mut self) {
@@ -816,6 +855,9 @@ impl<D: SocketDriver> Worker<D> {
     fn start_send(&mut self, conn: u32) {
         if self.ring.is_shut(conn) || self.moving.is_leaving(conn) {
             return;
+        }
+        if self.secured.has(conn) {
+            return self.start_secured_send(conn);
         }
         self.parts.broker.handle_send_started(conn);
         self.ring.send(conn, self.parts.broker.unsent(conn, SEND_SLICES_MAX), self.now_ms);
@@ -868,6 +910,7 @@ impl<D: SocketDriver> Worker<D> {
         (inboxes_empty || self.held_by_log)
             && !door.has_accepted.load(Ordering::Acquire)
             && !door.has_verdicts.load(Ordering::Acquire)
+            && !door.has_handshakes.load(Ordering::Acquire)
             && !door.load.has_order()
             && !door.has_question.load(Ordering::Acquire)
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version

@@ -15,6 +15,8 @@ pub enum ErrorText {
     MaximumConnections,
     /// The connection limit of an account.
     MaximumAccountConnections,
+    /// More connections a second than TLS is to be begun with.
+    ConnectionThrottling,
     /// The connection's subscription limit.
     MaximumSubscriptions,
     /// A payload larger than `max_payload`.
@@ -61,6 +63,7 @@ impl ErrorText {
             ErrorText::AuthenticationTimeout => "Authentication Timeout",
             ErrorText::MaximumConnections => "maximum connections exceeded",
             ErrorText::MaximumAccountConnections => "maximum account active connections exceeded",
+            ErrorText::ConnectionThrottling => "Connection throttling is active. Please try again later.",
             ErrorText::MaximumSubscriptions => "maximum subscriptions exceeded",
             ErrorText::MaximumPayload => "Maximum Payload Violation",
             ErrorText::MaximumControlLine => "maximum control line exceeded",

@@ -38,6 +38,15 @@ pub struct Info {
     /// Whether `CONNECT` must carry credentials.
     #[serde(skip_serializing_if = "is_false")]
     pub auth_required: bool,
+    /// Whether connections must be encrypted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls_required: bool,
+    /// Whether clients must show a certificate.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls_verify: bool,
+    /// Whether connections may be encrypted.
+    #[serde(skip_serializing_if = "is_false")]
+    pub tls_available: bool,
     /// Largest payload with its header, in bytes.
     pub max_payload: i64,
     /// The connection's id.
@@ -80,6 +89,9 @@ impl Info {
             port,
             headers: true,
             auth_required: false,
+            tls_required: false,
+            tls_verify: false,
+            tls_available: false,
             max_payload: 0,
             client_id: 0,
             client_ip: String::new(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::Worker;
+use super::secured::Link;
 use crate::broker::log_lines::Level;
 use crate::io::process;
 use crate::io::socket_driver::SocketDriver;
@@ -30,8 +31,8 @@ pub struct LoadBoard {
     handed_over: AtomicU64,
     has_order: AtomicBool,
     order: Mutex<Option<Order>>,
-    /// Sockets of connections that have moved here, by cid.
-    sockets: Mutex<Vec<(u64, OwnedFd)>>,
+    /// Sockets of connections that have moved here.
+    sockets: Mutex<Vec<MovedSocket>>,
 }
 
 impl LoadBoard {
@@ -47,6 +48,15 @@ impl LoadBoard {
     pub fn has_order(&self) -> bool {
         self.has_order.load(Ordering::Acquire)
     }
+}
+
+/// The socket of a connection that has moved.
+#[derive(Debug)]
+struct MovedSocket {
+    cid: u64,
+    fd: OwnedFd,
+    /// What encrypts it.
+    link: Option<Box<Link>>,
 }
 
 /// A worker's own notes.
@@ -173,6 +183,7 @@ impl<D: SocketDriver> Worker<D> {
             && !self.has_reads_of(conn)
             && !self.ended.iter().any(|(other, _)| *other == conn)
             && self.parts.broker.may_depart(conn)
+            && !self.secured.has_control(conn)
             && self.parts.outboxes[to].as_ref().is_some_and(|outbox| outbox.room() > 0)
             && !self.has_unsent_batches_except(to)
     }
@@ -183,8 +194,9 @@ impl<D: SocketDriver> Worker<D> {
         doors[to].connections.fetch_add(1, Ordering::Relaxed);
         self.unarmed.retain(|other| *other != conn);
         let cid = self.parts.broker.session(conn).expect("it can leave, so it is there").cid;
-        let socket = self.ring.release(conn);
-        doors[to].load.sockets.lock().push((cid, socket));
+        let fd = self.ring.release(conn);
+        let link = self.secured.take(conn);
+        doors[to].load.sockets.lock().push(MovedSocket { cid, fd, link });
         self.parts.broker.depart(conn, to as u16);
     }
 
@@ -202,11 +214,15 @@ impl<D: SocketDriver> Worker<D> {
     pub(super) fn take_moved(&mut self) {
         while let Some((conn, cid)) = self.parts.broker.poll_arrived() {
             let mut sockets = self.parts.shared.doors[self.parts.worker].load.sockets.lock();
-            let Some(at) = sockets.iter().position(|(other, _)| *other == cid) else {
+            let Some(at) = sockets.iter().position(|socket| socket.cid == cid) else {
                 unreachable!("the socket was put here before its session was sent");
             };
-            let (_, socket) = sockets.swap_remove(at);
-            self.ring.add(conn, socket);
+            let MovedSocket { fd, link, .. } = sockets.swap_remove(at);
+            drop(sockets);
+            self.ring.add(conn, fd);
+            if let Some(link) = link {
+                self.secured.insert(conn, link);
+            }
         }
         while let Some(conn) = self.parts.broker.poll_settled() {
             self.parts.shared.moves.end();
