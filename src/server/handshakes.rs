@@ -1,7 +1,7 @@
 //! Handshakes of TLS, taken a step further by threads that have nothing else to do.
 //!
-//! A step takes public-key operations: 0.1 to 0.3 ms with elliptic curves, more than 1 ms with an RSA key. On a worker that
-//! would be a hundred messages' delay for everybody else, for each new connection; here it costs a hand-over and back.
+//! A step takes public-key operations, which are long beside a message. On a worker each new connection would delay
+//! everybody else; here it costs a hand-over and back.
 //! [`super::job_threads`] bounds a flood of them. A handshake whose client has been given up meanwhile is recognised by its
 //! worker.
 

@@ -5,7 +5,7 @@
 //! few records as it can.
 //!
 //! rustls 0.23 hands plaintext out in memory of its own and encrypts in memory of its own: one copy each beside the work
-//! on the record. Measured, that is a twentieth of what a small message costs in all.
+//! on the record.
 
 use std::fmt;
 
