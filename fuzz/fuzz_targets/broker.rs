@@ -356,9 +356,10 @@ impl World {
             self.workers[at].broker.depart(client.conn, 1 - at as u16);
             // Nobody's slot until it has arrived.
             client.conn = u32::MAX;
-            while let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) {
-                self.workers[1 - at].inbox.push_back(batch);
-            }
+        }
+        // All that leave in a turn leave before what waits for the other worker goes.
+        while any && let Some(batch) = self.workers[at].broker.poll_batch(1 - at as u16) {
+            self.workers[1 - at].inbox.push_back(batch);
         }
         any
     }
