@@ -162,6 +162,15 @@ fn the_numbers_are_those_of_varz_and_of_the_workers_together() {
         .map(|(_, count)| count)
         .sum();
     assert!(counted > 0.0 && counted == sum("ringmain_worker_turns_total"));
+    let count = |name: &str| {
+        let of_count = |(labels, value): (&Labels, &f64)| {
+            labels.contains(&("__name__".to_owned(), "_count".to_owned())).then_some(*value)
+        };
+        families[name].samples.iter().find_map(of_count).expect("a count")
+    };
+    assert_eq!(count("ringmain_route_seconds"), 1.0, "one message was published");
+    assert_eq!(count("ringmain_handover_seconds"), 2.0, "two other workers had subscribers");
+    assert!(count("ringmain_send_seconds") >= 6.0);
     assert!(sum("ringmain_worker_batches_sent_total") >= 2.0, "two other workers were told");
     assert!(sum("process_resident_memory_bytes") > 1e6 && sum("process_open_fds") > 6.0);
     let labels = families["gnatsd_varz_server_name"].samples.keys().next().expect("one");

@@ -33,6 +33,8 @@ pub struct Batch {
     listed: usize,
     /// Connections that move.
     parcels: Vec<RefCell<Option<Box<Parcel>>>>,
+    /// When the server gave it to the other worker, in microseconds of its clock. Of no interest to brokers.
+    pub given_us: u64,
 }
 
 #[derive(Debug)]

@@ -13,7 +13,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Kind};
-use super::readings::{AccountReading, Snapshot, TURN_BOUNDS_US, WorkerReading};
+use super::readings::{
+    AccountReading, Histogram, LATENCY_BOUNDS_US, Latencies, Snapshot, TURN_BOUNDS_US, WorkerReading,
+};
 use super::subsz::IndexStats;
 use super::varz::Varz;
 use crate::broker::core::Traffic;
@@ -71,6 +73,7 @@ pub fn answer(
     text.sample("ringmain_build_info", &versions, 1.0);
     workers(&mut text, &snapshot.workers);
     turn_lengths(&mut text, &snapshot.workers);
+    latencies(&mut text, &snapshot.workers);
     slow_connections(&mut text, snapshot, behind);
     Answer { status: 200, kind: Kind::Metrics, body: text.0.into_bytes() }
 }
@@ -310,6 +313,42 @@ fn turn_lengths(text: &mut Text, workers: &[WorkerReading]) {
         }
         text.sample(&format!("{name}_sum"), &[("worker", &at)], times.busy_ns as f64 / 1e9);
         text.sample(&format!("{name}_count"), &[("worker", &at)], turns as f64);
+    }
+}
+
+type Part = fn(&Latencies) -> &Histogram;
+
+/// How long messages take between the sockets, at all workers together.
+fn latencies(text: &mut Text, workers: &[WorkerReading]) {
+    let parts: [(&str, &str, Part); 3] = [
+        (
+            "route",
+            "Of messages, from the arrival of their bytes to their being in the outputs of subscribers and in batches.",
+            |latencies| &latencies.route,
+        ),
+        (
+            "handover",
+            "Of messages, from their being given to another worker to their being in the outputs there.",
+            |latencies| &latencies.hand_over,
+        ),
+        ("send", "Of sends, from the output's coming to be to the kernel's having it.", |latencies| {
+            &latencies.send
+        }),
+    ];
+    for (name, help, part) in parts {
+        let name = format!("ringmain_{name}_seconds");
+        text.family(&name, help, "histogram");
+        let mut sum = Histogram::default();
+        workers.iter().for_each(|worker| sum.add(part(&worker.latencies)));
+        let mut count = 0;
+        for (class, times) in sum.classes.iter().enumerate() {
+            count += times;
+            let bound = LATENCY_BOUNDS_US.get(class).map(|bound_us| (*bound_us as f64 / 1e6).to_string());
+            let bound = bound.unwrap_or_else(|| "+Inf".to_owned());
+            text.sample(&format!("{name}_bucket"), &[("le", &bound)], count as f64);
+        }
+        text.sample(&format!("{name}_sum"), &[], sum.sum_us as f64 / 1e6);
+        text.sample(&format!("{name}_count"), &[], count as f64);
     }
 }
 

@@ -9,7 +9,7 @@ use super::inquiry::Question;
 use super::shared::Shared;
 use crate::broker::Broker;
 use crate::broker::inspect::ClosedConnection;
-use crate::monitor::readings::{TurnTimes, WorkerReading};
+use crate::monitor::readings::{Latencies, TurnTimes, WorkerReading};
 use crate::subject::interest::InterestAccess;
 
 /// A worker's side of monitoring.
@@ -31,6 +31,8 @@ pub struct Monitored {
 pub struct TurnEnd {
     /// How long its turns took, up to this one.
     pub turn_times: TurnTimes,
+    /// How long messages took.
+    pub latencies: Latencies,
     /// Batches that it has yet to take.
     pub batches_waiting: usize,
     /// Its read buffers.
@@ -75,6 +77,7 @@ impl Monitored {
             cached_subjects,
             index_reads,
             turn_times: end.turn_times,
+            latencies: end.latencies,
             batches_sent: self.batches_sent,
             batches_received: self.batches_received,
             batches_waiting: end.batches_waiting as u64,

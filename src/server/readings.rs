@@ -7,20 +7,32 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::broker::core::{Counts, Stats};
-use crate::monitor::readings::{TURN_BOUNDS_US, TurnTimes, WorkerReading};
+use crate::monitor::readings::{
+    Histogram, LATENCY_BOUNDS_US, Latencies, TURN_BOUNDS_US, TurnTimes, WorkerReading,
+};
 
 /// One worker's counters. On cache lines of its own, for the worker writes it every turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct PublishedReading {
     fields: [AtomicU64; FIELDS],
 }
 
-const FIELDS: usize = LENGTHS_AT + LENGTHS;
+const FIELDS: usize = LATENCIES_AT + 3 * HISTOGRAM;
 
 /// Where the lengths of turns begin, and how many of those there are.
 const LENGTHS_AT: usize = 21;
 const LENGTHS: usize = TURN_BOUNDS_US.len() + 1;
+
+/// Where the three histograms begin, and how long each is: its classes and the sum.
+const LATENCIES_AT: usize = LENGTHS_AT + LENGTHS;
+const HISTOGRAM: usize = LATENCY_BOUNDS_US.len() + 2;
+
+impl Default for PublishedReading {
+    fn default() -> PublishedReading {
+        PublishedReading { fields: [const { AtomicU64::new(0) }; FIELDS] }
+    }
+}
 
 impl PublishedReading {
     /// Makes `reading` what others see. Only the worker itself calls it.
@@ -43,6 +55,7 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
         cached_subjects,
         index_reads,
         turn_times: TurnTimes { lengths, busy_ns, held_ns },
+        latencies: Latencies { route, hand_over, send },
         batches_sent,
         batches_received,
         batches_waiting,
@@ -85,11 +98,23 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
         kept_bytes,
         handed_over,
     ]);
-    fields[LENGTHS_AT..].copy_from_slice(&lengths);
+    fields[LENGTHS_AT..LATENCIES_AT].copy_from_slice(&lengths);
+    for (part, histogram) in fields[LATENCIES_AT..].chunks_exact_mut(HISTOGRAM).zip([route, hand_over, send])
+    {
+        part[..HISTOGRAM - 1].copy_from_slice(&histogram.classes);
+        part[HISTOGRAM - 1] = histogram.sum_us;
+    }
     fields
 }
 
 fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
+    let histogram = |number: usize| {
+        let at = LATENCIES_AT + number * HISTOGRAM;
+        Histogram {
+            classes: std::array::from_fn(|class| fields[at + class]),
+            sum_us: fields[at + HISTOGRAM - 1],
+        }
+    };
     WorkerReading {
         stats: Stats {
             messages: Counts { count: fields[0], bytes: fields[1] },
@@ -109,6 +134,7 @@ fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
             busy_ns: fields[12],
             held_ns: fields[13],
         },
+        latencies: Latencies { route: histogram(0), hand_over: histogram(1), send: histogram(2) },
         batches_sent: fields[14],
         batches_received: fields[15],
         batches_waiting: fields[16],

@@ -22,6 +22,7 @@
 //!
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
+mod latency;
 pub mod moving;
 pub mod secured;
 mod turn_clock;
@@ -32,6 +33,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use self::latency::LatencyNotes;
 use self::moving::Moving;
 use self::secured::Secured;
 use self::turn_clock::TurnClock;
@@ -111,6 +113,8 @@ struct Read {
     conn: u32,
     bytes: ReadBytes,
     taken: usize,
+    /// When they were reaped, in microseconds since the server's start.
+    reaped_us: u64,
     /// Whether they are the protocol itself, on a connection that is encrypted.
     is_plain: bool,
 }
@@ -133,8 +137,11 @@ struct Worker<D> {
     parts: WorkerParts,
     ring: D,
     started: Instant,
+    /// When the turn began, since the server started.
+    now_us: u64,
     now_ms: u64,
     clock: TurnClock,
+    latency: LatencyNotes,
     moving: Moving,
     secured: Secured,
     completions: Vec<Completion>,
@@ -255,7 +262,9 @@ impl<D: SocketDriver> Worker<D> {
             monitored: Monitored::new(parts.worker, parts.shared.is_monitored),
             parts,
             now_ms: 0,
+            now_us: 0,
             clock: TurnClock::new(started),
+            latency: LatencyNotes::default(),
             moving: Moving::default(),
             secured,
             completions: Vec::new(),
@@ -329,7 +338,8 @@ impl<D: SocketDriver> Worker<D> {
         let now = Instant::now();
         self.clock.begin_turn(now, was_busy, self.held_by_log);
         let now = now.duration_since(self.started);
-        self.now_ms = now.as_millis() as u64;
+        self.now_us = now.as_micros() as u64;
+        self.now_ms = self.now_us / 1000;
         self.parts.broker.begin_turn(now);
         if let Err(error) = self.ring.turn(&mut self.completions) {
             panic!("the socket ring is broken: {error}");
@@ -362,8 +372,10 @@ impl<D: SocketDriver> Worker<D> {
             self.send_batches();
         }
         self.close_connections();
+        let sent_us = if busy { self.started.elapsed().as_micros() as u64 } else { self.now_us };
+        self.latency.end_turn(sent_us);
         busy |= self.publish();
-        self.start_sends();
+        self.start_sends(sent_us);
         busy |= self.rearm();
         self.write_log();
         busy
@@ -375,7 +387,13 @@ impl<D: SocketDriver> Worker<D> {
             match completion {
                 Completion::Received { conn, lease } => {
                     let bytes = ReadBytes::Leased(lease);
-                    self.arrived.push_back(Read { conn, bytes, taken: 0, is_plain: false });
+                    self.arrived.push_back(Read {
+                        conn,
+                        bytes,
+                        taken: 0,
+                        reaped_us: self.now_us,
+                        is_plain: false,
+                    });
                 }
                 Completion::Sent { conn, result } => self.handle_sent(conn, result),
                 Completion::Ended { conn, error } => {
@@ -405,6 +423,7 @@ impl<D: SocketDriver> Worker<D> {
                     len = self.end_secured_send(conn, len);
                 }
                 self.parts.broker.handle_sent(conn, len);
+                self.latency.send_ends(conn, self.now_us, self.parts.broker.pending_bytes(conn) == 0);
                 if self.parts.broker.pending_bytes(conn) > 0 || is_secured && self.secured.has_control(conn) {
                     self.start_send(conn);
                 }
@@ -473,7 +492,13 @@ impl<D: SocketDriver> Worker<D> {
             if let Some(input) = self.parts.broker.handle_verdict(*conn, *serial, *verdict) {
                 self.kept_bytes += input.len();
                 let bytes = ReadBytes::Kept(input);
-                self.reads.push_front(Read { conn: *conn, bytes, taken: 0, is_plain: true });
+                self.reads.push_front(Read {
+                    conn: *conn,
+                    bytes,
+                    taken: 0,
+                    reaped_us: self.now_us,
+                    is_plain: true,
+                });
             }
         }
         !verdicts.is_empty()
@@ -512,7 +537,9 @@ impl<D: SocketDriver> Worker<D> {
                 self.monitored.batches_received += 1;
                 // A connection that has moved may belong to an account that its old worker has heard of already.
                 self.check_settings();
+                let before = self.parts.broker.stats().handed_over;
                 self.parts.broker.handle_batch(from as u16, &batch);
+                self.latency.handed_over(batch.given_us, self.parts.broker.stats().handed_over - before);
                 batch.clear();
                 if let Some(inbox) = &mut self.parts.inboxes[from] {
                     inbox.give_back(batch);
@@ -637,7 +664,9 @@ impl<D: SocketDriver> Worker<D> {
                 ReadBytes::Leased(lease) => self.ring.bytes(lease),
                 ReadBytes::Kept(kept) => kept,
             };
+            let before = self.parts.broker.stats().messages.count;
             let input = self.parts.broker.handle_bytes(read.conn, &bytes[read.taken..]);
+            self.latency.routed(read.reaped_us, self.parts.broker.stats().messages.count - before);
             let Input::Yielded(taken) = input else { return input };
             read.taken += taken;
             if !self.parts.broker.has_full_batch() || self.parts.broker.is_held(read.conn) {
@@ -778,7 +807,8 @@ impl<D: SocketDriver> Worker<D> {
             }
             let mut sent = false;
             while outbox.room() > 0 {
-                let Some(batch) = self.parts.broker.poll_batch(to as u16) else { break };
+                let Some(mut batch) = self.parts.broker.poll_batch(to as u16) else { break };
+                batch.given_us = self.now_us;
                 if outbox.send(batch).is_err() {
                     unreachable!("there was room, and nobody else sends");
                 }
@@ -830,6 +860,7 @@ impl<D: SocketDriver> Worker<D> {
         self.unarmed.retain(|other| *other != conn);
         self.moving.forget(conn);
         self.secured.take(conn);
+        self.latency.forget(conn);
         self.ring.remove(conn);
         let freed_bytes = self.parts.broker.pending_bytes(conn);
         self.parts.broker.remove(conn);
@@ -844,8 +875,9 @@ impl<D: SocketDriver> Worker<D> {
         self.parts.broker.pending_bytes(conn) > 0 && !self.secured.is_broken(conn)
     }
 
-    fn start_sends(&mut self) {
+    fn start_sends(&mut self, now_us: u64) {
         while let Some(conn) = self.parts.broker.poll_dirty() {
+            self.latency.output_waits(conn, now_us);
             if !self.ring.is_sending(conn) && self.parts.broker.pending_bytes(conn) > 0 {
                 self.start_send(conn);
             }
@@ -856,6 +888,7 @@ impl<D: SocketDriver> Worker<D> {
         if self.ring.is_shut(conn) || self.moving.is_leaving(conn) {
             return;
         }
+        self.latency.send_begins(conn);
         if self.secured.has(conn) {
             return self.start_secured_send(conn);
         }
@@ -886,6 +919,7 @@ impl<D: SocketDriver> Worker<D> {
     fn publish(&mut self) -> bool {
         let end = TurnEnd {
             turn_times: self.clock.times(),
+            latencies: *self.latency.latencies(),
             batches_waiting: self.owed.iter().sum(),
             buffers: self.ring.buffer_count(),
             buffers_leased: self.ring.leased_count(),

@@ -194,6 +194,7 @@ impl<D: SocketDriver> Worker<D> {
         doors[to].connections.fetch_add(1, Ordering::Relaxed);
         self.unarmed.retain(|other| *other != conn);
         let cid = self.parts.broker.session(conn).expect("it can leave, so it is there").cid;
+        self.latency.forget(conn);
         let fd = self.ring.release(conn);
         let link = self.secured.take(conn);
         doors[to].load.sockets.lock().push(MovedSocket { cid, fd, link });

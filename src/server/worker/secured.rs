@@ -309,7 +309,13 @@ impl<D: SocketDriver> Worker<D> {
                     if !plaintext.is_empty() {
                         self.kept_bytes += plaintext.len();
                         let bytes = ReadBytes::Kept(plaintext);
-                        self.reads.push_front(Read { conn, bytes, taken: 0, is_plain: true });
+                        self.reads.push_front(Read {
+                            conn,
+                            bytes,
+                            taken: 0,
+                            reaped_us: self.now_us,
+                            is_plain: true,
+                        });
                     }
                 }
                 Progress::Failed { error, output } => self.fail_handshake(conn, &error, output),
