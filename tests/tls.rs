@@ -628,7 +628,8 @@ fn log_words(log: &str, other_words: bool, is_over: bool) -> String {
             continue;
         };
         let level = if line.contains("[ERR]") { "ERR " } else { "" };
-        let is_told = text.contains(" - cid:") || text.contains("TLS");
+        // What is indented says who the server is: now and then a random name has the three letters too.
+        let is_told = text.contains(" - cid:") || text.contains("TLS") && !text.starts_with("  ");
         // The reference says this one or not, as its timers go.
         let is_left_out = text.contains("Ping Timer")
             || text.ends_with("TLS handshake timeout")
