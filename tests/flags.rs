@@ -84,14 +84,13 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("-v", "tests/config.rs"),
     ("--version", "tests/config.rs"),
     ("--help_tls", "tests/config.rs"),
-    // Refused as long as there is no TLS, and the monitoring over HTTPS needs it too.
-    ("-ms", "tests/config.rs"),
-    ("--https_port", "tests/config.rs"),
-    ("--tls", "tests/config.rs"),
-    ("--tlscert", "tests/config.rs"),
-    ("--tlskey", "tests/config.rs"),
-    ("--tlsverify", "tests/config.rs"),
-    ("--tlscacert", "tests/config.rs"),
+    ("-ms", "tests/https.rs"),
+    ("--https_port", "tests/https.rs"),
+    ("--tls", "tests/tls.rs"),
+    ("--tlscert", "tests/tls.rs"),
+    ("--tlskey", "tests/tls.rs"),
+    ("--tlsverify", "tests/tls.rs"),
+    ("--tlscacert", "tests/tls.rs"),
 ];
 
 #[test]

@@ -5,6 +5,7 @@
 //! the log says of it, are compared line by line. Where rustls has other words than Go, a case leaves the words out.
 //! `TLS_CASE=name` plays one case and prints what both servers did.
 
+mod certificates;
 mod peer;
 mod server_process;
 mod web;
@@ -12,181 +13,16 @@ mod web;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use peer::PATIENCE;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, PublicKeyData as _, SanType,
-};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVersion, SignatureScheme,
-    StreamOwned,
-};
+use certificates::{CERTIFICATES, Offer};
+use peer::{HELLO, PATIENCE};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{CipherSuite, ClientConnection, ProtocolVersion, StreamOwned};
 use server_process::{ServerProcess, announce, candidate, reference, wait_until};
 use web::get;
-
-const HELLO: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n";
-
-/// The certificates, as files of a directory that lives as long as the tests.
-struct Certificates {
-    dir: tempfile::TempDir,
-    client_key_digest: String,
-}
-
-static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().expect("a directory");
-    let authority = authority("test authority");
-    std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("a file");
-    let write = |name: &str, params: &CertificateParams, issuer: &CertifiedIssuer<'_, KeyPair>| {
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, issuer).expect("a certificate");
-        std::fs::write(dir.path().join(format!("{name}.pem")), certificate.pem()).expect("a file");
-        std::fs::write(dir.path().join(format!("{name}-key.pem")), key.serialize_pem()).expect("a file");
-        key
-    };
-    write("server", &params(&[], &["localhost", "127.0.0.1"]), &authority);
-    write("other-server", &params(&[], &["other.example"]), &authority);
-    let mut joe =
-        params(&[(DnType::CountryName, "US"), (DnType::OrganizationName, "Acme")], &["joe.acme.org"]);
-    joe.distinguished_name.push(DnType::CommonName, "joe");
-    joe.subject_alt_names.push(SanType::Rfc822Name("joe@acme.org".try_into().expect("an address")));
-    joe.subject_alt_names.push(SanType::URI("spiffe://acme/joe".try_into().expect("a URI")));
-    let key = write("client", &joe, &authority);
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(key.subject_public_key_info());
-    let bare =
-        [(DnType::CountryName, "US"), (DnType::OrganizationalUnitName, "dev"), (DnType::CommonName, "bare")];
-    write("bare", &params(&bare, &[]), &authority);
-    write(
-        "stranger",
-        &params(&[(DnType::CommonName, "stranger")], &[]),
-        &self::authority("another authority"),
-    );
-    let mut late = params(&[(DnType::CommonName, "late")], &[]);
-    late.not_after = rcgen::date_time_ymd(2001, 1, 1);
-    write("late", &late, &authority);
-    Certificates { dir, client_key_digest: data_encoding::HEXLOWER.encode(&digest) }
-});
-
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = params(&[(DnType::CommonName, name)], &[]);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
-}
-
-fn params(subject: &[(DnType, &str)], names: &[&str]) -> CertificateParams {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut params = CertificateParams::new(names).expect("names");
-    params.distinguished_name = DistinguishedName::new();
-    for (kind, value) in subject {
-        params.distinguished_name.push(kind.clone(), *value);
-    }
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params
-}
-
-impl Certificates {
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A configuration, in which `PAIR` stands for the server's certificate and `CA` for the authority of clients.
-    fn fill(&self, config: &str) -> String {
-        let file = |name: &str| format!("{:?}", self.path(name).display().to_string());
-        let pair = format!("cert_file: {}, key_file: {}", file("server.pem"), file("server-key.pem"));
-        let ca = format!("ca_file: {}", file("ca.pem"));
-        config.replace("PAIR", &pair).replace("CA", &ca).replace("PIN", &self.client_key_digest)
-    }
-}
-
-/// Believes everything: these tests are about the server's side.
-#[derive(Debug)]
-struct Believer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Believer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// What a client offers.
-#[derive(Clone, Copy, Default)]
-struct Offer {
-    /// Whose certificate it shows.
-    certificate: Option<&'static str>,
-    only_1_2: bool,
-    suite: Option<CipherSuite>,
-    server_name: Option<&'static str>,
-}
-
-impl Offer {
-    fn config(self) -> Arc<ClientConfig> {
-        let mut provider = ring::default_provider();
-        if let Some(suite) = self.suite {
-            provider.cipher_suites.retain(|known| known.suite() == suite);
-        }
-        let provider = Arc::new(provider);
-        let versions: &[_] = if self.only_1_2 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(versions)
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Believer(provider)));
-        let config = match self.certificate {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let file = |name: String| CERTIFICATES.path(&name);
-                let certificate = CertificateDer::from_pem_file(file(format!("{name}.pem"))).expect("a file");
-                let key = PrivateKeyDer::from_pem_file(file(format!("{name}-key.pem"))).expect("a file");
-                builder.with_client_auth_cert(vec![certificate], key).expect("a pair")
-            }
-        };
-        Arc::new(config)
-    }
-
-    fn connection(self) -> ClientConnection {
-        let name = ServerName::try_from(self.server_name.unwrap_or("localhost")).expect("a name");
-        ClientConnection::new(self.config(), name).expect("a connection")
-    }
-}
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connect");
@@ -315,12 +151,12 @@ const OLD_CHACHA: Offer =
 const CONNECT: &str = "CONNECT {\"verbose\":false,\"protocol\":0}\r\nPING\r\n";
 const CONNECT_AB: &str =
     "CONNECT {\"verbose\":false,\"protocol\":0,\"user\":\"a\",\"pass\":\"b\"}\r\nPING\r\n";
-const REQUIRED: &str = "tls { PAIR, timeout: 0.5 }";
-const VERIFY: &str = "tls { PAIR, CA, verify: true, timeout: 0.5 }";
-const OPTIONAL: &str = "tls { PAIR, timeout: 0.5 }, allow_non_tls: true";
-const FIRST: &str = "tls { PAIR, timeout: 0.5, handshake_first: true }";
-const AUTO: &str = "tls { PAIR, timeout: 1, handshake_first: \"300ms\" }";
-const HTTP: &str = "tls { PAIR, CA, verify: true }, http: \"127.0.0.1:-1\"";
+const REQUIRED: &str = "tls { <PAIR>, timeout: 0.5 }";
+const VERIFY: &str = "tls { <PAIR>, <CA>, verify: true, timeout: 0.5 }";
+const OPTIONAL: &str = "tls { <PAIR>, timeout: 0.5 }, allow_non_tls: true";
+const FIRST: &str = "tls { <PAIR>, timeout: 0.5, handshake_first: true }";
+const AUTO: &str = "tls { <PAIR>, timeout: 1, handshake_first: \"300ms\" }";
+const HTTP: &str = "tls { <PAIR>, <CA>, verify: true }, http: \"127.0.0.1:-1\"";
 
 const CASES: &[Case] = &[
     case("required", REQUIRED, &[Line, Shake(PLAIN), Say(CONNECT), Get]),
@@ -341,21 +177,21 @@ const CASES: &[Case] = &[
         &[Line, Raw(b"\x16\x03\x01\x00\x05\x01aaaa"), Leave],
     )),
     in_other_words(case("application data first", REQUIRED, &[Line, Raw(b"\x17\x03\x03\x00\x05aaaaa"), Get])),
-    case("min_version", "tls { PAIR, min_version: \"1.3\" }", &[Line, Shake(PLAIN), Say(CONNECT), Get]),
-    in_other_words(case("too old a version", "tls { PAIR, min_version: \"1.3\" }", &[Line, Shake(OLD)])),
+    case("min_version", "tls { <PAIR>, min_version: \"1.3\" }", &[Line, Shake(PLAIN), Say(CONNECT), Get]),
+    in_other_words(case("too old a version", "tls { <PAIR>, min_version: \"1.3\" }", &[Line, Shake(OLD)])),
     in_other_words(case(
         "no suite in common",
-        "tls { PAIR, cipher_suites: [\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"] }",
+        "tls { <PAIR>, cipher_suites: [\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"] }",
         &[Line, Shake(OLD_CHACHA)],
     )),
     case(
         "suites do not bind TLS 1.3",
-        "tls { PAIR, cipher_suites: [\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"] }",
+        "tls { <PAIR>, cipher_suites: [\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"] }",
         &[Line, Shake(PLAIN), Say(CONNECT), Get],
     ),
     case(
         "a curve",
-        "tls { PAIR, curve_preferences: [\"CurveP384\"] }",
+        "tls { <PAIR>, curve_preferences: [\"CurveP384\"] }",
         &[Line, Shake(PLAIN), Say(CONNECT), Get],
     ),
     case("verified", VERIFY, &[Line, Shake(JOE), Say(CONNECT), Get]),
@@ -366,11 +202,19 @@ const CASES: &[Case] = &[
     case("a certificate that nobody asked for", REQUIRED, &[Line, Shake(STRANGER), Say(CONNECT), Get]),
     case(
         "pinned",
-        "tls { PAIR, CA, verify: true, pinned_certs: [\"PIN\"] }",
+        "tls { <PAIR>, <CA>, verify: true, pinned_certs: [\"<PIN>\"] }",
         &[Line, Shake(JOE), Say(CONNECT), Get],
     ),
-    case("not pinned", "tls { PAIR, CA, verify: true, pinned_certs: [\"PIN\"] }", &[Line, Shake(BARE), Get]),
-    case("pinned without a certificate", "tls { PAIR, pinned_certs: [\"PIN\"] }", &[Line, Shake(PLAIN), Get]),
+    case(
+        "not pinned",
+        "tls { <PAIR>, <CA>, verify: true, pinned_certs: [\"<PIN>\"] }",
+        &[Line, Shake(BARE), Get],
+    ),
+    case(
+        "pinned without a certificate",
+        "tls { <PAIR>, pinned_certs: [\"<PIN>\"] }",
+        &[Line, Shake(PLAIN), Get],
+    ),
     case("optional, used", OPTIONAL, &[Line, Shake(PLAIN), Say(CONNECT), Get]),
     case("optional, not used", OPTIONAL, &[Line, Say(CONNECT), Get]),
     case("optional, begun and left", OPTIONAL, &[Line, Raw(b"\x16"), Get]),
@@ -379,7 +223,7 @@ const CASES: &[Case] = &[
     case("handshake first, but something else comes", FIRST, &[Raw(CONNECT.as_bytes()), Line]),
     case(
         "handshake first beside allow_non_tls",
-        "tls { PAIR, timeout: 0.5, handshake_first: true }, allow_non_tls: true",
+        "tls { <PAIR>, timeout: 0.5, handshake_first: true }, allow_non_tls: true",
         &[Shake(PLAIN), Line, Say(CONNECT), Get],
     ),
     case("handshake first if it comes", AUTO, &[Shake(PLAIN), Line, Say(CONNECT), Get]),
@@ -387,79 +231,79 @@ const CASES: &[Case] = &[
     case("something else comes while the handshake is waited for", AUTO, &[Raw(CONNECT.as_bytes()), Get]),
     case(
         "handshake first if it comes, or no TLS",
-        "tls { PAIR, timeout: 1, handshake_first: auto }, allow_non_tls: true",
+        "tls { <PAIR>, timeout: 1, handshake_first: auto }, allow_non_tls: true",
         &[Line, Say(CONNECT), Get],
     ),
     case(
         "user by e-mail",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: \"joe@acme.org\" } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: \"joe@acme.org\" } ] }",
         &[Line, Shake(JOE), Say(CONNECT), Get],
     ),
     case(
         "user by host name",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: \"joe.acme.org\" } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: \"joe.acme.org\" } ] }",
         &[Line, Shake(JOE), Say(CONNECT), Get],
     ),
     case(
         "user by URI",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: \"spiffe://acme/joe\" } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: \"spiffe://acme/joe\" } ] }",
         &[Line, Shake(JOE), Say(CONNECT), Get],
     ),
     case(
         "user by subject",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: \"CN=joe,O=Acme,C=US\" } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: \"CN=joe,O=Acme,C=US\" } ] }",
         &[Line, Shake(JOE), Say(CONNECT), Get],
     ),
     case(
         "user by subject in another order",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: \"ou=dev, c=US, cn=bare\" } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: \"ou=dev, c=US, cn=bare\" } ] }",
         &[Line, Shake(BARE), Say(CONNECT), Get],
     ),
     case(
         "a certificate of nobody",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: a, password: b } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: a, password: b } ] }",
         &[Line, Shake(BARE), Say(CONNECT), Get],
     ),
     case(
         "a certificate of nobody, and a right password",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: a, password: b } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: a, password: b } ] }",
         &[Line, Shake(BARE), Say(CONNECT_AB), Get],
     ),
     case(
         "a certificate, and somebody else's name",
-        "tls { PAIR, CA, verify_and_map: true }, \
+        "tls { <PAIR>, <CA>, verify_and_map: true }, \
          authorization { users: [ { user: a, password: b }, { user: \"joe@acme.org\", password: b } ] }",
         &[Line, Shake(JOE), Say(CONNECT_AB), Get],
     ),
     case(
         "mapped, and not CONNECT first",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: \"joe@acme.org\" } ] }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: \"joe@acme.org\" } ] }",
         &[Line, Shake(JOE), Say("PING\r\n"), Get],
     ),
     case(
         "mapped, but there is one user for all",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { user: a, password: b }",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { user: a, password: b }",
         &[Line, Shake(JOE), Say(CONNECT_AB), Get],
     ),
     case(
         "mapped beside no_auth_user",
-        "tls { PAIR, CA, verify_and_map: true }, authorization { users: [ { user: x } ] }, no_auth_user: x",
+        "tls { <PAIR>, <CA>, verify_and_map: true }, authorization { users: [ { user: x } ] }, no_auth_user: x",
         &[Line, Shake(JOE), Say(CONNECT), Get],
     ),
     case(
         "a password over TLS",
-        "tls { PAIR }, authorization { user: a, password: b }",
+        "tls { <PAIR> }, authorization { user: a, password: b }",
         &[Line, Shake(PLAIN), Say(CONNECT_AB), Get],
     ),
     case(
         "no password in time",
-        "tls { PAIR }, authorization { user: a, password: b, timeout: 0.3 }",
+        "tls { <PAIR> }, authorization { user: a, password: b, timeout: 0.3 }",
         &[Line, Shake(PLAIN), Get],
     ),
-    case("too many connections", "tls { PAIR }, max_connections: 0", &[Line, Get]),
+    case("too many connections", "tls { <PAIR> }, max_connections: 0", &[Line, Get]),
     case(
         "too many connections, handshake first",
-        "tls { PAIR, handshake_first: true }, max_connections: 0",
+        "tls { <PAIR>, handshake_first: true }, max_connections: 0",
         &[Get],
     ),
     case(
@@ -469,7 +313,7 @@ const CASES: &[Case] = &[
     ),
     case(
         "monitoring of a handshake that came first",
-        "tls { PAIR, handshake_first: true }, http: \"127.0.0.1:-1\"",
+        "tls { <PAIR>, handshake_first: true }, http: \"127.0.0.1:-1\"",
         &[Shake(OLD), Line, Say(CONNECT), Get, Ask("/connz"), Ask("/varz")],
     ),
 ];
@@ -674,7 +518,7 @@ fn start(config: &str) -> ServerProcess {
 
 #[test]
 fn messages_of_every_size_pass_between_encrypted_and_plain_clients() {
-    let server = start("tls { PAIR }, allow_non_tls: true, max_payload: 8MB");
+    let server = start("tls { <PAIR> }, allow_non_tls: true, max_payload: 8MB");
     let mut subscriber = Client::open(server.address, PLAIN);
     subscriber.send(b"SUB big 1\r\n");
     subscriber.round_trip();
@@ -714,7 +558,7 @@ impl Write for ByteByByte {
 
 #[test]
 fn records_may_be_cut_at_every_byte() {
-    let server = start("tls { PAIR, CA, verify: true, timeout: 20 }");
+    let server = start("tls { <PAIR>, <CA>, verify: true, timeout: 20 }");
     for offer in [JOE, OLD_JOE] {
         let mut stream = connect(server.address);
         assert!(read_line(&mut stream).starts_with("INFO "));
@@ -733,7 +577,7 @@ fn records_may_be_cut_at_every_byte() {
 #[test]
 fn one_that_reads_slowly_gets_everything_in_order() {
     const COUNT: usize = 200;
-    let server = start("tls { PAIR }");
+    let server = start("tls { <PAIR> }");
     let mut subscriber = Client::open(server.address, PLAIN);
     subscriber.send(b"SUB slow 1\r\n");
     subscriber.round_trip();
@@ -763,7 +607,7 @@ fn one_that_reads_slowly_gets_everything_in_order() {
 
 #[test]
 fn handshakes_that_do_not_end_disturb_nobody_and_are_ended() {
-    let server = start("tls { PAIR, timeout: 1 }");
+    let server = start("tls { <PAIR>, timeout: 1 }");
     let mut client = Client::open(server.address, PLAIN);
     let begun = [&b""[..], b"\x16", b"\x16\x03\x01\x40\x00", b"\x16\x03\x01\x00\x20\x01\x00\x00\x1c"];
     let mut half: Vec<TcpStream> = Vec::new();
@@ -785,7 +629,7 @@ fn handshakes_that_do_not_end_disturb_nobody_and_are_ended() {
 
 #[test]
 fn garbage_behind_the_handshake_ends_only_its_own_connection() {
-    let server = start("tls { PAIR }");
+    let server = start("tls { <PAIR> }");
     let mut witness = Client::open(server.address, PLAIN);
     for garbage in [
         &b"\x17\x03\x03\x00\x20xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"[..],
@@ -852,7 +696,7 @@ fn the_clients_name_for_the_server_chooses_its_certificate() {
 
 #[test]
 fn connections_that_come_too_fast_are_told_so() {
-    let server = start("tls { PAIR, connection_rate_limit: 2 }");
+    let server = start("tls { <PAIR>, connection_rate_limit: 2 }");
     let mut told = 0;
     for _ in 0..10 {
         let mut stream = connect(server.address);
@@ -868,7 +712,7 @@ fn connections_that_come_too_fast_are_told_so() {
 
 #[test]
 fn many_handshakes_at_a_time_all_succeed() {
-    let server = start("tls { PAIR, CA, verify: true, timeout: 30 }");
+    let server = start("tls { <PAIR>, <CA>, verify: true, timeout: 30 }");
     let address = server.address;
     let threads: Vec<_> = (0..20)
         .map(|number| {
@@ -897,7 +741,7 @@ fn flags_are_enough() {
 
 #[test]
 fn on_epoll_it_is_the_same() {
-    let config = CERTIFICATES.fill("tls { PAIR }");
+    let config = CERTIFICATES.fill("tls { <PAIR> }");
     let server =
         ServerProcess::start_with(&candidate(), &config, &["-a", "127.0.0.1", "-p", "-1", "--io", "epoll"])
             .expect("a server");

@@ -220,14 +220,15 @@ impl Decoder {
                 let deadline = self.duration_or_seconds(name, node)?;
                 self.options.write_deadline = or_default(deadline, Options::default().write_deadline);
             }
-            "http" => {
+            "http" | "https" => {
                 let (host, port) = listen(node, optional_port)?;
                 if host.is_some() {
                     options.http_host = host;
                 }
-                options.http_port = port;
+                *(if name == "http" { &mut options.http_port } else { &mut options.https_port }) = port;
             }
             "http_port" | "monitor_port" => options.http_port = optional_port(integer(node)?)?,
+            "https_port" => options.https_port = optional_port(integer(node)?)?,
             "http_base_path" => string(node)?.clone_into(&mut options.http_base_path),
             "max_closed_clients" => options.max_closed_clients = closed_clients(name, integer(node)?)?,
             "no_header_support" => options.no_header_support = boolean(node)?,
@@ -313,9 +314,11 @@ impl Decoder {
 
     fn monitor(&mut self, node: &Node) -> Outcome {
         for (name, entry) in in_order(map(node)?) {
-            let result = match keys::status(keys::MONITOR, &name.to_lowercase()) {
-                None => unknown(name, entry),
-                Some(_) => self.monitor_authorization(entry),
+            let lower = name.to_lowercase();
+            let result = match lower.as_str() {
+                _ if keys::status(keys::MONITOR, &lower).is_none() => unknown(name, entry),
+                "verify" => boolean(entry).map(|verify| self.options.monitor_verify = verify),
+                _ => self.monitor_authorization(entry),
             };
             self.note(&entry.at, result);
         }

@@ -21,6 +21,7 @@ Server:
                                      allows it, and else epoll with a warning (default: auto)
     -P, --pid <file>                 Write the process id to this file
     -m, --http_port <port>           Port of the monitoring over HTTP, -1 for any free one (default: none)
+    -ms,--https_port <port>          ... over HTTPS instead, with the certificate of the server
     -c, --config <file>              Read options from this file; flags override it
     -t                               Check the file of -c, print its fingerprint, and exit
     -sl,--signal <signal>[=<pid>]    Send a signal to a running server and exit: ldm, stop, quit, term, reopen, reload;
@@ -61,7 +62,7 @@ Common:
         --help_tls                   Show help on TLS
 
 Known and not supported yet (accepted, with a warning at start):
-    -ms,--https_port   -js,--jetstream   -sd,--store_dir
+    -js,--jetstream   -sd,--store_dir
     --routes   --cluster, --cluster_listen   --cluster_name   --cluster_advertise
     --no_advertise   --connect_retries   --profile
 

@@ -26,7 +26,7 @@ pub fn status(table: &[(&str, Status)], name: &str) -> Option<Status> {
     table.iter().find(|(known, _)| *known == name).map(|(_, status)| *status)
 }
 
-use Shape::{Any, Bool, Checked, Integer, Listen, Map, Text};
+use Shape::{Any, Bool, Checked, Integer, Map, Text};
 use Status::{NoEffect, NotYet, Refused, Supported};
 
 /// The options at the top level of a file.
@@ -74,6 +74,8 @@ pub const TOP: &[(&str, Status)] = &[
     ("http", Supported),
     ("http_port", Supported),
     ("monitor_port", Supported),
+    ("https", Supported),
+    ("https_port", Supported),
     ("http_base_path", Supported),
     ("max_closed_clients", Supported),
     ("no_header_support", Supported),
@@ -101,8 +103,6 @@ pub const TOP: &[(&str, Status)] = &[
     ("prof_block_rate", NoEffect(Integer)),
     ("prof_port", NotYet(Integer)),
     ("feature_flags", NotYet(Checked(blocks::feature_flags))),
-    ("https", NotYet(Listen)),
-    ("https_port", NotYet(Integer)),
     ("write_timeout", NotYet(Checked(blocks::write_timeout))),
     ("mappings", NotYet(Any)),
     ("maps", NotYet(Any)),
@@ -156,7 +156,7 @@ pub const AUTHORIZATION: &[(&str, Status)] = &[
 ];
 
 /// The options of the `monitor` map, which is Ringmain's own.
-pub const MONITOR: &[(&str, Status)] = &[("authorization", Supported)];
+pub const MONITOR: &[(&str, Status)] = &[("authorization", Supported), ("verify", Supported)];
 
 /// The options of `monitor.authorization`.
 pub const MONITOR_AUTHORIZATION: &[(&str, Status)] = &[

@@ -207,6 +207,9 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(port) = args.http_port.filter(|port| *port != 0) {
         options.http_port = decode::optional_port(port).map_err(invalid)?;
     }
+    if let Some(port) = args.https_port.filter(|port| *port != 0) {
+        options.https_port = decode::optional_port(port).map_err(invalid)?;
+    }
     if let Some(workers) = args.workers {
         options.workers = decode::workers(workers).map_err(invalid)?;
     }
@@ -422,7 +425,7 @@ mod tests {
             max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
             http: \"h:-1\", http_base_path: \"/b\", max_closed_clients: 9
-            monitor { authorization { username: ops, password: pw } }
+            monitor { authorization { username: ops, password: pw }, verify: true }
             no_header_support: true, no_fast_producer_stall: true
             lame_duck_duration: 31s, lame_duck_grace_period: 1s, allow_non_tls: true
             authorization { user: a, pass: b, timeout: 0.5 }
@@ -462,9 +465,11 @@ mod tests {
             ping_max: 4,
             write_deadline: Duration::from_secs(5),
             http_port: Some(Port::Random),
+            https_port: None,
             http_host: Some("h".into()),
             http_base_path: "/b".into(),
             max_closed_clients: 9,
+            monitor_verify: true,
             monitor_access: MonitorAccess::User {
                 user: "ops".into(),
                 password: Password::Plain("pw".into()),
@@ -607,6 +612,9 @@ mod tests {
         assert_eq!(options("-c c", "http_port: 0").http_port, None);
         assert_eq!(options("-c c", "http: \"h:0\"").http_port, None);
         assert_eq!(options("-c c -m 0", "monitor_port: 7").http_port, Some(Port::Fixed(7)));
+        assert_eq!(options("-c c", "https_port: 0").https_port, None);
+        let tls = options("-c c -ms 7", "https: \"h:6\"");
+        assert_eq!((tls.https_port, tls.http_host.as_deref()), (Some(Port::Fixed(7)), Some("h")));
         assert_eq!(error("-m 70000", ""), "port 70000 is out of range: -1 (random) or 1 to 65535");
     }
 
@@ -623,18 +631,18 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_reported_with_its_place() {
         let options =
-            options("-c c -js -ms 8222", "debug: true\n  https: 8222\njetstream: disabled\nleafnodes {}\n");
+            options("-c c -js -profile 6060", "debug: true\n  mqtt {}\njetstream: disabled\nleafnodes {}\n");
         let at = |line, column| Some(lang::Position { file: "c".into(), line, column });
         assert_eq!(
             options.not_supported,
             [
-                KeyAt { name: "https".into(), at: at(2, 3) },
+                KeyAt { name: "mqtt".into(), at: at(2, 3) },
                 KeyAt { name: "leafnodes".into(), at: at(4, 1) },
                 KeyAt { name: "-js".into(), at: None },
-                KeyAt { name: "-ms".into(), at: None },
+                KeyAt { name: "-profile".into(), at: None },
             ]
         );
-        let warning = "not supported yet: https (c:2:3), leafnodes (c:4:1), -js, -ms";
+        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -js, -profile";
         assert_eq!(options.not_supported_warning().as_deref(), Some(warning));
     }
 

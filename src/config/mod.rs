@@ -78,8 +78,8 @@ pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
     Account, AccountLimits, Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials,
-    Io, KeyAt, LAME_DUCK_DURATION_MIN, Login, MAX_PAYLOAD_ADVISED, MonitorAccess, Options, PORT_DEFAULT,
-    Password, Port, RemoteSyslog, User, WORKERS_MAX,
+    Io, KeyAt, LAME_DUCK_DURATION_MIN, Login, MAX_PAYLOAD_ADVISED, MonitorAccess, MonitoringFault, Options,
+    PORT_DEFAULT, Password, Port, RemoteSyslog, User, WORKERS_MAX,
 };
 pub use permissions::{Permissions, QueueSubject, Responses};
 pub use reload::{NotReloadable, RELOADS, compare};

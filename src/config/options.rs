@@ -95,7 +95,10 @@ pub struct Options {
     pub write_deadline: Duration,
     /// `http`, `http_port`, `monitor_port`; `-m`. The port of the monitoring; `None` (0): there is none.
     pub http_port: Option<Port>,
-    /// The host of `http`. `None`: the host for clients.
+    /// `https`, `https_port`; `-ms`. The port of the monitoring over HTTPS, with the certificate of `tls`; `None` (0): there is
+    /// none. It excludes `http_port`.
+    pub https_port: Option<Port>,
+    /// The host of `http` or `https`. `None`: the host for clients.
     pub http_host: Option<String>,
     /// `http_base_path`. What the paths of the monitoring begin with, as written; see [`Options::http_base`].
     pub http_base_path: String,
@@ -104,6 +107,8 @@ pub struct Options {
     pub max_closed_clients: u32,
     /// `monitor.authorization`. Who may ask the monitoring.
     pub monitor_access: MonitorAccess,
+    /// `monitor.verify`. Who asks over HTTPS must show a certificate that `tls.ca_file` vouches for.
+    pub monitor_verify: bool,
     /// `no_header_support`. INFO says `headers: false` and HPUB is refused.
     pub no_header_support: bool,
     /// `no_fast_producer_stall`. Never slow a publisher down for a full subscriber; drop instead.
@@ -185,10 +190,12 @@ impl Default for Options {
             ping_max: 2,
             write_deadline: Duration::from_secs(10),
             http_port: None,
+            https_port: None,
             http_host: None,
             http_base_path: String::new(),
             max_closed_clients: 10_000,
             monitor_access: MonitorAccess::Everybody,
+            monitor_verify: false,
             no_header_support: false,
             no_fast_producer_stall: false,
             lame_duck_duration: Duration::from_secs(120),
@@ -250,6 +257,23 @@ impl Options {
                 first_known(users.iter().map(|user| &user.login), &mut known)
             }
             _ => None,
+        }
+    }
+
+    /// How and at which port the monitoring can be asked, if it can.
+    ///
+    /// # Errors
+    ///
+    /// What is configured contradicts itself. As in the reference that is found at the start, not by `-t`.
+    pub fn monitoring(&self) -> Result<Option<(&'static str, Port)>, MonitoringFault> {
+        match (self.http_port, self.https_port) {
+            (Some(http), Some(https)) => {
+                Err(MonitoringFault::TwoPorts(http.as_integer(), https.as_integer()))
+            }
+            (None, Some(_)) if self.tls.is_none() => Err(MonitoringFault::NoCertificate),
+            (_, None) if self.monitor_verify => Err(MonitoringFault::NothingToVerify),
+            (None, Some(port)) => Ok(Some(("https", port))),
+            (port, None) => Ok(port.map(|port| ("http", port))),
         }
     }
 
@@ -379,6 +403,20 @@ impl Default for Authorization {
     fn default() -> Self {
         Authorization { credentials: Credentials::None, timeout: Duration::from_secs(2) }
     }
+}
+
+/// Why there can be no monitoring as it is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MonitoringFault {
+    /// HTTP and HTTPS.
+    #[error("can't specify both HTTP ({0}) and HTTPs ({1}) ports")]
+    TwoPorts(i32, i32),
+    /// HTTPS without `tls`.
+    #[error("TLS cert and key required for HTTPS")]
+    NoCertificate,
+    /// `monitor.verify` without HTTPS.
+    #[error("monitor.verify needs https_port: clients show certificates in TLS only")]
+    NothingToVerify,
 }
 
 /// Who may ask the monitoring.

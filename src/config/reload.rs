@@ -126,6 +126,7 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     if old.monitor_access != new.monitor_access {
         lines.0.push("Reloaded: monitor authorization".to_owned());
     }
+    lines.changed("monitor verify", &old.monitor_verify, &new.monitor_verify);
     if old.server_tags != new.server_tags {
         lines.0.push("Reloaded: tags".to_owned());
     }
@@ -192,6 +193,8 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("HTTPHost", text(&old.http_host), text(&new.http_host))?;
     fixed("HTTPPort", http_port(old), http_port(new))?;
     fixed("HTTPBasePath", &old.http_base_path, &new.http_base_path)?;
+    let https_port = |options: &Options| options.https_port.map_or(0, Port::as_integer);
+    fixed("HTTPSPort", https_port(old), https_port(new))?;
     fixed("MaxPending", old.max_pending, new.max_pending)?;
     fixed("MaxClosedClients", old.max_closed_clients, new.max_closed_clients)?;
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;

@@ -158,7 +158,7 @@ impl<'a> Varz<'a> {
             http_host: options.http_host.as_ref().unwrap_or(&options.host),
             http_port: options.http_port.map_or(0, Port::as_integer),
             http_base_path: &options.http_base_path,
-            https_port: 0,
+            https_port: options.https_port.map_or(0, Port::as_integer),
             auth_timeout: options.authorization.timeout.as_secs_f64(),
             max_control_line: options.max_control_line,
             max_payload: options.max_payload,

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,15 +23,18 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::inquiry::{FoundSubscriptions, Inquiry, Question, Tally};
 use super::log::Log;
 use super::moves::Bar;
 use super::shared::Shared;
 use crate::auth::secret::{digest, same};
+use crate::base::system_error;
 use crate::broker::inspect::{ClosedConnection, FoundConnections, SubscriptionFilter, Window};
 use crate::config::{Options, Port};
 use crate::io::listener;
@@ -44,12 +48,21 @@ use crate::monitor::parameters::Subscriptions;
 use crate::monitor::readings::{Identity, ProcessReading, RequestCounts, Snapshot};
 use crate::monitor::subsz::{self, IndexStats};
 use crate::monitor::{Request, accountz, healthz, jsz, metrics, neighbours, page, route, vars, varz};
+use crate::tls::words::of as tls_words;
 
 /// Connections at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
 
 /// How long a client may take to send a request's head, and be silent between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client of HTTPS may take for its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a request begins that is not encrypted, and what is said to whoever sends it to an encrypted port. Both are Go's.
+const HTTP_BEGINNINGS: [&[u8; 5]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];
+const PLAIN_REFUSAL: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 /// How long a client may take nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -94,6 +107,8 @@ pub struct Configured {
     pub host: String,
     /// The port of that.
     pub port: u16,
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// A bound port of the monitoring.
@@ -154,10 +169,10 @@ impl Monitor {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let monitor = self.clone();
                     tokio::spawn(async move {
-                        monitor.serve_connection(stream).await;
+                        monitor.serve_connection(stream, peer).await;
                         drop(place);
                     });
                 }
@@ -169,10 +184,34 @@ impl Monitor {
         }
     }
 
-    async fn serve_connection(self: Arc<Monitor>, stream: TcpStream) {
+    async fn serve_connection(self: Arc<Monitor>, stream: TcpStream, peer: SocketAddr) {
         let _ = stream.set_nodelay(true);
+        // Those of now: a reload is for later connections.
+        let tls = self.configured.lock().tls.clone();
+        let is_plain = match &tls {
+            Some(_) => looks_like_http(&stream).await,
+            None => false,
+        };
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let mut stream = Box::pin(stream);
+        let Some(tls) = tls else { return self.serve_requests(stream).await };
+        let refused = if is_plain {
+            let _ = stream.write_all(PLAIN_REFUSAL).await;
+            let _ = stream.shutdown().await;
+            "client sent an HTTP request to an HTTPS server".to_owned()
+        } else {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls).accept(stream)).await {
+                Ok(Ok(stream)) => return self.serve_requests(stream).await,
+                Ok(Err(error)) => handshake_fault(&error),
+                Err(_) => "timeout".to_owned(),
+            }
+        };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        self.log.error(format!("monitoring: TLS handshake error from {peer}: {refused}"));
+    }
+
+    async fn serve_requests(self: Arc<Monitor>, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let monitor = self.clone();
             async move {
@@ -194,7 +233,7 @@ impl Monitor {
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
             .title_case_headers(true)
-            .serve_connection(TokioIo::new(Box::pin(stream)), service)
+            .serve_connection(TokioIo::new(stream), service)
             .await;
     }
 
@@ -480,6 +519,22 @@ impl Monitor {
             answers.push(answer_of(answered).await?);
         }
         Ok(answers)
+    }
+}
+
+/// Whether what arrives first is a request that is not encrypted. That is looked at, not taken.
+async fn looks_like_http(stream: &TcpStream) -> bool {
+    let mut first = [0; 5];
+    let peeked = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(_))) && HTTP_BEGINNINGS.contains(&&first)
+}
+
+/// Why a handshake failed, as the reference words it.
+fn handshake_fault(error: &io::Error) -> String {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(cause) => tls_words(cause),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        None => system_error::text(error),
     }
 }
 

@@ -62,6 +62,7 @@ fn read(running: &ServerOptions) -> Result<(ServerOptions, Vec<String>), String>
         unreachable!("the same command line started the server");
     };
     let lines = config::compare(&running.configured, &configured).map_err(|error| error.to_string())?;
+    configured.monitoring().map_err(|error| error.to_string())?;
     let new = running.successor(*configured, &warnings).map_err(|error| error.to_string())?;
     Ok((new, lines))
 }

@@ -26,7 +26,7 @@ use crate::auth::{Directory, TooManyAccounts};
 use crate::base::{handover, system_error};
 use crate::broker::TlsTerms;
 use crate::broker::{Broker, Settings};
-use crate::config::{Advertise, HandshakeFirst, Io, Options, Warning};
+use crate::config::{Advertise, HandshakeFirst, Io, MonitoringFault, Options, TlsOptions, Warning};
 use crate::io::listener::Listener;
 use crate::io::process;
 use crate::io::service_manager::ServiceManager;
@@ -62,6 +62,8 @@ pub struct ServerOptions {
     pub ports_file_dir: Option<PathBuf>,
     /// What encrypted connections are accepted with.
     pub acceptor: Option<Arc<Acceptor>>,
+    /// What the connections of the monitoring are encrypted with.
+    pub monitor_tls: Option<Arc<rustls::ServerConfig>>,
     /// What the brokers enforce.
     pub settings: Arc<Settings>,
     /// Time that lame duck mode takes to close all connections, and how long it waits before.
@@ -116,10 +118,12 @@ impl ServerOptions {
         directory: Directory,
     ) -> Result<ServerOptions, OptionsError> {
         let acceptor = options.tls.as_ref().map(Acceptor::new).transpose()?.map(Arc::new);
+        let monitor_tls = monitor_tls(&options)?;
         let plain_secrets = directory.has_plain_secrets().then(|| PLAIN_SECRETS_WARNING.to_owned());
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(ServerOptions {
             acceptor,
+            monitor_tls,
             host: options.host.clone(),
             port: options.port.to_bind(),
             client_advertise: options.client_advertise.clone(),
@@ -177,6 +181,14 @@ impl ServerOptions {
     }
 }
 
+/// As in the reference, `tls.verify` is for clients: who asks the monitoring shows a certificate only if `monitor.verify` says so.
+fn monitor_tls(options: &Options) -> Result<Option<Arc<rustls::ServerConfig>>, AcceptorError> {
+    let (Some(tls), Some(_)) = (&options.tls, options.https_port) else { return Ok(None) };
+    let verify = options.monitor_verify;
+    let tls = TlsOptions { verify, map: false, pinned: None, ..tls.clone() };
+    Ok(Some(Acceptor::new(&tls)?.config()))
+}
+
 fn log_target(options: &Options) -> LogTarget {
     match &options.log_file {
         Some(path) => LogTarget::File {
@@ -230,6 +242,9 @@ pub enum StartError {
     /// The address of the monitoring cannot be listened on.
     #[error("Can't start monitoring: can't listen to the monitor port: listen tcp{0}")]
     ListenForMonitoring(String),
+    /// The monitoring is configured in a way that cannot be.
+    #[error("Can't start monitoring: {0}")]
+    Monitoring(#[from] MonitoringFault),
     /// The options.
     #[error(transparent)]
     Options(#[from] OptionsError),
@@ -395,11 +410,11 @@ fn listen_error_text(host: &str, port: u16, error: &io::Error) -> String {
 }
 
 fn listen_for_monitoring(options: &ServerOptions, log: &Log) -> Result<Option<MonitorListener>, StartError> {
-    let Some(port) = options.configured.http_port else { return Ok(None) };
+    let Some((scheme, port)) = options.configured.monitoring()? else { return Ok(None) };
     let host = options.configured.http_host.as_ref().unwrap_or(&options.host);
     let listener = MonitorListener::bind(host, port)
         .map_err(|error| StartError::ListenForMonitoring(listen_error_text(host, port.to_bind(), &error)))?;
-    log.info(format!("Starting http monitor on {}", host_port(host, listener.port)));
+    log.info(format!("Starting {scheme} monitor on {}", host_port(host, listener.port)));
     Ok(Some(listener))
 }
 
@@ -443,7 +458,8 @@ impl Advertised {
     /// What the monitoring shows of the options. To be called when they have been read.
     fn configured(&self, options: &ServerOptions) -> Configured {
         let (host, port) = self.host_and_port(options);
-        Configured { options: options.configured.clone(), at: options.configured_at, host, port }
+        let tls = options.monitor_tls.clone();
+        Configured { options: options.configured.clone(), at: options.configured_at, host, port, tls }
     }
 
     fn host_and_port(&self, options: &ServerOptions) -> (String, u16) {
@@ -481,8 +497,9 @@ impl Files {
         let mut text = format!("{{\"nats\":{}", serde_json::json!(urls));
         if let Some(port) = self.monitor_port {
             let host = options.configured.http_host.as_ref().unwrap_or(&options.host);
+            let scheme = if options.configured.https_port.is_some() { "https" } else { "http" };
             let urls: Vec<String> =
-                endpoints(host).map(|host| format!("http://{}", host_port(&host, port))).collect();
+                endpoints(host).map(|host| format!("{scheme}://{}", host_port(&host, port))).collect();
             text.push_str(&format!(",\"monitoring\":{}", serde_json::json!(urls)));
         }
         text.push('}');
@@ -562,7 +579,7 @@ impl Workers {
         let interests: Vec<_> = (0..accounts.slots()).map(|_| SharedInterest::default()).collect();
         let shared = Arc::new(Shared {
             started: Instant::now(),
-            is_monitored: options.configured.http_port.is_some(),
+            is_monitored: options.configured.http_port.or(options.configured.https_port).is_some(),
             closed: Mutex::new(ClosedRing::new(options.configured.max_closed_clients as usize)),
             doors,
             next_cid: AtomicU64::new(FIRST_CID),

@@ -103,6 +103,11 @@ impl Acceptor {
         Ok(Acceptor { config: Arc::new(config), pinned: options.pinned.clone() })
     }
 
+    /// What a TLS connection is accepted with that somebody else drives.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
     /// Begins a connection.
     ///
     /// # Panics

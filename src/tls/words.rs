@@ -5,7 +5,7 @@
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 /// Go's words for an error.
-pub(super) fn of(error: &Error) -> String {
+pub fn of(error: &Error) -> String {
     match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
         Error::InvalidCertificate(error) => {

@@ -133,7 +133,11 @@ impl ServerProcess {
 
     /// Where the monitoring is, of a server that has been told to have it.
     pub fn monitoring(&self) -> SocketAddr {
-        address_behind(&self.log(), "Starting http monitor on ").expect("a log line that names it")
+        let log = self.log();
+        ["http", "https"]
+            .iter()
+            .find_map(|scheme| address_behind(&log, &format!("Starting {scheme} monitor on ")))
+            .expect("a log line that names it")
     }
 
     /// The process id.
