@@ -125,6 +125,11 @@ pub struct ConnectionTally {
 }
 
 impl ConnectionTally {
+    /// What has been done in the account of that slot.
+    pub fn traffic(&self, slot: u16) -> Traffic {
+        self.accounts.get(usize::from(slot)).copied().unwrap_or_default()
+    }
+
     /// Adds those of another worker, but for the connections that are behind.
     pub fn add(&mut self, other: &ConnectionTally) {
         self.count += other.count;

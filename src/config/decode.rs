@@ -300,6 +300,8 @@ impl Decoder {
                     }
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
+                // Switched off there is nothing that would be missed.
+                Some(_) if lower == "proxy_required" && entry.value == Value::Bool(false) => Ok(()),
                 Some(_) => Err(Problem::Refused(format!("authorization.{lower}"))),
             };
             self.note(&entry.at, result);
@@ -384,6 +386,7 @@ impl Decoder {
                     }
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
+                Some(_) if entry.value == Value::Bool(false) => Ok(()),
                 Some(_) => Err(Problem::Refused(format!("{place}.{lower}"))),
             };
             self.note(&entry.at, result);

@@ -8,6 +8,7 @@ use super::parameters::Parameters;
 use super::readings::Snapshot;
 use super::subsz::IndexStats;
 use crate::broker::core::Traffic;
+use crate::broker::inspect::ConnectionTally;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,13 +58,12 @@ impl Query {
     }
 }
 
-/// The answer to `/accstatz`; accounts without a connection only if `unused` ones are asked for. `traffic` is what has been
-/// done in each, by slot.
-pub fn statz(snapshot: &Snapshot<'_>, traffic: &[Traffic], unused: bool) -> Answer {
+/// The answer to `/accstatz`; accounts without a connection only if `unused` ones are asked for. `connections` tells
+/// what has been done in each.
+pub fn statz(snapshot: &Snapshot<'_>, connections: &ConnectionTally, unused: bool) -> Answer {
     let shown = snapshot.accounts.iter().filter(|account| unused || account.connections > 0);
     let stats = shown.map(|account| {
-        let Traffic { counters, slow_consumers } =
-            traffic.get(usize::from(account.slot)).copied().unwrap_or_default();
+        let Traffic { counters, slow_consumers } = connections.traffic(account.slot);
         AccountStat {
             acc: &account.name,
             name: &account.name,
@@ -99,7 +99,7 @@ struct Accountz<'a> {
 struct AccountDetail<'a> {
     account_name: &'a str,
     update_time: Timestamp,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_system: bool,
     expired: bool,
     complete: bool,
@@ -129,10 +129,6 @@ struct AccountStat<'a> {
     sent: ByKind,
     received: ByKind,
     slow_consumers: u64,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Messages and bytes, in all and by the kinds of connection that are no clients.

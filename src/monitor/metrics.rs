@@ -57,7 +57,7 @@ pub fn answer(
         &server,
     );
     connections(&mut text, tally, &server);
-    accounts(&mut text, snapshot, &tally.accounts);
+    accounts(&mut text, snapshot, tally);
     text.family("gnatsd_healthz_status", "0 if the server is healthy.", "gauge");
     text.sample("gnatsd_healthz_status", &server, 0.0);
     text.family("gnatsd_healthz_status_value", "1 with the health in a label.", "gauge");
@@ -188,7 +188,7 @@ const ACCOUNT_METRICS: [AccountMetric; 9] = [
     ("slow_consumers", "Slow consumers of the account.", |_, traffic| traffic.slow_consumers),
 ];
 
-fn accounts(text: &mut Text, snapshot: &Snapshot<'_>, traffic: &[Traffic]) {
+fn accounts(text: &mut Text, snapshot: &Snapshot<'_>, connections: &ConnectionTally) {
     for (name, help, number) in ACCOUNT_METRICS {
         let family = format!("gnatsd_accstatz_{name}");
         text.family(&family, help, "gauge");
@@ -199,7 +199,7 @@ fn accounts(text: &mut Text, snapshot: &Snapshot<'_>, traffic: &[Traffic]) {
                 ("account_id", account.name.as_str()),
                 ("account_name", account.name.as_str()),
             ];
-            let traffic = traffic.get(usize::from(account.slot)).copied().unwrap_or_default();
+            let traffic = connections.traffic(account.slot);
             text.sample(&family, &labels, number(account, &traffic) as f64);
         }
     }
@@ -303,16 +303,9 @@ fn turn_lengths(text: &mut Text, workers: &[WorkerReading]) {
     let name = "ringmain_worker_turn_seconds";
     text.family(name, "Length of the turns that had something to do.", "histogram");
     for (at, worker) in workers.iter().enumerate() {
-        let (at, times) = (at.to_string(), worker.turn_times);
-        let mut turns = 0;
-        for (at_length, count) in times.lengths.iter().enumerate() {
-            turns += count;
-            let bound = TURN_BOUNDS_US.get(at_length).map(|bound_us| (*bound_us as f64 / 1e6).to_string());
-            let bound = bound.unwrap_or_else(|| "+Inf".to_owned());
-            text.sample(&format!("{name}_bucket"), &[("worker", &at), ("le", &bound)], turns as f64);
-        }
-        text.sample(&format!("{name}_sum"), &[("worker", &at)], times.busy_ns as f64 / 1e9);
-        text.sample(&format!("{name}_count"), &[("worker", &at)], turns as f64);
+        let times = worker.turn_times;
+        let (sum_seconds, at) = (times.busy_ns as f64 / 1e9, at.to_string());
+        text.histogram(name, &[("worker", &at)], &TURN_BOUNDS_US, &times.lengths, sum_seconds);
     }
 }
 
@@ -323,32 +316,26 @@ fn latencies(text: &mut Text, workers: &[WorkerReading]) {
     let parts: [(&str, &str, Part); 3] = [
         (
             "route",
-            "Of messages, from the arrival of their bytes to their being in the outputs of subscribers and in batches.",
+            "Of messages, from the turn that reaped their bytes to the end of the one that handled them.",
             |latencies| &latencies.route,
         ),
         (
             "handover",
-            "Of messages, from their being given to another worker to their being in the outputs there.",
+            "Of messages, from the turn that gave them to another worker to the end of the one that handled them there.",
             |latencies| &latencies.hand_over,
         ),
-        ("send", "Of sends, from the output's coming to be to the kernel's having it.", |latencies| {
-            &latencies.send
-        }),
+        (
+            "send",
+            "Of pieces of output, from the turn in which it came to be to the kernel's having it.",
+            |latencies| &latencies.send,
+        ),
     ];
     for (name, help, part) in parts {
         let name = format!("ringmain_{name}_seconds");
         text.family(&name, help, "histogram");
         let mut sum = Histogram::default();
         workers.iter().for_each(|worker| sum.add(part(&worker.latencies)));
-        let mut count = 0;
-        for (class, times) in sum.classes.iter().enumerate() {
-            count += times;
-            let bound = LATENCY_BOUNDS_US.get(class).map(|bound_us| (*bound_us as f64 / 1e6).to_string());
-            let bound = bound.unwrap_or_else(|| "+Inf".to_owned());
-            text.sample(&format!("{name}_bucket"), &[("le", &bound)], count as f64);
-        }
-        text.sample(&format!("{name}_sum"), &[], sum.sum_us as f64 / 1e6);
-        text.sample(&format!("{name}_count"), &[], count as f64);
+        text.histogram(&name, &[], &LATENCY_BOUNDS_US, &sum.classes, sum.sum_us as f64 / 1e6);
     }
 }
 
@@ -407,6 +394,26 @@ impl Text {
             self.0.push('}');
         }
         let _ = writeln!(self.0, " {number}");
+    }
+
+    /// `classes` are the counts up to each bound, and of what is longer than the last.
+    fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        bounds_us: &[u64],
+        classes: &[u64],
+        sum_seconds: f64,
+    ) {
+        let mut count = 0;
+        for (class, times) in classes.iter().enumerate() {
+            count += times;
+            let bound = bounds_us.get(class).map(|bound_us| (*bound_us as f64 / 1e6).to_string());
+            let bound = bound.unwrap_or_else(|| "+Inf".to_owned());
+            self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), count as f64);
+        }
+        self.sample(&format!("{name}_sum"), labels, sum_seconds);
+        self.sample(&format!("{name}_count"), labels, count as f64);
     }
 }
 

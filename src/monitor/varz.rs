@@ -30,11 +30,11 @@ pub struct Varz<'a> {
     go: &'static str,
     host: &'a str,
     port: u16,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     tls_required: bool,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     tls_verify: bool,
     max_connections: i64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -232,10 +232,6 @@ fn first_to_end(tls: &TlsOptions) -> Option<Timestamp> {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 fn is_zero(value: &u32) -> bool {

@@ -2,8 +2,9 @@
 //! often, takes a worker's time beyond a bounded look per turn ([`super::inquiry`]).
 //!
 //! One answer that needs the workers is gathered at a time; others wait for it. What a client may do: open
-//! [`CONNECTIONS_MAX`] connections, show the right password or token where one is asked for, take [`HEADER_TIMEOUT`] for a request's head and [`WRITE_TIMEOUT`] for taking
-//! anything of an answer. Bodies of requests are not read.
+//! [`CONNECTIONS_MAX`] connections, show the certificate, and the password or token, that are asked for, take
+//! [`HEADER_TIMEOUT`] for a request's head and [`WRITE_TIMEOUT`] for taking anything of an answer. Bodies of requests are
+//! not read.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -454,9 +455,7 @@ impl Monitor {
     async fn answer_accstatz(&self, configured: &Configured, unused: bool) -> Result<Answer, NoAnswer> {
         let _asking = self.ask_in_turn().await;
         let tally = self.tally(None).await?;
-        Ok(self.with_snapshot(configured, |snapshot| {
-            accountz::statz(snapshot, &tally.connections.accounts, unused)
-        }))
+        Ok(self.with_snapshot(configured, |snapshot| accountz::statz(snapshot, &tally.connections, unused)))
     }
 
     async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
@@ -546,8 +545,7 @@ struct NoAnswer;
 fn index_stats(snapshot: &Snapshot<'_>, account: Option<&str>, tally: &Tally) -> IndexStats {
     let Some(name) = account else { return IndexStats::of(snapshot, tally.fan_out) };
     let Some(account) = snapshot.account(name) else { return IndexStats::default() };
-    let traffic = tally.connections.accounts.get(usize::from(account.slot)).copied().unwrap_or_default();
-    IndexStats::of_account(account, traffic, tally.fan_out)
+    IndexStats::of_account(account, tally.connections.traffic(account.slot), tally.fan_out)
 }
 
 async fn answer_of<A>(answered: oneshot::Receiver<A>) -> Result<A, NoAnswer> {
@@ -576,10 +574,8 @@ fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind.content_type()));
-    if kind == Kind::NotFound {
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    }
     match kind {
+        Kind::NotFound => drop(headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))),
         Kind::Redirect(to) => {
             if let Ok(to) = HeaderValue::from_str(&to) {
                 headers.insert(LOCATION, to);

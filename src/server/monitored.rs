@@ -1,6 +1,6 @@
 //! What monitoring asks of a worker's turn: counters published, a question looked into, closed connections remembered.
 //!
-//! All of it once per turn, nothing per message; without monitoring nothing at all.
+//! All of it once per turn, nothing per message; without monitoring nothing of it at all.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

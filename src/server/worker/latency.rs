@@ -1,9 +1,11 @@
 //! How long messages take inside a worker, in three parts, each a histogram:
 //!
-//! * **route**: from the reap that brought a publisher's bytes to the end of the turn that handled them. Then its messages
+//! * **route**: from the turn that reaped a publisher's bytes to the end of the turn that handled them. Then its messages
 //!   are in the outputs of this worker's subscribers, and in the batches for other workers.
-//! * **hand over**: from the turn that gave a batch to another worker to the end of the turn in which that worker handled it.
-//! * **send**: from the end of the turn in which output came to be, to the reap that says that the kernel has all of it.
+//! * **hand over**: from the beginning of the turn that gave a batch to another worker to the end of the turn in which that
+//!   worker handled it. The giving turn is in both.
+//! * **send**: from the end of the turn in which output came to be, to the reap that says that the kernel has a piece of it,
+//!   once for each piece.
 //!
 //! All times are taken from one clock reading at the beginning of a turn and one before it sends, however many messages
 //! there are, so this is always on. A turn's sends are under way together: all of them count as long as their turn.
@@ -79,8 +81,10 @@ impl LatencyNotes {
     #[inline]
     pub fn send_begins(&mut self, conn: u32) {
         let Some(times) = self.output.get_mut(conn as usize) else { return };
-        if times.waiting_us != 0 {
-            times.sending_us = std::mem::take(&mut times.waiting_us);
+        let waiting_us = std::mem::take(&mut times.waiting_us);
+        // Behind a short send the rest goes first, with its older time.
+        if times.sending_us == 0 {
+            times.sending_us = waiting_us;
         }
     }
 
@@ -139,6 +143,7 @@ mod tests {
         notes.output_waits(2, 300);
         notes.send_begins(2);
         notes.send_ends(2, 310, false);
+        notes.output_waits(2, 320);
         notes.send_begins(2);
         notes.send_ends(2, 350, true);
         assert_eq!((notes.latencies().send.count(), notes.latencies().send.sum_us), (4, 200 + 10 + 50));
