@@ -24,6 +24,8 @@ pub enum Command {
 pub struct Options {
     pub command: Command,
     pub server: String,
+    /// Encrypt the connections to it.
+    pub tls: bool,
     pub server_pid: Option<u32>,
     pub user: Option<String>,
     pub pass: Option<String>,
@@ -60,6 +62,7 @@ impl Options {
         Options {
             command,
             server: "127.0.0.1:4222".to_owned(),
+            tls: false,
             server_pid: None,
             user: None,
             pass: None,
@@ -167,7 +170,7 @@ const COMMANDS: &[(&str, Command, &str, &str)] = &[
 
 /// Name, value (empty: a switch), text.
 const FLAGS: &[(&str, &str, &str)] = &[
-    ("server", "HOST:PORT", "server to load; nats://user:pass@host:port too (127.0.0.1:4222)"),
+    ("server", "HOST:PORT", "server to load; nats:// or tls://user:pass@host:port too (127.0.0.1:4222)"),
     ("server-pid", "PID", "also report this process's CPU per message and its memory"),
     ("user", "NAME", "user to connect as"),
     ("pass", "TEXT", "password of that user"),
@@ -302,13 +305,14 @@ fn check(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// `HOST:PORT`, or a nats:// URL with or without credentials.
+/// `HOST:PORT`, or a nats:// or tls:// URL with or without credentials.
 fn set_server(options: &mut Options, value: &str) -> Result<(), String> {
-    if let Some(scheme) = value.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| *scheme != "nats")
-    {
-        return Err(format!("{scheme}:// is not supported, only nats:// (plain TCP)"));
+    let (scheme, rest) = value.split_once("://").unwrap_or(("nats", value));
+    if !matches!(scheme, "nats" | "tls") {
+        return Err(format!("{scheme}:// is not supported, only nats:// and tls://"));
     }
-    let rest = value.strip_prefix("nats://").unwrap_or(value).trim_end_matches('/');
+    options.tls = scheme == "tls";
+    let rest = rest.trim_end_matches('/');
     let address = match rest.rsplit_once('@') {
         Some((credentials, address)) => {
             match credentials.split_once(':') {
@@ -451,7 +455,9 @@ mod tests {
         assert_eq!((with_user.server.as_str(), with_user.user.as_deref()), ("host:1", Some("me")));
         assert_eq!(with_user.pass.as_deref(), Some("secret"));
         assert_eq!(options("publish --server nats://tok@host").token.as_deref(), Some("tok"));
-        assert!(problem("publish --server tls://host").contains("only nats://"));
+        let encrypted = options("publish --server tls://host:1");
+        assert!(encrypted.tls && encrypted.server == "host:1" && !with_user.tls);
+        assert!(problem("publish --server ws://host").contains("only nats://"));
     }
 
     #[test]

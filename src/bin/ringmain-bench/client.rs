@@ -1,5 +1,5 @@
-//! One connection to a server: TCP, INFO, CONNECT, and PING/PONG as a barrier. Plain TCP only, and not a
-//! client library: what is subscribed and published is the caller's bytes.
+//! One connection to a server: TCP, INFO, CONNECT, and PING/PONG as a barrier. What is encrypted goes through
+//! [`crate::tls_relay`]. Not a client library: what is subscribed and published is the caller's bytes.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 use crate::args::Options;
 use crate::error::BenchError;
 use crate::inbox::{Event, Inbox};
+use crate::tls_relay;
 
 /// How long a server may take for an answer before the measurement is given up.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,6 +36,7 @@ pub struct Target {
     address: SocketAddr,
     connect: Vec<u8>,
     name: String,
+    is_encrypted: bool,
 }
 
 impl Target {
@@ -44,6 +46,7 @@ impl Target {
             .to_socket_addrs()
             .and_then(|mut all| all.next().ok_or_else(|| io::Error::other("no address")))
             .map_err(BenchError::io(format!("looking up {name}")))?;
+        let address = if options.tls { tls_relay::start(address)? } else { address };
         // Protocol 0: the server then never sends INFO on its own, which would break counting by arithmetic.
         let mut connect = serde_json::json!({
             "verbose": false, "pedantic": false, "protocol": 0, "headers": true, "no_responders": false,
@@ -55,7 +58,12 @@ impl Target {
                 connect[key] = value.as_str().into();
             }
         }
-        Ok(Target { address, connect: format!("CONNECT {connect}\r\n").into_bytes(), name: name.clone() })
+        Ok(Target {
+            address,
+            connect: format!("CONNECT {connect}\r\n").into_bytes(),
+            name: name.clone(),
+            is_encrypted: options.tls,
+        })
     }
 
     /// A TCP connection, nothing said yet.
@@ -109,10 +117,8 @@ impl Connection {
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(BenchError::io("setting a timeout"))?;
         let mut connection = Connection { stream, inbox: Inbox::default(), info: ServerInfo::default() };
         connection.read_info()?;
-        if connection.info.tls_required {
-            return Err(BenchError::Unsupported(
-                "the server requires TLS, which this tool does not speak".to_owned(),
-            ));
+        if connection.info.tls_required && !target.is_encrypted {
+            return Err(BenchError::Unsupported("the server requires TLS: --server tls://...".to_owned()));
         }
         connection.send(target.connect_line())?;
         connection.flush()?;

@@ -7,7 +7,7 @@
 //! (`publish`, `fanout`, `pairs`, `request`, `connections`, `subscriptions`, `churn`, `latency`)
 //! runs it and returns a [`report::Outcome`]; `compare` runs them against two servers in turn.
 //! Below them: `flow` (publishers, readers and the measured window), `reader` and `tally`
-//! (subscribers that cost next to nothing), `client` (the handshake), `frames` (bytes on the wire),
+//! (subscribers that cost next to nothing), `client` (the handshake), `tls_relay` (encryption), `frames` (bytes on the wire),
 //! `epoll` and `server_usage` (what the kernel is asked).
 
 mod args;
@@ -35,6 +35,7 @@ mod server_usage;
 mod spawned;
 mod subscriptions;
 mod tally;
+mod tls_relay;
 
 use std::process::ExitCode;
 
