@@ -9,12 +9,13 @@
 //! * [`config`]: the command line, the configuration language, options with defaults.
 //! * [`auth`]: who a client is and what it may do: decisions only.
 //! * [`tls`]: encrypted connections, bytes to plaintext and back.
+//! * [`websocket`]: connections of web pages: handshakes, frames, compression.
 //! * [`broker`]: core NATS as a state machine: sessions, delivery, limits, slow consumers.
 //! * [`monitor`]: what monitoring answers over HTTP: paths and readings in, JSON and metrics out.
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
 //! * [`server`]: puts it together: the worker loop, start, signals, shutdown, the log.
 //!
-//! `wire`, `subject`, `auth`, `tls`, `broker` and `monitor` are sans-IO: bytes, batches and time come in; outputs, batches and closes come out. No
+//! `wire`, `subject`, `auth`, `tls`, `websocket`, `broker` and `monitor` are sans-IO: bytes, batches and time come in; outputs, batches and closes come out. No
 //! sockets, clocks, threads or locks there, so that tests, fuzzing and simulation can drive them.
 //!
 //! `docs/architecture.md` follows one message through the rooms.
@@ -28,4 +29,5 @@ pub mod monitor;
 pub mod server;
 pub mod subject;
 pub mod tls;
+pub mod websocket;
 pub mod wire;

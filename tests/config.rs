@@ -96,6 +96,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("trace", "true"),
     ("trace_headers", "true"),
     ("trace_verbose", "true"),
+    ("websocket", "{ port: 5, no_tls: true }"),
     ("workers", "5"),
     ("write_deadline", "\"5s\""),
 ];

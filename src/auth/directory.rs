@@ -105,6 +105,24 @@ impl Directory {
         Ok(Directory::with_accounts(options, self.nonce_key, accounts))
     }
 
+    /// What it is for WebSocket clients, who may have to show something else. `None`: the same.
+    pub fn for_websocket(&self, options: &Options) -> Option<Directory> {
+        let websocket = options.websocket.as_ref()?;
+        let maps = |tls: &Option<config::TlsOptions>| tls.as_ref().is_some_and(|tls| tls.map);
+        if !websocket.overrides_authorization() && maps(&options.tls) == maps(&websocket.tls) {
+            return None;
+        }
+        let mut options = options.clone();
+        options.tls.clone_from(&websocket.tls);
+        if websocket.overrides_authorization() {
+            options.no_auth_user.clone_from(&websocket.no_auth_user);
+            if options.users().next().is_none() {
+                options.authorization.credentials = websocket.credentials.clone();
+            }
+        }
+        Some(Directory::with_accounts(&options, self.nonce_key, self.accounts.clone()))
+    }
+
     fn with_accounts(options: &Options, nonce_key: NonceKey, accounts: Accounts) -> Directory {
         let nobody = Arc::new(User {
             name: String::new(),

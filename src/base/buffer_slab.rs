@@ -40,6 +40,11 @@ impl Lease {
     pub fn len(&self) -> usize {
         self.len
     }
+
+    /// Leaves only the first `len` bytes of it.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
 }
 
 impl BufferSlab {

@@ -19,6 +19,7 @@ use super::relocation::Relocations;
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
+use super::web::Web;
 use crate::auth::HashCheck;
 use crate::base::output::{ChunkPool, Output};
 use crate::base::timer_wheel::TimerWheel;
@@ -274,8 +275,27 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Takes a new connection, and says nothing yet.
     pub(super) fn insert(&mut self, cid: u64, addr: SocketAddr) -> u32 {
+        let conn = self.insert_session(cid, addr, None);
+        self.welcome(conn);
+        conn
+    }
+
+    /// Gives a new connection its place among the others.
+    pub(super) fn welcome(&mut self, conn: u32) {
+        let session = &self.local.sessions[conn as usize];
+        if !self.settings.directory_of(session).demands_credentials() {
+            let flags = &mut self.local.sessions[conn as usize].flags;
+            (flags.connected, flags.publishes_freely) = (true, true);
+            self.join_account(conn);
+        }
+        if self.settings.debug {
+            self.log_session(conn, Level::Debug, "Client connection created");
+        }
+    }
+
+    /// Makes a session that has no place yet.
+    pub(super) fn insert_session(&mut self, cid: u64, addr: SocketAddr, web: Option<Box<Web>>) -> u32 {
         let now_ms = self.local.now_ms;
-        let must_connect = self.settings.directory.demands_credentials();
         let session = Session {
             cid,
             addr,
@@ -284,6 +304,7 @@ impl<A: InterestAccess> Broker<A> {
             checking: None,
             replies: None,
             secure: None,
+            web,
             decoder: Decoder::default(),
             limits: Limits {
                 control_line_max: self.settings.control_line_max,
@@ -300,8 +321,8 @@ impl<A: InterestAccess> Broker<A> {
                 echo: true,
                 headers: false,
                 no_responders: false,
-                connected: !must_connect,
-                publishes_freely: !must_connect,
+                connected: false,
+                publishes_freely: false,
                 notes_replies: false,
                 ponged: false,
                 first_pong_sent: false,
@@ -328,27 +349,25 @@ impl<A: InterestAccess> Broker<A> {
             out_msgs_sent: 0,
             stalls: 0,
         };
-        let conn = self.local.sessions.insert(session) as u32;
-        if !must_connect {
-            self.join_account(conn);
-        }
-        if self.settings.debug {
-            self.log_session(conn, Level::Debug, "Client connection created");
-        }
-        conn
+        self.local.sessions.insert(session) as u32
     }
 
     /// The `INFO` line for one connection.
     pub(super) fn info_for(&self, conn: u32, answers_ping: bool) -> Vec<u8> {
         let session = &self.local.sessions[conn as usize];
-        let mut info = self.info.clone();
+        let directory = self.settings.directory_of(session);
+        let mut info = match session.connection_type() {
+            ConnectionType::WebSocket => self.info.clone().for_websocket(directory.demands_credentials()),
+            _ => self.info.clone(),
+        };
         info.client_id = session.cid;
         info.client_ip = session.addr.ip().to_canonical().to_string();
         if session.connect.is_none() {
-            info.nonce = self.settings.directory.nonce(session.cid).unwrap_or_default();
+            info.nonce = directory.nonce(session.cid).unwrap_or_default();
         }
-        // Only the first one says that nothing has to be shown, in the reference.
-        info.auth_required &= session.connect.is_some() || !self.settings.directory.has_no_auth_user();
+        // Only the first one says that nothing has to be shown, in the reference, and not to WebSocket clients.
+        info.auth_required &=
+            session.connect.is_some() || session.web.is_some() || !directory.has_no_auth_user();
         if answers_ping {
             info.connect_info = true;
             info.max_payload = session.limits.payload_max as i64;
@@ -569,7 +588,9 @@ impl<A: InterestAccess> Broker<A> {
     fn handle_decode_error(&mut self, conn: u32, error: &DecodeError) {
         self.log_session(conn, Level::Error, &error.to_string());
         // With credentials demanded, nothing is said about the protocol to someone who has shown none.
-        let may_connect = self.settings.directory.without_credentials(ConnectionType::Standard).is_some();
+        let session = &self.local.sessions[conn as usize];
+        let directory = self.settings.directory_of(session);
+        let may_connect = directory.without_credentials(session.connection_type()).is_some();
         if !self.local.sessions[conn as usize].flags.connected && !may_connect {
             self.local.send_error(conn, &ErrorText::AuthorizationViolation);
             return self.close(conn, CloseReason::AuthenticationFailure);
@@ -659,7 +680,9 @@ impl<A: InterestAccess> Broker<A> {
         self.local.trace = settings.trace;
         self.local.traced = Traced::new(&settings);
         assert!(settings.directory.accounts().slots() <= self.accounts.len(), "all accounts have been added");
-        let directory_changed = settings.directory != self.settings.directory;
+        let web_directory = |settings: &Settings| settings.web.as_ref().map(|web| web.directory.clone());
+        let directory_changed = settings.directory != self.settings.directory
+            || web_directory(&settings) != web_directory(&self.settings);
         self.settings = settings;
         if directory_changed {
             self.accounts.iter_mut().for_each(|account| account.cache.forget_verdicts());
@@ -673,7 +696,7 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         session.limits.control_line_max = self.settings.control_line_max;
         session.limits.payload_max = self.settings.payload_max(&session.user.account);
-        if directory_changed {
+        if directory_changed && !self.is_guest(conn) {
             self.authorize_again(conn);
         }
     }

@@ -228,6 +228,8 @@ pub struct ConnectionRow {
     pub user: String,
     /// Its account; empty until it has shown who it is.
     pub account: String,
+    /// Whether it is a WebSocket connection.
+    pub is_websocket: bool,
     /// Its encryption, if there is one.
     pub secure: Option<SecureRow>,
 }
@@ -320,7 +322,7 @@ impl<A: InterestAccess> Broker<A> {
         };
         let (to, next) = slice(from, count, sessions.capacity());
         for conn in from..to {
-            let Some(session) = sessions.get(conn).filter(|session| session.closing.is_none()) else {
+            let Some(session) = sessions.get(conn).filter(|session| session.is_shown()) else {
                 continue;
             };
             let of_account = filter.account.as_ref().is_none_or(|account| session.account_name() == account);
@@ -350,7 +352,7 @@ impl<A: InterestAccess> Broker<A> {
         let sessions = &self.local.sessions;
         let (to, next) = slice(from, CONNECTIONS_PER_LOOK_MAX, sessions.capacity());
         for conn in from..to {
-            if let Some(session) = sessions.get(conn).filter(|session| session.closing.is_none()) {
+            if let Some(session) = sessions.get(conn).filter(|session| session.is_shown()) {
                 tally.add_session(conn as u32, session);
             }
         }
@@ -360,7 +362,7 @@ impl<A: InterestAccess> Broker<A> {
     /// Describes a connection, if it is still there and open.
     pub fn connection_row(&self, conn: u32, cid: u64) -> Option<ConnectionRow> {
         let session = self.local.sessions.get(conn as usize)?;
-        (session.cid == cid && session.closing.is_none()).then(|| self.describe(session))
+        (session.cid == cid && session.is_shown()).then(|| self.describe(session))
     }
 
     fn describe(&self, session: &Session) -> ConnectionRow {
@@ -382,6 +384,7 @@ impl<A: InterestAccess> Broker<A> {
             version: said.map_or_else(String::new, |said| said.version.clone()),
             user: session.user().to_owned(),
             account: session.account_name().to_owned(),
+            is_websocket: session.web.is_some(),
             secure: session.secure.as_deref().and_then(Secure::row),
         }
     }
@@ -389,7 +392,7 @@ impl<A: InterestAccess> Broker<A> {
     /// What to remember of a connection that began to close, before its subscriptions are taken down.
     pub fn closed_connection(&self, conn: u32) -> Option<ClosedConnection> {
         let session = self.local.sessions.get(conn as usize)?;
-        let reason = session.closing?;
+        let reason = session.closing.filter(|_| !session.is_guest())?;
         let subscriptions =
             session.sids.iter().take(CLOSED_SUBSCRIPTIONS_MAX).map(|sub| self.subscription_row(*sub));
         let mut subscriptions: Vec<SubscriptionRow> = subscriptions.collect();

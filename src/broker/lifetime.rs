@@ -75,27 +75,34 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     pub(super) fn set_first_ping_timer(&mut self, conn: u32) {
-        let first_ms = self.settings.ping_interval_ms.min(FIRST_PING_MS);
+        let session = &self.local.sessions[conn as usize];
+        let first_ms = self.settings.ping_interval_ms_of(session).min(FIRST_PING_MS);
         let jitter_ms = self.random.u64(0..=first_ms / 5);
         self.set_timer(conn, first_ms + jitter_ms);
     }
 
     /// The time within which a client has to say something for the first time.
     pub(super) fn set_opening_timer(&mut self, conn: u32) {
-        let must_connect = !self.local.sessions[conn as usize].flags.connected;
-        let after_ms =
-            if must_connect { self.settings.auth_timeout_ms } else { self.settings.ping_interval_ms };
+        let session = &self.local.sessions[conn as usize];
+        let after_ms = if session.flags.connected {
+            self.settings.ping_interval_ms_of(session)
+        } else {
+            self.settings.auth_timeout_ms_of(session)
+        };
         self.set_timer(conn, after_ms);
     }
 
     fn handle_timer(&mut self, conn: u32) {
         let now_ms = self.local.now_ms;
-        let interval_ms = self.settings.ping_interval_ms.max(1);
         let pings_out_max = self.settings.pings_out_max;
         let session = &mut self.local.sessions[conn as usize];
+        let interval_ms = self.settings.ping_interval_ms_of(session).max(1);
         // While a password is checked neither it nor the client is late; the verdict sets the next timer.
         if session.closing.is_some() || session.checking.is_some() {
             return;
+        }
+        if session.is_guest() {
+            return self.dismiss_guest(conn);
         }
         if session.secure.is_some() && self.handle_secure_timer(conn) {
             return;
@@ -110,7 +117,7 @@ impl<A: InterestAccess> Broker<A> {
             if session.pings_out + 1 > pings_out_max {
                 self.local.stats.stale_connections += 1;
                 self.log_session(conn, Level::Debug, "Stale Client Connection - Closing");
-                self.local.write_error(conn, &ErrorText::StaleConnection);
+                self.local.send_error(conn, &ErrorText::StaleConnection);
                 return self.close(conn, CloseReason::StaleConnection);
             }
             session.pings_out += 1;
@@ -152,7 +159,7 @@ impl<A: InterestAccess> Broker<A> {
         self.local.past[usize::from(session.account)].add(session.counters, u64::from(is_slow));
         let subs = self.local.subscriptions_of(conn);
         self.teardown.push_back((conn, subs));
-        if self.settings.debug {
+        if self.settings.debug && !self.is_guest(conn) {
             self.log_session(conn, Level::Debug, &format!("Client connection closed: {reason}"));
         }
         Some((conn, reason))

@@ -15,7 +15,6 @@ use super::core::{Broker, PasswordCheck};
 use super::log_lines::Level;
 use super::session::CloseReason;
 use crate::auth::{CertificateMatch, Credentials, Decision, User};
-use crate::config::ConnectionType;
 use crate::subject::fanout::Memo;
 use crate::subject::interest::InterestAccess;
 use crate::wire::connect::Connect;
@@ -65,6 +64,7 @@ impl<A: InterestAccess> Broker<A> {
             self.log_session(conn, Level::Error, &format!("processConnect: {error}"));
             return self.close(conn, CloseReason::ProtocolViolation);
         }
+        session.add_cookies(&mut connect);
         session.connect = Some(connect);
         session.active_ms = self.local.now_ms;
         if first {
@@ -81,13 +81,13 @@ impl<A: InterestAccess> Broker<A> {
         let session = &self.local.sessions[conn as usize];
         let nothing = Connect::default();
         let connect = session.connect.as_deref().unwrap_or(&nothing);
-        let directory = &self.settings.directory;
+        let directory = self.settings.directory_of(session);
         if directory.asks_for_certificate(&connect.nkey) && !self.take_user_of_certificate(conn, occasion) {
             return self.refuse_unauthorized(conn);
         }
         let session = &self.local.sessions[conn as usize];
         let connect = session.connect.as_deref().unwrap_or(&nothing);
-        let directory = &self.settings.directory;
+        let directory = self.settings.directory_of(session);
         let nonce = directory.nonce(session.cid).unwrap_or_default();
         let decision = directory.decide(&Credentials {
             user: &connect.user,
@@ -96,7 +96,7 @@ impl<A: InterestAccess> Broker<A> {
             nkey: &connect.nkey,
             signature: &connect.sig,
             nonce: nonce.as_bytes(),
-            connection: ConnectionType::Standard,
+            connection: session.connection_type(),
         });
         match decision {
             Decision::Granted(user) => self.admit(conn, user, occasion),
@@ -120,9 +120,9 @@ impl<A: InterestAccess> Broker<A> {
             self.log_session(conn, Level::Debug, "User required in cert, no TLS connection state");
             return false;
         };
-        let directory = self.settings.directory.clone();
+        let directory = self.settings.directory_of(session).clone();
         let subject = certificate.subject.clone();
-        let Some(owner) = directory.owner_of(certificate, ConnectionType::Standard) else { return false };
+        let Some(owner) = directory.owner_of(certificate, session.connection_type()) else { return false };
         let (user, what) = match owner {
             CertificateMatch::Email(user) => (user.to_owned(), "Using email found in cert for auth"),
             CertificateMatch::Host(user) => (user.to_owned(), "Using SAN found in cert for auth"),
@@ -248,8 +248,9 @@ impl<A: InterestAccess> Broker<A> {
     /// refuses it. Whether it is in.
     #[cold]
     pub(super) fn admit_without_connect(&mut self, conn: u32) -> bool {
-        let Some(user) = self.settings.directory.without_credentials(ConnectionType::Standard).cloned()
-        else {
+        let session = &self.local.sessions[conn as usize];
+        let directory = self.settings.directory_of(session);
+        let Some(user) = directory.without_credentials(session.connection_type()).cloned() else {
             self.refuse_unauthorized(conn);
             return false;
         };
@@ -323,7 +324,7 @@ impl<A: InterestAccess> Broker<A> {
     /// Decides anew about a connection, by a directory that has changed.
     pub(super) fn authorize_again(&mut self, conn: u32) {
         let session = &mut self.local.sessions[conn as usize];
-        let directory = &self.settings.directory;
+        let directory = self.settings.directory_of(session);
         if let Some(checking) = &session.checking {
             let occasion = checking.occasion;
             return self.decide(conn, occasion);
@@ -337,7 +338,7 @@ impl<A: InterestAccess> Broker<A> {
             }
             return;
         }
-        match directory.still_admits(&session.user, ConnectionType::Standard) {
+        match directory.still_admits(&session.user, session.connection_type()) {
             Some(user) => {
                 let user = user.clone();
                 self.admit(conn, user, Occasion::Reload);

@@ -18,6 +18,7 @@
 //! * [`lifetime`]: pings, time-outs, closing.
 //! * [`log_lines`]: what a turn has for the log.
 //! * [`relocation`]: a connection moves to another worker.
+//! * [`web`]: WebSocket connections, before and behind their handshake.
 //! * [`inspect`]: what monitoring sees, a slice at a time.
 //!
 //! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
@@ -38,6 +39,7 @@ pub mod secure;
 pub mod session;
 pub mod settings;
 pub mod subscription;
+pub mod web;
 
 pub use batch::Batch;
 pub use core::{Broker, Input};
@@ -46,3 +48,4 @@ pub use login::Verdict;
 pub use secure::{Carrier, TlsTerms};
 pub use session::CloseReason;
 pub use settings::Settings;
+pub use web::WebTerms;

@@ -78,6 +78,11 @@ pub struct SecureRow {
 }
 
 impl Secure {
+    /// That of a WebSocket connection, whose handshake is done before it is one.
+    pub fn of_guest(local: SocketAddr, facts: Arc<Facts>) -> Secure {
+        Secure { phase: Phase::Secured, first: false, local, facts: Some(facts) }
+    }
+
     pub fn facts(&self) -> Option<&Facts> {
         self.facts.as_deref()
     }
@@ -134,12 +139,16 @@ impl<A: InterestAccess> Broker<A> {
 
     /// The handshake is done.
     pub fn handle_secured(&mut self, conn: u32, facts: Facts) {
+        let facts = Arc::new(facts);
+        if self.secure_guest(conn, &facts) {
+            return;
+        }
         let session = &mut self.local.sessions[conn as usize];
         let Some(secure) = session.secure.as_mut().filter(|_| session.closing.is_none()) else { return };
         let text = format!("TLS version {}, cipher suite {}", facts.version, facts.suite);
         let first = secure.first;
         secure.phase = Phase::Secured;
-        secure.facts = Some(Arc::new(facts));
+        secure.facts = Some(facts);
         self.log_session(conn, Level::Debug, "TLS handshake complete");
         self.log_session(conn, Level::Debug, &text);
         self.set_opening_timer(conn);
@@ -150,7 +159,7 @@ impl<A: InterestAccess> Broker<A> {
 
     /// The handshake has failed.
     pub fn handle_insecure(&mut self, conn: u32, error: &HandshakeError) {
-        if !self.is_open(conn) {
+        if !self.is_open(conn) || self.fail_guest(conn, Some(error), CloseReason::TlsHandshakeFailure) {
             return;
         }
         if let Some(detail) = error.detail() {
@@ -162,6 +171,9 @@ impl<A: InterestAccess> Broker<A> {
 
     /// The client has ended the connection, or it broke.
     pub fn end(&mut self, conn: u32, reason: CloseReason) {
+        if self.is_open(conn) && self.fail_guest(conn, None, reason) {
+            return;
+        }
         let session = &self.local.sessions[conn as usize];
         match &session.secure {
             Some(secure) if secure.phase == Phase::Handshake && session.closing.is_none() => {

@@ -9,6 +9,7 @@ use hashbrown::HashTable;
 use super::login::Checking;
 use super::permissions::Replies;
 use super::secure::Secure;
+use super::web::Web;
 use crate::auth::User;
 use crate::base::output::Output;
 use crate::subject::fanout::Memo;
@@ -32,6 +33,8 @@ pub struct Session {
     pub(super) replies: Option<Box<Replies>>,
     /// Set if it is encrypted, or may come to be.
     pub(super) secure: Option<Box<Secure>>,
+    /// Set if it is a WebSocket connection.
+    pub(super) web: Option<Box<Web>>,
     pub(super) decoder: Decoder,
     pub(super) limits: Limits,
     pub(super) memo: Memo,
@@ -188,9 +191,14 @@ impl Session {
         self.checking.is_some()
     }
 
+    /// Whether monitoring shows it.
+    pub(super) fn is_shown(&self) -> bool {
+        self.closing.is_none() && !self.is_guest()
+    }
+
     /// How log lines name the connection.
     pub fn label(&self) -> String {
-        let mut label = format!("{} - cid:{}", self.addr, self.cid);
+        let mut label = self.address_label();
         // What a client says of itself is shown once it is let in.
         let Some(connect) = self.connect.as_deref().filter(|_| self.flags.connected) else { return label };
         let mut description = Vec::new();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::secure::TlsTerms;
+use super::web::WebTerms;
 use crate::auth::{Account, Directory};
 
 /// See the fields. All sizes in bytes, all times in milliseconds.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub no_fast_producer_stall: bool,
     /// How connections are encrypted; `None`: they are not.
     pub tls: Option<TlsTerms>,
+    /// What is different for WebSocket connections; `None`: there are none.
+    pub web: Option<WebTerms>,
     /// Who may connect.
     pub directory: Arc<Directory>,
     /// Log every protocol line.
@@ -72,6 +75,7 @@ impl Default for Settings {
             headers: true,
             no_fast_producer_stall: false,
             tls: None,
+            web: None,
             directory: Arc::new(Directory::open()),
             trace: false,
             debug: false,

@@ -1,4 +1,5 @@
-//! The blocks of the reference that Ringmain does not act on yet, as tables: which keys they have, and of which shape.
+//! The blocks of the reference that Ringmain does not act on yet, and `websocket`, as tables: which keys they have, and of
+//! which shape.
 //!
 //! Facts only, measured on nats-server 2.15.1; `tests/config/keys.txt` holds every line of them against it. What the
 //! reference finds out only when it starts (that a port is missing, that two options contradict each other) is not
@@ -11,6 +12,7 @@ use super::lang::{Node, Value};
 use super::permissions;
 use super::shape::Shape::{Any, Bool, Checked, Duration, Integer, Listen, Map, Maps, Text, Texts};
 use super::shape::{Checker, Entry, MapShape, expected, unsupported_type};
+use super::tls;
 
 /// The longest ping interval of a route.
 const ROUTE_PING_INTERVAL_NS_MAX: i64 = 30_000_000_000;
@@ -230,7 +232,7 @@ pub const WEBSOCKET: MapShape = MapShape {
         (&["host", "net"], Text),
         (&["advertise"], Text),
         (&["no_tls"], Bool),
-        (&["tls"], Map(&TLS)),
+        (&["tls"], Checked(websocket_tls)),
         (&["same_origin"], Bool),
         (
             &["allowed_origins", "allowed_origin", "allow_origins", "allow_origin", "origins", "origin"],
@@ -300,7 +302,7 @@ const PEER_AUTHORIZATION: MapShape = MapShape {
     ..EMPTY
 };
 
-/// Of the connections to other servers, and of WebSocket and MQTT. The files are not opened.
+/// Of the connections to other servers, and of MQTT. The files are not opened.
 const TLS: MapShape = MapShape {
     keys: &[
         (&["cert_file"], Checked(tls_file)),
@@ -830,6 +832,10 @@ fn handshake_timeout(_: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
         Value::String(text) => parse_duration_ns(text).map(drop).map_err(Problem::PlainDuration),
         other => Err(unsupported_type("handshake timeout", other)),
     }
+}
+
+fn websocket_tls(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
+    tls::Block::decode(entry.node, checker.problems, checker.warnings).map(drop)
 }
 
 fn headers(checker: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {

@@ -22,6 +22,7 @@ use super::options::{
 use super::permissions::permissions as permissions_of;
 use super::shape::{Checker, Entry, Shape};
 use super::tls;
+use super::websocket;
 
 /// What a file says. Rules between options are not checked yet.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Decoded {
     /// But for `tls`; an `authorization.timeout` of zero is none.
     pub(super) options: Options,
     pub(super) tls: Option<tls::Block>,
+    pub(super) websocket: Option<websocket::Block>,
     pub(super) problems: Vec<ProblemAt>,
     pub(super) warnings: Vec<Warning>,
 }
@@ -37,6 +39,7 @@ pub(super) fn decode(map: &Map) -> Decoded {
     let mut decoder = Decoder {
         options: Options::default(),
         tls: None,
+        websocket: None,
         problems: Vec::new(),
         warnings: Vec::new(),
         max_payload_is_max_pending: false,
@@ -73,8 +76,8 @@ pub(super) fn decode(map: &Map) -> Decoded {
     if decoder.max_payload_is_max_pending {
         decoder.options.max_payload = decoder.options.max_pending.min(i32::MAX as u64) as u32;
     }
-    let Decoder { options, tls, problems, warnings, .. } = decoder;
-    Decoded { options, tls, problems, warnings }
+    let Decoder { options, tls, websocket, problems, warnings, .. } = decoder;
+    Decoded { options, tls, websocket, problems, warnings }
 }
 
 /// What a value of an option says, or what is wrong with it.
@@ -83,6 +86,7 @@ pub(super) type Outcome<T = ()> = Result<T, Problem>;
 pub(super) struct Decoder {
     pub(super) options: Options,
     tls: Option<tls::Block>,
+    websocket: Option<websocket::Block>,
     pub(super) problems: Vec<ProblemAt>,
     pub(super) warnings: Vec<Warning>,
     max_payload_is_max_pending: bool,
@@ -252,6 +256,10 @@ impl Decoder {
             "monitor" => self.monitor(node)?,
             "tls" => {
                 self.tls = Some(tls::Block::decode(node, &mut self.problems, &mut self.warnings)?);
+            }
+            "websocket" | "ws" => {
+                let (problems, warnings) = (&mut self.problems, &mut self.warnings);
+                self.websocket = Some(websocket::Block::decode(name, node, problems, warnings)?);
             }
             "allow_non_tls" => options.allow_non_tls = boolean(node)?,
             "no_auth_user" => options.no_auth_user = non_empty(string(node)?),
@@ -558,7 +566,7 @@ fn path(node: &Node) -> Outcome<Option<PathBuf>> {
     Ok(non_empty(string(node)?).map(PathBuf::from))
 }
 
-fn non_empty(text: &str) -> Option<String> {
+pub(super) fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 

@@ -223,6 +223,8 @@ pub enum Problem {
     JsDomain(&'static str),
     #[error("Duplicate 'store_dir' configuration")]
     DuplicateStoreDir,
+    #[error("{0}")]
+    WebSocket(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("error parsing ocsp peer config: unsupported type map[string]interface {{}}")]

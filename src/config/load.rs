@@ -14,6 +14,7 @@ use super::help;
 use super::lang::{self, Environment, Files};
 use super::options::{Authorization, Credentials, KeyAt, MAX_PAYLOAD_ADVISED, Options, Password, Port};
 use super::tls;
+use super::websocket;
 
 /// What a command line asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,9 +109,9 @@ pub fn load_from(
     if args.test == Some(true) && file.is_none() {
         return Err(ConfigError::TestWithoutFile);
     }
-    let (mut options, mut block, mut warnings) = match file {
+    let (mut options, mut block, websocket, mut warnings) = match file {
         Some(file) => read_file(file, files, environment)?,
-        None => (Options::default(), None, Vec::new()),
+        None => (Options::default(), None, None, Vec::new()),
     };
     if file.is_none() {
         options.authorization.timeout = Duration::ZERO;
@@ -118,6 +119,12 @@ pub fn load_from(
     apply_flags(&mut options, &args)?;
     apply_tls_flags(&mut block, &args);
     open_tls(&mut options, block, files, &warnings)?;
+    if let Some(block) = websocket {
+        options.websocket = block.open(files).map_err(|(at, error)| ConfigError::Options {
+            problems: vec![ProblemAt { at, problem: error.into() }],
+            warnings: warnings.clone(),
+        })?;
+    }
     check(&mut options, &mut warnings)?;
     if args.test != Some(true) {
         return Ok(Startup::Run(Box::new(options), warnings));
@@ -171,14 +178,13 @@ fn is_prefix(target: &str) -> bool {
     target.strip_suffix('*').is_some_and(|prefix| prefix.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn read_file(
-    file: &str,
-    files: &dyn Files,
-    environment: &dyn Environment,
-) -> Result<(Options, Option<tls::Block>, Vec<Warning>), ConfigError> {
+/// What a file says, and what of it needs other files.
+type FromFile = (Options, Option<tls::Block>, Option<websocket::Block>, Vec<Warning>);
+
+fn read_file(file: &str, files: &dyn Files, environment: &dyn Environment) -> Result<FromFile, ConfigError> {
     let text = files.read(file)?;
     let map = lang::parse(file, &text, files, environment)?;
-    let decode::Decoded { mut options, tls, problems, mut warnings } = decode(&map);
+    let decode::Decoded { mut options, tls, websocket, problems, mut warnings } = decode(&map);
     if map.is_empty() {
         warnings.push(Warning::Empty { file: file.to_owned() });
     }
@@ -187,7 +193,7 @@ fn read_file(
     }
     options.config_file = Some(PathBuf::from(file));
     options.config_digest = Some(lang::digest(&map));
-    Ok((options, tls, warnings))
+    Ok((options, tls, websocket, warnings))
 }
 
 /// The command line over the file, field by field.
@@ -359,6 +365,11 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
     {
         return invalid(Problem::SystemAccountMissing);
     }
+    if let Some(websocket) = &options.websocket
+        && let Err(problem) = websocket.check(options)
+    {
+        return invalid(problem);
+    }
     options.trace |= options.trace_verbose || options.trace_headers;
     if options.max_payload > MAX_PAYLOAD_ADVISED {
         warnings.push(Warning::LargePayload);
@@ -491,6 +502,7 @@ mod tests {
             no_system_account: false,
             tls: None,
             allow_non_tls: true,
+            websocket: None,
             not_supported: Vec::new(),
         };
         assert_eq!(options("-c c", file), expected);

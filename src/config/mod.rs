@@ -43,7 +43,8 @@
 //! 4. `keys`: which names there are, and what is supported today;
 //!    `shape` and `blocks`: what the values of those look like that are not supported yet;
 //! 5. `decode`: tree to [`Options`], `duration` for Go's durations, `accounts` and `permissions` for those and for what
-//!    users may do, `tls` for the map of that name and its files, `advertise` for addresses that clients are told;
+//!    users may do, `tls` for the map of that name and its files, `websocket` for the
+//!    block of that name, `advertise` for addresses that clients are told;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
 //! 8. `error`, `help`: what is printed when it does not work, or was asked for.
@@ -67,6 +68,7 @@ mod permissions;
 mod reload;
 mod shape;
 mod tls;
+mod websocket;
 
 pub use accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT};
 pub use advertise::Advertise;
@@ -87,3 +89,4 @@ pub use tls::{
     Certificate, HANDSHAKE_FIRST_AUTO, HandshakeFirst, TLS_TIMEOUT_DEFAULT, TlsError, TlsOptions,
     cipher_suite_name,
 };
+pub use websocket::{HANDSHAKE_TIMEOUT_DEFAULT, WebSocketOptions};

@@ -16,6 +16,7 @@ use super::error::Problem;
 use super::lang::Position;
 use super::permissions::Permissions;
 use super::tls::TlsOptions;
+use super::websocket::WebSocketOptions;
 
 /// The options of one server. `Options::default()` is a server without file and flags.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,6 +135,9 @@ pub struct Options {
     /// `allow_non_tls`. Clients may do without encryption all the same.
     pub allow_non_tls: bool,
 
+    /// `websocket`, `ws`, if it has a port. `None`: there is no listener for WebSocket clients.
+    pub websocket: Option<WebSocketOptions>,
+
     /// What was asked for and is not there yet: one warning at start, see [`Options::not_supported_warning`].
     pub not_supported: Vec<KeyAt>,
 }
@@ -207,6 +211,7 @@ impl Default for Options {
             no_system_account: false,
             tls: None,
             allow_non_tls: false,
+            websocket: None,
             not_supported: Vec::new(),
         }
     }

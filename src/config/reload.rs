@@ -10,6 +10,7 @@ use std::fmt::Display;
 use super::duration::GoDuration;
 use super::options::{Credentials, Login, Options, Password, Port, User};
 use super::tls::{HandshakeFirst, TLS_TIMEOUT_DEFAULT, TlsOptions};
+use super::websocket::WebSocketOptions;
 
 /// Why a reload does nothing: the first option, in the reference's order, that cannot change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -197,6 +198,7 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("HTTPSPort", https_port(old), https_port(new))?;
     fixed("MaxPending", old.max_pending, new.max_pending)?;
     fixed("MaxClosedClients", old.max_closed_clients, new.max_closed_clients)?;
+    fixed_websocket(old.websocket.as_ref(), new.websocket.as_ref())?;
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
     let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
     fixed("LameDuckGracePeriod", grace(old), grace(new))?;
@@ -210,6 +212,56 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("AllowNonTLS", old.allow_non_tls, new.allow_non_tls)?;
     fixed("Workers", number(old.workers), number(new.workers))?;
     fixed("Io", old.io, new.io)
+}
+
+/// Of the `websocket` block only certificates, and how they are shown, can change. The reference prints all of it, passwords
+/// too; here it is the first option that differs.
+fn fixed_websocket(
+    old: Option<&WebSocketOptions>,
+    new: Option<&WebSocketOptions>,
+) -> Result<(), NotReloadable> {
+    fn shown(options: Option<&WebSocketOptions>) -> Vec<(&'static str, String)> {
+        let Some(options) = options else { return vec![("port", "0".to_owned())] };
+        let tls = options.tls.as_ref();
+        let cookies = &options.cookies;
+        let mut origins = options.allowed_origins.clone();
+        origins.sort();
+        vec![
+            ("port", options.port.as_integer().to_string()),
+            ("host", options.host.clone()),
+            ("advertise", text(&options.advertise).to_owned()),
+            ("no_auth_user", text(&options.no_auth_user).to_owned()),
+            ("user_cookie", text(&cookies.user).to_owned()),
+            ("pass_cookie", text(&cookies.pass).to_owned()),
+            ("token_cookie", text(&cookies.token).to_owned()),
+            ("authorization timeout", GoDuration(options.auth_timeout).to_string()),
+            ("no_tls", options.no_tls.to_string()),
+            ("tls", tls.is_some().to_string()),
+            ("verify_and_map", tls.is_some_and(|tls| tls.map).to_string()),
+            ("pinned_certs", format!("{:?}", tls.and_then(|tls| tls.pinned.as_ref()))),
+            ("same_origin", options.same_origin.to_string()),
+            ("allowed_origins", format!("{origins:?}")),
+            ("compression", options.compression.to_string()),
+            ("handshake_timeout", GoDuration(options.handshake_timeout).to_string()),
+            ("ping_interval", GoDuration(options.ping_interval).to_string()),
+            ("headers", format!("{:?}", options.headers)),
+        ]
+    }
+    let (old_shown, new_shown) = (shown(old), shown(new));
+    let differing = old_shown.into_iter().zip(new_shown).find(|(old, new)| old != new);
+    if let Some(((name, old), (_, new))) = differing {
+        return Err(NotReloadable {
+            field: "Websocket",
+            old: format!("{name}: {old}"),
+            new: format!("{name}: {new}"),
+        });
+    }
+    let credentials = |options: Option<&WebSocketOptions>| options.map(|options| options.credentials.clone());
+    if credentials(old) != credentials(new) {
+        let hidden = || "authorization: [REDACTED]".to_owned();
+        return Err(NotReloadable { field: "Websocket", old: hidden(), new: hidden() });
+    }
+    Ok(())
 }
 
 fn has_user(options: &Options, name: &str) -> bool {

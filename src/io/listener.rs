@@ -1,9 +1,10 @@
-//! The listening socket.
+//! The listening sockets: that for clients, and one for WebSocket clients where there are any.
 //!
-//! It is never handed to an io_uring. The kernel ends the io_uring of a killed process only milliseconds after the
+//! They are never handed to an io_uring. The kernel ends the io_uring of a killed process only milliseconds after the
 //! process is gone, and would keep the port for so long, with connections still going to it. So the ring watches an
-//! epoll that watches the listener: an epoll does not keep open what it watches, and the port dies with the process.
+//! epoll that watches the listeners: an epoll does not keep open what it watches, and the port dies with the process.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -13,10 +14,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that may wait to be accepted. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// A listening socket; dropping it closes it.
+/// Which way a connection has come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// The port for clients.
+    Client,
+    /// The one for WebSocket clients.
+    WebSocket,
+}
+
+/// The listening sockets; dropping them closes them.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Socket,
+    client: Socket,
+    websocket: Option<Socket>,
+    websocket_first: Cell<bool>,
     watch: OwnedFd,
 }
 
@@ -27,18 +39,32 @@ impl Listener {
     ///
     /// The host cannot be resolved, or the address cannot be bound.
     pub fn new(host: &str, port: u16) -> io::Result<Listener> {
-        let socket = listen(host, port)?;
-        let watch = watch(&socket)?;
-        Ok(Listener { socket, watch })
+        let client = listen(host, port)?;
+        let watch = new_watch()?;
+        add_to(&watch, &client)?;
+        Ok(Listener { client, websocket: None, websocket_first: Cell::new(false), watch })
     }
 
-    /// The address that it is bound to.
+    /// Listens for WebSocket clients too, as in [`Listener::new`]. Returns the port.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn add_websocket(&mut self, host: &str, port: u16) -> io::Result<u16> {
+        let socket = listen(host, port)?;
+        let addr = socket.local_addr()?.as_socket();
+        add_to(&self.watch, &socket)?;
+        self.websocket = Some(socket);
+        addr.map(|addr| addr.port()).ok_or_else(|| io::Error::other("not an internet socket"))
+    }
+
+    /// The address that clients connect to.
     ///
     /// # Errors
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+        self.client.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
     }
 
     /// What is readable while connections wait.
@@ -46,47 +72,69 @@ impl Listener {
         self.watch.as_raw_fd()
     }
 
-    /// The next connection that waits; `None` if there is none.
+    /// The next connection that waits, and which way it comes; `None` if there is none.
     ///
     /// # Errors
     ///
     /// No descriptors left, or the like. Connections that are gone already are passed over.
-    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
-        loop {
-            let flags = libc::SOCK_CLOEXEC;
-            // SAFETY: the peer's address is not asked for; the result is checked.
-            let fd = unsafe {
-                libc::accept4(self.socket.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
-            };
-            if fd >= 0 {
-                // SAFETY: `fd` was just opened and belongs to nobody else.
-                return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+    pub fn accept(&self) -> io::Result<Option<(OwnedFd, Entrance)>> {
+        let Some(websocket) = &self.websocket else {
+            return Ok(accept(&self.client)?.map(|fd| (fd, Entrance::Client)));
+        };
+        // In turn, so that neither keeps the other waiting.
+        let mut entrances = [(&self.client, Entrance::Client), (websocket, Entrance::WebSocket)];
+        if self.websocket_first.get() {
+            entrances.reverse();
+        }
+        for (socket, entrance) in entrances {
+            if let Some(fd) = accept(socket)? {
+                self.websocket_first.set(entrance == Entrance::Client);
+                return Ok(Some((fd, entrance)));
             }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EAGAIN) => return Ok(None),
-                Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
-                _ => return Err(error),
-            }
+        }
+        Ok(None)
+    }
+}
+
+fn accept(socket: &Socket) -> io::Result<Option<OwnedFd>> {
+    loop {
+        let flags = libc::SOCK_CLOEXEC;
+        // SAFETY: the peer's address is not asked for; the result is checked.
+        let fd =
+            unsafe { libc::accept4(socket.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+        if fd >= 0 {
+            // SAFETY: `fd` was just opened and belongs to nobody else.
+            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => return Ok(None),
+            Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
+            _ => return Err(error),
         }
     }
 }
 
-/// An epoll that watches `socket`.
-fn watch(socket: &Socket) -> io::Result<OwnedFd> {
+/// An epoll that watches nothing yet.
+fn new_watch() -> io::Result<OwnedFd> {
     // SAFETY: a plain call; the result is checked.
     let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: `fd` was just opened and belongs to nobody else.
-    let watch = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn add_to(watch: &OwnedFd, socket: &Socket) -> io::Result<()> {
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
     // SAFETY: both descriptors are open, and the event is live for the call.
-    if unsafe { libc::epoll_ctl(fd, libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event) } != 0 {
+    if unsafe { libc::epoll_ctl(watch.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &raw mut event) }
+        != 0
+    {
         return Err(io::Error::last_os_error());
     }
-    Ok(watch)
+    Ok(())
 }
 
 /// A listening socket that does not block.
@@ -138,12 +186,24 @@ mod tests {
         assert!(listener.accept().unwrap().is_none());
         let clients = [TcpStream::connect(addr).unwrap(), TcpStream::connect(addr).unwrap()];
         for client in &clients {
-            let accepted = Socket::from(listener.accept().unwrap().expect("a client waits"));
+            let (accepted, entrance) = listener.accept().unwrap().expect("a client waits");
+            assert_eq!(entrance, Entrance::Client);
+            let accepted = Socket::from(accepted);
             assert_eq!(accepted.peer_addr().unwrap().as_socket(), client.local_addr().ok());
             assert!(accepted.tcp_nodelay().unwrap());
         }
         assert!(listener.accept().unwrap().is_none());
+        let mut listener = listener;
+        let port = listener.add_websocket("127.0.0.1", 0).unwrap();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (accepted, entrance) = listener.accept().unwrap().expect("a client waits");
+        assert_eq!(entrance, Entrance::WebSocket);
+        assert_eq!(Socket::from(accepted).peer_addr().unwrap().as_socket(), client.local_addr().ok());
         drop(listener);
+        assert_eq!(
+            TcpStream::connect(("127.0.0.1", port)).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
         assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

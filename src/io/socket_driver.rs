@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::listener::Listener;
+use super::listener::{Entrance, Listener};
 use super::wake::Sleep;
 use crate::base::buffer_slab::Lease;
 
@@ -61,6 +61,8 @@ pub enum Completion {
     Accepted {
         /// Its descriptor.
         fd: OwnedFd,
+        /// Which way it has come.
+        entrance: Entrance,
     },
     /// Accepting failed; resume it after a pause.
     AcceptStopped {
@@ -640,7 +642,7 @@ mod tests {
                     Completion::Ended { conn, error } => self.ended.push((conn, error)),
                     Completion::Sent { conn, result } => self.sent.push((conn, result)),
                     Completion::Stopped { conn } => self.stopped.push(conn),
-                    Completion::Accepted { fd } => self.accepted.push(fd),
+                    Completion::Accepted { fd, .. } => self.accepted.push(fd),
                     Completion::AcceptStopped { error } => panic!("accepting stopped: {error}"),
                 }
             }

@@ -481,7 +481,7 @@ impl SocketPoll {
         let Some(listener) = &self.listener else { return };
         for _ in 0..ACCEPTS_MAX {
             match listener.accept() {
-                Ok(Some(fd)) => completions.push(Completion::Accepted { fd }),
+                Ok(Some((fd, entrance))) => completions.push(Completion::Accepted { fd, entrance }),
                 Ok(None) => return,
                 Err(error) => {
                     self.unwatch_listener();

@@ -438,7 +438,7 @@ impl SocketRing {
         let Some(listener) = &self.listener else { return };
         for _ in 0..ACCEPTS_MAX {
             match listener.accept() {
-                Ok(Some(fd)) => completions.push(Completion::Accepted { fd }),
+                Ok(Some((fd, entrance))) => completions.push(Completion::Accepted { fd, entrance }),
                 Ok(None) => break,
                 Err(error) => return completions.push(Completion::AcceptStopped { error }),
             }

@@ -53,6 +53,7 @@ mod tests {
     fn closed(cid: u64) -> Arc<ClosedConnection> {
         Arc::new(ClosedConnection {
             row: ConnectionRow {
+                is_websocket: false,
                 cid,
                 addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
                 started_us: 0,

@@ -386,7 +386,7 @@ impl Query {
         Connection {
             cid: row.cid,
             kind: "Client",
-            r#type: "nats",
+            r#type: if row.is_websocket { "websocket" } else { "nats" },
             ip: row.addr.ip().to_string(),
             port: row.addr.port(),
             start: epoch.plus_us(row.started_us),

@@ -165,6 +165,8 @@ pub struct Snapshot<'a> {
     pub host: String,
     /// The port that clients are told.
     pub port: u16,
+    /// The port for WebSocket clients.
+    pub websocket_port: Option<u16>,
     /// What it runs with.
     pub options: &'a Options,
     /// When that was read.

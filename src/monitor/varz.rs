@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::clock::{Timestamp, uptime};
 use super::readings::{RequestCounts, Snapshot};
 use crate::auth::certificate::not_after;
-use crate::config::{Port, TLS_TIMEOUT_DEFAULT, TlsOptions};
+use crate::config::{Port, TLS_TIMEOUT_DEFAULT, TlsOptions, WebSocketOptions};
 use crate::wire::info::{GO_VERSION, PROTOCOL, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// The answer to `/varz`.
@@ -53,7 +53,7 @@ pub struct Varz<'a> {
     gateway: Nothing,
     leaf: Nothing,
     mqtt: Nothing,
-    websocket: Nothing,
+    websocket: WebSocket<'a>,
     jetstream: Nothing,
     tls_timeout: f64,
     write_deadline: u64,
@@ -102,6 +102,61 @@ pub struct Varz<'a> {
 /// A part of the server that is not there.
 #[derive(Debug, Default, Serialize)]
 struct Nothing {}
+
+/// The listener for WebSocket clients; empty without one.
+#[derive(Debug, Default, Serialize)]
+struct WebSocket<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    host: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advertise: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_auth_user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake_timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    no_tls: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_map: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_pinned_certs: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    same_origin: bool,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    allowed_origins: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    compression: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<Timestamp>,
+}
+
+impl<'a> WebSocket<'a> {
+    fn of(options: Option<&'a WebSocketOptions>, port: Option<u16>) -> WebSocket<'a> {
+        let Some(options) = options else { return WebSocket::default() };
+        let tls = options.tls.as_ref();
+        let pinned = tls.and_then(|tls| tls.pinned.as_ref()).into_iter().flatten();
+        let given = |duration: Duration| (!duration.is_zero()).then_some(duration);
+        WebSocket {
+            host: &options.host,
+            port,
+            advertise: options.advertise.as_deref(),
+            no_auth_user: options.no_auth_user.as_deref(),
+            handshake_timeout: given(options.handshake_timeout).map(nanos),
+            auth_timeout: given(options.auth_timeout).map(|timeout| timeout.as_secs_f64()),
+            no_tls: options.no_tls,
+            tls_map: tls.is_some_and(|tls| tls.map),
+            tls_pinned_certs: pinned.map(|digest| data_encoding::HEXLOWER.encode(digest)).collect(),
+            same_origin: options.same_origin,
+            allowed_origins: &options.allowed_origins,
+            compression: options.compression,
+            tls_cert_not_after: tls.and_then(first_to_end),
+        }
+    }
+}
 
 /// Switches of JetStream. The reference shows them with JetStream off too; these are its defaults.
 #[derive(Debug, Serialize)]
@@ -167,7 +222,7 @@ impl<'a> Varz<'a> {
             gateway: Nothing {},
             leaf: Nothing {},
             mqtt: Nothing {},
-            websocket: Nothing {},
+            websocket: WebSocket::of(options.websocket.as_ref(), snapshot.websocket_port),
             jetstream: Nothing {},
             // Shown without TLS too.
             tls_timeout: tls.map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout).as_secs_f64(),

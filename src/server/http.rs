@@ -110,6 +110,8 @@ pub struct Configured {
     pub port: u16,
     /// What connections are encrypted with, if they are.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The port for WebSocket clients.
+    pub websocket_port: Option<u16>,
 }
 
 /// A bound port of the monitoring.
@@ -295,6 +297,7 @@ impl Monitor {
             identity: &self.identity,
             host: configured.host.clone(),
             port: configured.port,
+            websocket_port: configured.websocket_port,
             options: &configured.options,
             configured: Timestamp(configured.at),
             now: Timestamp(SystemTime::now()),

@@ -37,6 +37,7 @@ pub async fn reload(
         settings: new.settings.clone(),
         info: advertised.info(&new),
         acceptor: new.acceptor.clone(),
+        web_entrance: new.web_entrance.clone(),
         interests,
     };
     let closed = shared.change_settings(live, new.connections_max).await;

@@ -20,13 +20,17 @@ use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::reload;
 use super::shared::{Door, FIRST_CID, LiveSettings, Shared, SharedInterest};
-use super::worker::{self, Next, Start, WorkerError, WorkerParts};
+use super::worker::{self, Next, Start, WebEntrance, WorkerError, WorkerParts};
 use crate::auth::nkey::NonceKey;
 use crate::auth::{Directory, TooManyAccounts};
 use crate::base::{handover, system_error};
-use crate::broker::TlsTerms;
+use crate::broker::web::FIRST_GUEST;
 use crate::broker::{Broker, Settings};
-use crate::config::{Advertise, HandshakeFirst, Io, MonitoringFault, Options, TlsOptions, Warning};
+use crate::broker::{TlsTerms, WebTerms};
+use crate::config::{
+    Advertise, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, MonitoringFault, Options, TlsOptions, Warning,
+    WebSocketOptions,
+};
 use crate::io::listener::Listener;
 use crate::io::process;
 use crate::io::service_manager::ServiceManager;
@@ -36,7 +40,8 @@ use crate::monitor::clock::{Epoch, Timestamp};
 use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::Identity;
 use crate::tls::{Acceptor, AcceptorError};
-use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION};
+use crate::websocket::UpgradeTerms;
+use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION, WebSocketInfo};
 
 /// The reference's words, which tools look for.
 const PLAIN_SECRETS_WARNING: &str = "Plaintext passwords detected, use nkeys or bcrypt";
@@ -64,6 +69,8 @@ pub struct ServerOptions {
     pub acceptor: Option<Arc<Acceptor>>,
     /// What the connections of the monitoring are encrypted with.
     pub monitor_tls: Option<Arc<rustls::ServerConfig>>,
+    /// What WebSocket connections are accepted with.
+    pub web_entrance: Option<Arc<WebEntrance>>,
     /// What the brokers enforce.
     pub settings: Arc<Settings>,
     /// Time that lame duck mode takes to close all connections, and how long it waits before.
@@ -119,11 +126,25 @@ impl ServerOptions {
     ) -> Result<ServerOptions, OptionsError> {
         let acceptor = options.tls.as_ref().map(Acceptor::new).transpose()?.map(Arc::new);
         let monitor_tls = monitor_tls(&options)?;
+        let web_entrance = options.websocket.as_ref().map(web_entrance).transpose()?.map(Arc::new);
+        let directory = Arc::new(directory);
+        let web = options.websocket.as_ref().map(|websocket| {
+            let or = |own: Duration, other: Duration| millis(if own.is_zero() { other } else { own });
+            WebTerms {
+                directory: match directory.for_websocket(&options) {
+                    Some(own) => Arc::new(own),
+                    None => directory.clone(),
+                },
+                ping_interval_ms: or(websocket.ping_interval, options.ping_interval),
+                auth_timeout_ms: or(websocket.auth_timeout, options.authorization.timeout),
+                handshake_timeout_ms: or(websocket.handshake_timeout, HANDSHAKE_TIMEOUT_DEFAULT),
+            }
+        });
         let plain_secrets = directory.has_plain_secrets().then(|| PLAIN_SECRETS_WARNING.to_owned());
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(ServerOptions {
             acceptor,
             monitor_tls,
+            web_entrance,
             host: options.host.clone(),
             port: options.port.to_bind(),
             client_advertise: options.client_advertise.clone(),
@@ -152,7 +173,8 @@ impl ServerOptions {
                     timeout_ms: millis(tls.timeout),
                     connections_per_second: tls.connections_per_second.map_or(0, |max| max.get()),
                 }),
-                directory: Arc::new(directory),
+                web,
+                directory,
                 trace: options.trace,
                 debug: options.debug,
                 trace_headers: options.trace_headers,
@@ -187,6 +209,24 @@ fn monitor_tls(options: &Options) -> Result<Option<Arc<rustls::ServerConfig>>, A
     let verify = options.monitor_verify;
     let tls = TlsOptions { verify, map: false, pinned: None, ..tls.clone() };
     Ok(Some(Acceptor::new(&tls)?.config()))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn web_entrance(options: &WebSocketOptions) -> Result<WebEntrance, AcceptorError> {
+    Ok(WebEntrance {
+        terms: UpgradeTerms {
+            is_encrypted: options.tls.is_some(),
+            same_origin: options.same_origin,
+            allowed_origins: options.origins().expect("they have been checked"),
+            compression: options.compression,
+            headers: options.headers.clone().into_iter().collect(),
+            cookies: options.cookies.clone(),
+        },
+        acceptor: options.tls.as_ref().map(Acceptor::new).transpose()?.map(Arc::new),
+    })
 }
 
 fn log_target(options: &Options) -> LogTarget {
@@ -239,6 +279,9 @@ pub enum StartError {
     /// The pid file.
     #[error("Could not write pidfile: open {}: {}", .0.display(), system_error::text(.1))]
     PidFile(PathBuf, io::Error),
+    /// The address for WebSocket clients cannot be listened on.
+    #[error("Unable to listen for websocket connections: listen tcp{0}")]
+    ListenForWebSocket(String),
     /// The address of the monitoring cannot be listened on.
     #[error("Can't start monitoring: can't listen to the monitor port: listen tcp{0}")]
     ListenForMonitoring(String),
@@ -304,12 +347,20 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     }
     // The process is known by it before it listens, as in the reference.
     Files::write_pid(options)?;
-    let listener = listen(options)?;
+    let mut listener = listen(options)?;
     let addr = listener.local_addr().map_err(|error| StartError::System("listener", error))?;
-    let advertised =
-        Advertised { server_id, server_name, xkey: nkeys::XKey::new().public_key(), port: addr.port() };
-
     let monitor_listener = listen_for_monitoring(options, log)?;
+    let websocket_port = match &options.configured.websocket {
+        Some(websocket) => Some(listen_for_websocket(websocket, &mut listener)?),
+        None => None,
+    };
+    let advertised = Advertised {
+        server_id,
+        server_name,
+        xkey: nkeys::XKey::new().public_key(),
+        port: addr.port(),
+        websocket_port,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -318,6 +369,9 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
         let workers = Workers::start(options, &advertised.info(options), listener, log)?;
+        if let (Some(websocket), Some(port)) = (&options.configured.websocket, websocket_port) {
+            say_websocket(websocket, port, log);
+        }
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         say_tls(options, log);
         let monitor_port = monitor_listener.as_ref().map(|listener| listener.port);
@@ -332,7 +386,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
             }
         };
         log.info("Server is ready");
-        let mut files = Files { port: addr.port(), monitor_port, ports: None };
+        let mut files = Files { port: addr.port(), monitor_port, websocket_port, ports: None };
         files.write_ports(options, log);
         let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
             log.warning(format!("the service manager (NOTIFY_SOCKET) cannot be reached: {error}"));
@@ -393,6 +447,22 @@ fn say_tls(options: &ServerOptions, log: &Log) {
     }
 }
 
+fn say_websocket(websocket: &WebSocketOptions, port: u16, log: &Log) {
+    let scheme = if websocket.tls.is_some() { "wss" } else { "ws" };
+    // The reference does not put an IPv6 address into brackets here.
+    log.info(format!("Listening for websocket clients on {scheme}://{}:{port}", websocket.host));
+    if websocket.tls.is_none() {
+        log.warning("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!".to_owned());
+    }
+}
+
+fn listen_for_websocket(websocket: &WebSocketOptions, listener: &mut Listener) -> Result<u16, StartError> {
+    let (host, port) = (&websocket.host, websocket.port.to_bind());
+    listener
+        .add_websocket(host, port)
+        .map_err(|error| StartError::ListenForWebSocket(listen_error_text(host, port, &error)))
+}
+
 fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
     Listener::new(&options.host, options.port).map_err(|error| StartError::Listen {
         addr: host_port(&options.host, options.port),
@@ -425,6 +495,8 @@ pub struct Advertised {
     xkey: String,
     /// The port that is listened on.
     port: u16,
+    /// That for WebSocket clients.
+    websocket_port: Option<u16>,
 }
 
 impl Advertised {
@@ -441,6 +513,11 @@ impl Advertised {
             info.tls_available = options.configured.allow_non_tls;
             info.tls_verify = tls.verify;
         }
+        info.websocket = options.configured.websocket.as_ref().map(|websocket| WebSocketInfo {
+            host: websocket.host.clone(),
+            port: self.websocket_port.unwrap_or_default(),
+            is_encrypted: websocket.tls.is_some(),
+        });
         info
     }
 
@@ -458,8 +535,14 @@ impl Advertised {
     /// What the monitoring shows of the options. To be called when they have been read.
     fn configured(&self, options: &ServerOptions) -> Configured {
         let (host, port) = self.host_and_port(options);
-        let tls = options.monitor_tls.clone();
-        Configured { options: options.configured.clone(), at: options.configured_at, host, port, tls }
+        Configured {
+            options: options.configured.clone(),
+            at: options.configured_at,
+            host,
+            port,
+            websocket_port: self.websocket_port,
+            tls: options.monitor_tls.clone(),
+        }
     }
 
     fn host_and_port(&self, options: &ServerOptions) -> (String, u16) {
@@ -474,6 +557,7 @@ impl Advertised {
 pub struct Files {
     port: u16,
     monitor_port: Option<u16>,
+    websocket_port: Option<u16>,
     ports: Option<PathBuf>,
 }
 
@@ -501,6 +585,13 @@ impl Files {
             let urls: Vec<String> =
                 endpoints(host).map(|host| format!("{scheme}://{}", host_port(&host, port))).collect();
             text.push_str(&format!(",\"monitoring\":{}", serde_json::json!(urls)));
+        }
+        if let (Some(port), Some(websocket)) = (self.websocket_port, &options.configured.websocket) {
+            let scheme = if websocket.tls.is_some() { "wss" } else { "ws" };
+            let urls: Vec<String> = endpoints(&websocket.host)
+                .map(|host| format!("{scheme}://{}", host_port(&host, port)))
+                .collect();
+            text.push_str(&format!(",\"websocket\":{}", serde_json::json!(urls)));
         }
         text.push('}');
         // Written beside and renamed, so that whoever waits for it never sees half of it.
@@ -583,6 +674,7 @@ impl Workers {
             closed: Mutex::new(ClosedRing::new(options.configured.max_closed_clients as usize)),
             doors,
             next_cid: AtomicU64::new(FIRST_CID),
+            next_guest: AtomicU64::new(FIRST_GUEST),
             connections_max: AtomicI64::new(options.connections_max),
             connections_surplus: AtomicI64::new(0),
             live: Mutex::new(LiveSettings {
@@ -590,6 +682,7 @@ impl Workers {
                 info: info.clone(),
                 interests: interests.clone(),
                 acceptor: options.acceptor.clone(),
+                web_entrance: options.web_entrance.clone(),
             }),
             settings_version: AtomicU64::new(0),
             settings_taken: Notify::new(),
@@ -642,6 +735,7 @@ impl Workers {
                 shared: shared.clone(),
                 listener: listener.take(),
                 acceptor: options.acceptor.clone(),
+                web_entrance: options.web_entrance.clone(),
                 write_deadline_ms: options.settings.write_deadline_ms,
                 log: log.clone(),
             };

@@ -16,10 +16,12 @@ use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::readings::PublishedReading;
+use super::worker::WebEntrance;
 use super::worker::moving::LoadBoard;
 use crate::auth::Account;
 use crate::base::handover::Sleeper;
 use crate::broker::{Settings, Verdict};
+use crate::io::listener::Entrance;
 use crate::io::wake::Waker;
 use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::{AccountReading, WorkerReading};
@@ -72,6 +74,8 @@ pub struct Accepted {
     pub fd: OwnedFd,
     /// Its remote address.
     pub addr: SocketAddr,
+    /// Which way it has come.
+    pub entrance: Entrance,
     /// Why it is refused.
     pub refusal: Option<Refusal>,
 }
@@ -131,6 +135,8 @@ pub struct Door {
     pub has_handshakes: AtomicBool,
     /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
+    /// WebSocket connections before the end of their handshakes.
+    pub guests: AtomicUsize,
     /// The version of the settings that it goes by.
     pub settings_version: AtomicU64,
     /// What it has to do, and what it is told about that.
@@ -154,6 +160,8 @@ pub struct LiveSettings {
     pub interests: Vec<SharedInterest>,
     /// What encrypted connections are accepted with.
     pub acceptor: Option<Arc<Acceptor>>,
+    /// What WebSocket connections are accepted with.
+    pub web_entrance: Option<Arc<WebEntrance>>,
 }
 
 impl Door {
@@ -169,6 +177,7 @@ impl Door {
             handshakes: Mutex::new(Vec::new()),
             has_handshakes: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            guests: AtomicUsize::new(0),
             settings_version: AtomicU64::new(0),
             load: LoadBoard::default(),
             reading: PublishedReading::default(),
@@ -239,6 +248,8 @@ pub struct Shared {
     pub doors: Vec<Door>,
     /// The next connection's number.
     pub next_cid: AtomicU64,
+    /// The next guest's.
+    pub next_guest: AtomicU64,
     /// Connections allowed; 0 or less refuses everybody.
     pub connections_max: AtomicI64,
     /// Connections that are to be closed because a reload allows fewer.
@@ -307,7 +318,10 @@ impl Shared {
 
     /// The worker with the fewest connections; of several the first.
     pub fn least_loaded(&self) -> usize {
-        let loads = self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed));
+        let loads = self
+            .doors
+            .iter()
+            .map(|door| door.connections.load(Ordering::Relaxed) + door.guests.load(Ordering::Relaxed));
         loads.enumerate().min_by_key(|(_, load)| *load).map_or(0, |(worker, _)| worker)
     }
 

@@ -22,9 +22,11 @@
 //!
 //! With nothing to do the worker sleeps in the runtime until its eventfd is written or a deadline comes.
 
+mod framed;
 mod latency;
+mod links;
 pub mod moving;
-pub mod secured;
+mod secured;
 mod turn_clock;
 
 use std::collections::{HashSet, VecDeque};
@@ -33,9 +35,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+pub use self::framed::WebEntrance;
 use self::latency::LatencyNotes;
+use self::links::{Layer, Links};
 use self::moving::Moving;
-use self::secured::Secured;
 use self::turn_clock::TurnClock;
 use super::closing_schedule::ClosingSchedule;
 use super::log::{Log, LogPace};
@@ -45,7 +48,7 @@ use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
 use crate::broker::session::Session;
 use crate::broker::{Batch, Broker, CloseReason, Input, Verdict};
-use crate::io::listener::Listener;
+use crate::io::listener::{Entrance, Listener};
 use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver};
 use crate::io::socket_poll::SocketPoll;
 use crate::io::socket_ring::{self, RingError};
@@ -102,6 +105,8 @@ pub struct WorkerParts {
     pub listener: Option<Listener>,
     /// What encrypted connections are accepted with.
     pub acceptor: Option<Arc<Acceptor>>,
+    /// What WebSocket connections are accepted with.
+    pub web_entrance: Option<Arc<WebEntrance>>,
     /// Time that one send may take.
     pub write_deadline_ms: u64,
     /// The log.
@@ -115,8 +120,8 @@ struct Read {
     taken: usize,
     /// When they were reaped, in microseconds since the server's start.
     reaped_us: u64,
-    /// Whether they are the protocol itself, on a connection that is encrypted.
-    is_plain: bool,
+    /// How far they have come, on a connection with a link.
+    layer: Layer,
 }
 
 enum ReadBytes {
@@ -129,6 +134,7 @@ enum ReadBytes {
 /// A connection on its way out.
 struct Closing {
     conn: u32,
+    reason: CloseReason,
     /// What is queued for it is to be sent until then.
     flush_until_ms: Option<u64>,
 }
@@ -143,7 +149,7 @@ struct Worker<D> {
     clock: TurnClock,
     latency: LatencyNotes,
     moving: Moving,
-    secured: Secured,
+    links: Links,
     completions: Vec<Completion>,
     /// Bytes to be handled.
     reads: VecDeque<Read>,
@@ -253,7 +259,7 @@ impl<D: SocketDriver> Worker<D> {
             ring.accept_on(listener);
         }
         let owed = vec![0; parts.inboxes.len()];
-        let secured = Secured::new(parts.acceptor.take());
+        let links = Links::new(parts.acceptor.take(), parts.web_entrance.take());
         // The same for all workers: connections take their times with them when they move.
         let started = parts.shared.started;
         Worker {
@@ -266,7 +272,7 @@ impl<D: SocketDriver> Worker<D> {
             clock: TurnClock::new(started),
             latency: LatencyNotes::default(),
             moving: Moving::default(),
-            secured,
+            links,
             completions: Vec::new(),
             reads: VecDeque::new(),
             arrived: VecDeque::new(),
@@ -392,7 +398,7 @@ impl<D: SocketDriver> Worker<D> {
                         bytes,
                         taken: 0,
                         reaped_us: self.now_us,
-                        is_plain: false,
+                        layer: Layer::Socket,
                     });
                 }
                 Completion::Sent { conn, result } => self.handle_sent(conn, result),
@@ -405,7 +411,7 @@ impl<D: SocketDriver> Worker<D> {
                     self.ended.push((conn, reason));
                 }
                 Completion::Stopped { conn } => self.unarmed.push_back(conn),
-                Completion::Accepted { fd } => self.place(fd),
+                Completion::Accepted { fd, entrance } => self.place(fd, entrance),
                 Completion::AcceptStopped { error } => {
                     self.parts.log.error(format!("Temporary Client Accept Error ({error}), sleeping"));
                     self.accept_at_ms = Some(self.now_ms + ACCEPT_PAUSE_MS);
@@ -418,13 +424,13 @@ impl<D: SocketDriver> Worker<D> {
     fn handle_sent(&mut self, conn: u32, result: std::io::Result<usize>) {
         match result {
             Ok(mut len) if len > 0 => {
-                let is_secured = self.secured.has(conn);
-                if is_secured {
-                    len = self.end_secured_send(conn, len);
+                let has_link = self.links.has(conn);
+                if has_link {
+                    len = self.end_link_send(conn, len);
                 }
                 self.parts.broker.handle_sent(conn, len);
                 self.latency.send_ends(conn, self.now_us, self.parts.broker.pending_bytes(conn) == 0);
-                if self.parts.broker.pending_bytes(conn) > 0 || is_secured && self.secured.has_control(conn) {
+                if self.parts.broker.pending_bytes(conn) > 0 || has_link && self.links.has_control(conn) {
                     self.start_send(conn);
                 }
             }
@@ -433,16 +439,19 @@ impl<D: SocketDriver> Worker<D> {
     }
 
     /// Gives a new connection to the worker that has the fewest.
-    fn place(&mut self, fd: std::os::fd::OwnedFd) {
+    fn place(&mut self, fd: std::os::fd::OwnedFd, entrance: Entrance) {
         let shared = &self.parts.shared;
         let socket = socket2::SockRef::from(&fd);
         // A connection that is gone already has no address.
         let Some(addr) = socket.peer_addr().ok().and_then(|addr| addr.as_socket()) else { return };
         let addr = std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port());
         let per_second = self.parts.broker.settings().tls.map_or(0, |terms| terms.connections_per_second);
+        if entrance == Entrance::WebSocket {
+            return self.place_guest(fd, addr);
+        }
         let refusal = if shared.connections() as i64 >= shared.connections_max.load(Ordering::Relaxed) {
             Some(Refusal::TooMany)
-        } else if !self.secured.may_accept(self.now_ms, per_second) {
+        } else if !self.links.tls.may_accept(self.now_ms, per_second) {
             Some(Refusal::TooFast)
         } else {
             None
@@ -451,7 +460,7 @@ impl<D: SocketDriver> Worker<D> {
         let door = &shared.doors[worker];
         door.connections.fetch_add(1, Ordering::Relaxed);
         let cid = shared.next_cid.fetch_add(1, Ordering::Relaxed);
-        door.accepted.lock().push(Accepted { cid, fd, addr, refusal });
+        door.accepted.lock().push(Accepted { cid, fd, addr, entrance, refusal });
         door.has_accepted.store(true, Ordering::Release);
         if worker != self.parts.worker {
             door.knock();
@@ -468,7 +477,11 @@ impl<D: SocketDriver> Worker<D> {
             door.has_accepted.store(false, Ordering::Release);
             std::mem::take(&mut *waiting)
         };
-        for Accepted { cid, fd, addr, refusal } in accepted {
+        for Accepted { cid, fd, addr, entrance, refusal } in accepted {
+            if entrance == Entrance::WebSocket {
+                self.take_guest(cid, fd, addr);
+                continue;
+            }
             let secured = self.open_secured(cid, addr, &fd);
             let conn = secured.unwrap_or_else(|| self.parts.broker.open(cid, addr));
             self.ring.add(conn, fd);
@@ -497,7 +510,7 @@ impl<D: SocketDriver> Worker<D> {
                     bytes,
                     taken: 0,
                     reaped_us: self.now_us,
-                    is_plain: true,
+                    layer: Layer::Protocol,
                 });
             }
         }
@@ -568,7 +581,7 @@ impl<D: SocketDriver> Worker<D> {
         let mut left = VecDeque::new();
         let mut stuck: HashSet<u32> = HashSet::new();
         while let Some(mut read) = self.reads.pop_front() {
-            let must_wait = self.parts.broker.is_held(read.conn) || self.secured.is_away(read.conn);
+            let must_wait = self.parts.broker.is_held(read.conn) || self.links.is_away(read.conn);
             if must_wait || (!stuck.is_empty() && stuck.contains(&read.conn)) {
                 stuck.insert(read.conn);
                 left.push_back(read);
@@ -645,7 +658,7 @@ impl<D: SocketDriver> Worker<D> {
         while at < self.ended.len() {
             let (conn, reason) = self.ended[at];
             let is_checking = self.parts.broker.session(conn).is_some_and(Session::is_checking);
-            if is_checking || self.has_reads_of(conn) || self.secured.is_away(conn) {
+            if is_checking || self.has_reads_of(conn) || self.links.is_away(conn) {
                 at += 1;
             } else {
                 self.ended.swap_remove(at);
@@ -656,7 +669,7 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Hands a read to the broker, and batches that it fills to the other workers at once.
     fn handle_read(&mut self, read: &mut Read) -> Input {
-        if !read.is_plain && self.secured.has(read.conn) && !self.open_read(read) {
+        if read.layer != Layer::Protocol && self.links.has(read.conn) && !self.open_read(read) {
             return Input::Taken;
         }
         loop {
@@ -705,7 +718,11 @@ impl<D: SocketDriver> Worker<D> {
         self.sends_checked_ms = self.now_ms;
         let Some(before_ms) = self.now_ms.checked_sub(self.parts.write_deadline_ms) else { return };
         for conn in self.ring.sending_since_before(before_ms) {
-            self.parts.broker.handle_write_deadline(conn);
+            if self.parts.broker.is_guest(conn) {
+                self.parts.broker.close(conn, CloseReason::WriteError);
+            } else {
+                self.parts.broker.handle_write_deadline(conn);
+            }
         }
     }
 
@@ -724,10 +741,14 @@ impl<D: SocketDriver> Worker<D> {
         for interest in live.interests.into_iter().skip(self.parts.broker.account_count()) {
             self.parts.broker.add_account(interest);
         }
-        self.secured.set_acceptor(live.acceptor);
+        self.links.tls.set_acceptor(live.acceptor);
+        self.links.web.set_entrance(live.web_entrance);
         self.parts.broker.apply_settings(live.settings, live.info);
         // Which connections are too many is nobody's merit: the reference takes any.
         for conn in self.parts.broker.open_connections() {
+            if self.parts.broker.is_guest(conn) {
+                continue;
+            }
             if shared.connections_surplus.fetch_sub(1, Ordering::Relaxed) <= 0 {
                 shared.connections_surplus.fetch_add(1, Ordering::Relaxed);
                 break;
@@ -825,10 +846,12 @@ impl<D: SocketDriver> Worker<D> {
         while let Some((conn, reason)) = self.parts.broker.poll_closing() {
             self.monitored.remember(&self.parts.broker, conn);
             // Its place is free from now on, before the client can see that it is closed.
-            self.parts.shared.doors[self.parts.worker].connections.fetch_sub(1, Ordering::Relaxed);
-            let flushes = reason.flushes() || self.secured.is_broken(conn);
+            let door = &self.parts.shared.doors[self.parts.worker];
+            let count = if self.parts.broker.is_guest(conn) { &door.guests } else { &door.connections };
+            count.fetch_sub(1, Ordering::Relaxed);
+            let flushes = reason.flushes() || self.links.is_broken(conn) || self.is_told_why(conn);
             let flush_until_ms = flushes.then_some(self.now_ms + LINGER_MS);
-            self.closing.push(Closing { conn, flush_until_ms });
+            self.closing.push(Closing { conn, reason, flush_until_ms });
         }
         let mut at = 0;
         while at < self.closing.len() {
@@ -842,11 +865,11 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Moves one closing connection on; whether it is gone.
     fn close_one(&mut self, at: usize) -> bool {
-        let Closing { conn, flush_until_ms } = self.closing[at];
+        let Closing { conn, reason, flush_until_ms } = self.closing[at];
         if let Some(until_ms) = flush_until_ms
             && self.now_ms < until_ms
             && !self.ring.is_ended(conn)
-            && (self.has_unsent(conn) || self.is_saying_goodbye(conn))
+            && (self.has_unsent(conn) || self.links.has(conn) && self.is_saying_goodbye(conn, reason))
         {
             return false;
         }
@@ -859,7 +882,7 @@ impl<D: SocketDriver> Worker<D> {
         self.ended.retain(|(other, _)| *other != conn);
         self.unarmed.retain(|other| *other != conn);
         self.moving.forget(conn);
-        self.secured.take(conn);
+        self.links.take(conn);
         self.latency.forget(conn);
         self.ring.remove(conn);
         let freed_bytes = self.parts.broker.pending_bytes(conn);
@@ -872,7 +895,7 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Whether output waits that can be sent.
     fn has_unsent(&self, conn: u32) -> bool {
-        self.parts.broker.pending_bytes(conn) > 0 && !self.secured.is_broken(conn)
+        self.parts.broker.pending_bytes(conn) > 0 && !self.links.is_broken(conn)
     }
 
     fn start_sends(&mut self, now_us: u64) {
@@ -889,8 +912,8 @@ impl<D: SocketDriver> Worker<D> {
             return;
         }
         self.latency.send_begins(conn);
-        if self.secured.has(conn) {
-            return self.start_secured_send(conn);
+        if self.links.has(conn) {
+            return self.start_link_send(conn);
         }
         self.parts.broker.handle_send_started(conn);
         self.ring.send(conn, self.parts.broker.unsent(conn, SEND_SLICES_MAX), self.now_ms);

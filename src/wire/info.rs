@@ -74,6 +74,20 @@ pub struct Info {
     /// The server's curve public key, by which others could encrypt for it.
     pub xkey: String,
     ringmain: &'static str,
+    /// What WebSocket clients are told instead, if they can connect.
+    #[serde(skip)]
+    pub websocket: Option<WebSocketInfo>,
+}
+
+/// What WebSocket clients are told that others are not.
+#[derive(Debug, Clone)]
+pub struct WebSocketInfo {
+    /// Listen host as configured.
+    pub host: String,
+    /// Listen port.
+    pub port: u16,
+    /// Whether connections are encrypted.
+    pub is_encrypted: bool,
 }
 
 impl Info {
@@ -103,7 +117,19 @@ impl Info {
             api_lvl: API_LEVEL,
             xkey: String::new(),
             ringmain: RINGMAIN_VERSION,
+            websocket: None,
         }
+    }
+
+    /// The same for a WebSocket client, who may have to show credentials although others have not, or not.
+    #[must_use]
+    pub fn for_websocket(mut self, auth_required: bool) -> Info {
+        if let Some(WebSocketInfo { host, port, is_encrypted }) = self.websocket.take() {
+            (self.host, self.port) = (host, port);
+            (self.tls_required, self.tls_available) = (is_encrypted, is_encrypted);
+        }
+        self.auth_required = auth_required;
+        self
     }
 
     /// The whole line. The reference writes a space before the line end.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::Worker;
-use super::secured::Link;
+use super::links::Link;
 use crate::broker::log_lines::Level;
 use crate::io::process;
 use crate::io::socket_driver::SocketDriver;
@@ -55,7 +55,7 @@ impl LoadBoard {
 struct MovedSocket {
     cid: u64,
     fd: OwnedFd,
-    /// What encrypts it.
+    /// What stands between it and the broker.
     link: Option<Box<Link>>,
 }
 
@@ -183,7 +183,7 @@ impl<D: SocketDriver> Worker<D> {
             && !self.has_reads_of(conn)
             && !self.ended.iter().any(|(other, _)| *other == conn)
             && self.parts.broker.may_depart(conn)
-            && !self.secured.has_control(conn)
+            && !self.links.has_control(conn)
             && self.parts.outboxes[to].as_ref().is_some_and(|outbox| outbox.room() > 0)
             && !self.has_unsent_batches_except(to)
     }
@@ -196,7 +196,7 @@ impl<D: SocketDriver> Worker<D> {
         let cid = self.parts.broker.session(conn).expect("it can leave, so it is there").cid;
         self.latency.forget(conn);
         let fd = self.ring.release(conn);
-        let link = self.secured.take(conn);
+        let link = self.links.take(conn);
         doors[to].load.sockets.lock().push(MovedSocket { cid, fd, link });
         self.parts.broker.depart(conn, to as u16);
     }
@@ -222,7 +222,7 @@ impl<D: SocketDriver> Worker<D> {
             drop(sockets);
             self.ring.add(conn, fd);
             if let Some(link) = link {
-                self.secured.insert(conn, link);
+                self.links.insert(conn, link);
             }
         }
         while let Some(conn) = self.parts.broker.poll_settled() {

@@ -1,19 +1,15 @@
 //! A worker's part in encrypted connections: which bytes go through TLS, and where the sealed ones lie while the kernel
 //! sends them. What TLS is, is [`crate::tls`]'s business; what it means for a connection's life, [`crate::broker::secure`]'s.
 //!
-//! A connection that is or may come to be encrypted has a [`Link`]. Bytes that arrive are opened when their turn comes to be
-//! handled, not before, so that a connection that has to wait keeps them sealed. A handshake goes to another thread for
-//! each step; what arrives meanwhile waits like the bytes of a connection that is held back.
-//!
-//! What goes out stays in the connection's output until the kernel has sent it, sealed: bounds and the care for slow
-//! consumers are those of every connection. One send is sealed at a time, into memory that all connections of the worker
-//! share. A link moves with its socket from worker to worker.
+//! A handshake goes to another thread for each step; what arrives meanwhile waits like the bytes of a connection that is held
+//! back. One send is sealed at a time, into memory that all connections of the worker share.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::links::{Layer, Link, Links, bytes_of};
 use super::{Read, ReadBytes, Worker};
 use crate::broker::{Carrier, CloseReason};
 use crate::io::socket_driver::SocketDriver;
@@ -31,14 +27,11 @@ const SMALL_PLAINTEXT_MAX: usize = 4 * 1024;
 /// Buffers of each size that are kept for the next send.
 const BUFFERS_KEPT_MAX: usize = 64;
 
-/// The encrypted connections of one worker.
+/// What the encrypted connections of one worker share.
 #[derive(Default)]
-pub(super) struct Secured {
+pub(super) struct Shared {
     /// What new ones are accepted with.
     acceptor: Option<Arc<Acceptor>>,
-    /// By connection.
-    links: Vec<Option<Box<Link>>>,
-    count: usize,
     small: Vec<SealedBuffer>,
     large: Vec<SealedBuffer>,
     /// Where records are put together.
@@ -46,15 +39,15 @@ pub(super) struct Secured {
     accepted: AcceptedThisSecond,
 }
 
-/// One encrypted connection.
+/// The encryption of one connection.
 #[derive(Debug)]
-pub struct Link {
-    cid: u64,
+pub(super) struct Tls {
     acceptor: Arc<Acceptor>,
     stage: Stage,
     /// What TLS has to say before anything else, sealed.
     control: Vec<u8>,
-    in_flight: InFlight,
+    /// What the kernel is sending.
+    in_flight: Option<SealedBuffer>,
     /// The client has been told that nothing more comes.
     closed: bool,
 }
@@ -73,77 +66,20 @@ enum Stage {
     Broken,
 }
 
-/// What the kernel is sending.
-#[derive(Debug)]
-enum InFlight {
-    /// Nothing, or what is not encrypted.
-    Clear,
-    /// So many bytes of the output.
-    Sealed(SealedBuffer, usize),
-}
-
 #[derive(Default)]
 struct AcceptedThisSecond {
     since_ms: u64,
     count: u32,
 }
 
-impl Secured {
-    pub fn new(acceptor: Option<Arc<Acceptor>>) -> Secured {
-        Secured { acceptor, ..Secured::default() }
+impl Shared {
+    pub fn new(acceptor: Option<Arc<Acceptor>>) -> Shared {
+        Shared { acceptor, ..Shared::default() }
     }
 
     /// What new connections are accepted with from here on.
     pub fn set_acceptor(&mut self, acceptor: Option<Arc<Acceptor>>) {
         self.acceptor = acceptor;
-    }
-
-    /// Whether a connection is encrypted, or may come to be.
-    #[inline]
-    pub fn has(&self, conn: u32) -> bool {
-        self.count > 0 && self.links.get(conn as usize).is_some_and(Option::is_some)
-    }
-
-    fn link(&mut self, conn: u32) -> Option<&mut Link> {
-        self.links.get_mut(conn as usize)?.as_deref_mut()
-    }
-
-    pub fn insert(&mut self, conn: u32, link: Box<Link>) {
-        let at = conn as usize;
-        if self.links.len() <= at {
-            self.links.resize_with(at + 1, || None);
-        }
-        let earlier = self.links[at].replace(link);
-        assert!(earlier.is_none(), "who leaves takes its link along");
-        self.count += 1;
-    }
-
-    pub fn take(&mut self, conn: u32) -> Option<Box<Link>> {
-        let link = self.links.get_mut(conn as usize)?.take()?;
-        self.count -= 1;
-        Some(link)
-    }
-
-    /// Whether a thread has the connection's handshake.
-    #[inline]
-    pub fn is_away(&self, conn: u32) -> bool {
-        self.has(conn)
-            && self.links[conn as usize].as_ref().is_some_and(|link| matches!(link.stage, Stage::Away))
-    }
-
-    /// Whether a connection's output cannot be sent any more, only TLS's last words.
-    pub fn is_broken(&self, conn: u32) -> bool {
-        self.has(conn)
-            && self.links[conn as usize].as_ref().is_some_and(|link| matches!(link.stage, Stage::Broken))
-    }
-
-    /// Whether TLS has something to say to a client.
-    pub fn has_control(&self, conn: u32) -> bool {
-        self.has(conn)
-            && self.links[conn as usize].as_ref().is_some_and(|link| {
-                let in_channel = matches!(&link.stage, Stage::Open(channel) if channel.has_control());
-                in_channel || !link.control.is_empty()
-            })
     }
 
     /// Counts a connection that is to be accepted; `false` if there have been too many within a second.
@@ -177,29 +113,68 @@ impl Secured {
     }
 }
 
+impl Tls {
+    /// That of a new connection.
+    pub fn new(acceptor: Arc<Acceptor>) -> Tls {
+        Tls { acceptor, stage: Stage::Fresh, control: Vec::new(), in_flight: None, closed: false }
+    }
+
+    /// Whether a thread has the handshake.
+    pub fn is_away(&self) -> bool {
+        matches!(self.stage, Stage::Away)
+    }
+
+    /// Whether nothing can be sent any more but TLS's last words.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.stage, Stage::Broken)
+    }
+
+    /// Whether the handshake is done and all is well.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+    }
+
+    /// Whether nothing goes out as it is.
+    pub fn is_encrypting(&self) -> bool {
+        self.is_open() || self.is_broken()
+    }
+
+    /// Whether TLS has something to say to the client.
+    pub fn has_control(&self) -> bool {
+        let in_channel = matches!(&self.stage, Stage::Open(channel) if channel.has_control());
+        in_channel || !self.control.is_empty()
+    }
+
+    /// A send is over.
+    pub fn end_send(&mut self, shared: &mut Shared) {
+        if let Some(buffer) = self.in_flight.take() {
+            shared.give_back(buffer);
+        }
+    }
+
+    /// Tells the client that nothing more comes.
+    pub fn say_goodbye(&mut self) {
+        if let Stage::Open(channel) = &mut self.stage
+            && !std::mem::replace(&mut self.closed, true)
+        {
+            channel.close();
+        }
+    }
+}
+
 impl<D: SocketDriver> Worker<D> {
     /// Takes a new connection that is to be encrypted; `None` if none is.
     pub(super) fn open_secured(&mut self, cid: u64, addr: SocketAddr, fd: &OwnedFd) -> Option<u32> {
         self.parts.broker.settings().tls?;
-        let acceptor = self.secured.acceptor.clone()?;
-        // Only for the log.
-        let local = socket2::SockRef::from(fd).local_addr().ok().and_then(|local| local.as_socket());
-        let local = local.unwrap_or(addr);
-        let conn = self.parts.broker.open_secure(cid, addr, local);
-        let link = Link {
-            cid,
-            acceptor,
-            stage: Stage::Fresh,
-            control: Vec::new(),
-            in_flight: InFlight::Clear,
-            closed: false,
-        };
-        self.secured.insert(conn, Box::new(link));
+        let acceptor = self.links.tls.acceptor.clone()?;
+        let conn = self.parts.broker.open_secure(cid, addr, local_addr(fd).unwrap_or(addr));
+        let link = Link { cid, tls: Some(Tls::new(acceptor)), web: None, plain_in_flight: None };
+        self.links.insert(conn, Box::new(link));
         Some(conn)
     }
 
     /// Opens what has arrived for an encrypted connection. Whether there is plaintext to be handled, in place of it.
-    pub(super) fn open_read(&mut self, read: &mut Read) -> bool {
+    pub(super) fn open_sealed(&mut self, read: &mut Read) -> bool {
         let conn = read.conn;
         let mut bytes = std::mem::replace(&mut read.bytes, ReadBytes::Kept(Vec::new()));
         let is_kept = matches!(bytes, ReadBytes::Kept(_));
@@ -207,21 +182,22 @@ impl<D: SocketDriver> Worker<D> {
             self.kept_bytes -= bytes_of(&mut self.ring, &mut bytes).len();
         }
         let first_byte = bytes_of(&mut self.ring, &mut bytes)[read.taken];
-        let is_fresh = self.secured.link(conn).is_some_and(|link| matches!(link.stage, Stage::Fresh));
+        let is_fresh = self.tls_of(conn).is_some_and(|tls| matches!(tls.stage, Stage::Fresh));
         if is_fresh && self.parts.broker.is_open(conn) {
-            match self.parts.broker.carrier(conn, first_byte) {
+            let is_guest = self.parts.broker.is_guest(conn);
+            let carrier = if is_guest { Carrier::Tls } else { self.parts.broker.carrier(conn, first_byte) };
+            match carrier {
                 Carrier::Tls => {
-                    if let Some(link) = self.secured.link(conn) {
-                        link.stage = Stage::Handshake(Box::new(link.acceptor.begin()));
+                    if let Some(tls) = self.tls_of(conn) {
+                        tls.stage = Stage::Handshake(Box::new(tls.acceptor.begin()));
                     }
                 }
                 Carrier::Plain => {
-                    drop(self.secured.take(conn));
+                    drop(self.links.take(conn));
                     if is_kept {
                         self.kept_bytes += bytes_of(&mut self.ring, &mut bytes).len();
                     }
                     read.bytes = bytes;
-                    read.is_plain = true;
                     return true;
                 }
             }
@@ -229,14 +205,14 @@ impl<D: SocketDriver> Worker<D> {
         let mut plaintext = Vec::new();
         let sealed = &mut bytes_of(&mut self.ring, &mut bytes)[read.taken..];
         let mut outcome = Ok(false);
-        if let Some(link) = self.secured.links.get_mut(conn as usize).and_then(Option::as_deref_mut) {
-            match &mut link.stage {
+        if let Some(tls) = self.links.get_mut(conn).and_then(|link| link.tls.as_mut()) {
+            match &mut tls.stage {
                 Stage::Open(channel) => {
                     // Nearly all of it is plaintext.
                     plaintext.reserve(sealed.len() + RECORD_PLAINTEXT_MAX);
                     if channel.open(sealed, &mut plaintext).is_err() {
                         self.ended.push((conn, CloseReason::ReadError));
-                        channel_failed(link);
+                        channel_failed(tls);
                     } else if channel.is_closed_by_peer() {
                         self.ended.push((conn, CloseReason::ClientClosed));
                     }
@@ -250,7 +226,6 @@ impl<D: SocketDriver> Worker<D> {
             self.ring.recycle(lease);
         }
         read.taken = 0;
-        read.is_plain = true;
         self.kept_bytes += plaintext.len();
         let has_plaintext = !plaintext.is_empty();
         read.bytes = ReadBytes::Kept(plaintext);
@@ -259,7 +234,7 @@ impl<D: SocketDriver> Worker<D> {
             Ok(true) => self.send_away(conn),
             Err(error) => self.fail_handshake(conn, &error, Vec::new()),
         }
-        if self.secured.has_control(conn) {
+        if self.links.has_control(conn) {
             self.start_send_unless_busy(conn);
         }
         has_plaintext
@@ -267,9 +242,14 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Gives a handshake that can go on to a thread.
     fn send_away(&mut self, conn: u32) {
-        let timeout_ms = self.parts.broker.settings().tls.map_or(0, |terms| terms.timeout_ms);
-        let Some(link) = self.secured.link(conn) else { return };
-        let Stage::Handshake(handshake) = std::mem::replace(&mut link.stage, Stage::Away) else {
+        let settings = self.parts.broker.settings();
+        let timeout_ms = match &settings.web {
+            Some(web) if self.parts.broker.is_guest(conn) => web.handshake_timeout_ms,
+            _ => settings.tls.map_or(0, |terms| terms.timeout_ms),
+        };
+        let Some(link) = self.links.get_mut(conn) else { return };
+        let Some(tls) = &mut link.tls else { return };
+        let Stage::Handshake(handshake) = std::mem::replace(&mut tls.stage, Stage::Away) else {
             unreachable!("it was ready a moment ago");
         };
         let job = HandshakeJob {
@@ -292,19 +272,20 @@ impl<D: SocketDriver> Worker<D> {
         let any = !advanced.is_empty();
         for AdvancedHandshake { conn, cid, progress } in advanced {
             let is_open = self.parts.broker.is_open(conn);
-            let Some(link) = self.secured.link(conn).filter(|link| link.cid == cid) else { continue };
+            let Some(link) = self.links.get_mut(conn).filter(|link| link.cid == cid) else { continue };
+            let Some(tls) = &mut link.tls else { continue };
             if !is_open {
-                link.stage = Stage::Failed;
+                tls.stage = Stage::Failed;
                 continue;
             }
             match progress {
                 Progress::Waiting { handshake, output } => {
-                    link.stage = Stage::Handshake(handshake);
-                    link.control.extend_from_slice(&output);
+                    tls.stage = Stage::Handshake(handshake);
+                    tls.control.extend_from_slice(&output);
                 }
                 Progress::Done { channel, facts, output, plaintext } => {
-                    link.stage = Stage::Open(channel);
-                    link.control.extend_from_slice(&output);
+                    tls.stage = Stage::Open(channel);
+                    tls.control.extend_from_slice(&output);
                     self.parts.broker.handle_secured(conn, *facts);
                     if !plaintext.is_empty() {
                         self.kept_bytes += plaintext.len();
@@ -314,13 +295,13 @@ impl<D: SocketDriver> Worker<D> {
                             bytes,
                             taken: 0,
                             reaped_us: self.now_us,
-                            is_plain: true,
+                            layer: Layer::Opened,
                         });
                     }
                 }
                 Progress::Failed { error, output } => self.fail_handshake(conn, &error, output),
             }
-            if self.secured.has_control(conn) {
+            if self.links.has_control(conn) {
                 self.start_send_unless_busy(conn);
             }
         }
@@ -328,107 +309,75 @@ impl<D: SocketDriver> Worker<D> {
     }
 
     fn fail_handshake(&mut self, conn: u32, error: &HandshakeError, output: Vec<u8>) {
-        if let Some(link) = self.secured.link(conn) {
-            link.stage = Stage::Failed;
-            link.control.extend_from_slice(&output);
+        if let Some(tls) = self.tls_of(conn) {
+            tls.stage = Stage::Failed;
+            tls.control.extend_from_slice(&output);
         }
         self.parts.broker.handle_insecure(conn, error);
     }
 
-    fn start_send_unless_busy(&mut self, conn: u32) {
-        if !self.ring.is_sending(conn) {
-            self.start_send(conn);
-        }
+    fn tls_of(&mut self, conn: u32) -> Option<&mut Tls> {
+        self.links.get_mut(conn)?.tls.as_mut()
     }
 
-    /// Starts a send of an encrypted connection: what TLS has to say, then as much of the output as one send takes.
-    pub(super) fn start_secured_send(&mut self, conn: u32) {
+    /// Starts a send of an encrypted connection: what TLS has to say, then as much of the output as one send takes, in
+    /// frames if there is WebSocket in it.
+    pub(super) fn start_sealed_send(&mut self, conn: u32) {
         let pending = self.parts.broker.pending_bytes(conn);
-        let is_encrypted = |link: &mut Link| matches!(link.stage, Stage::Open(_) | Stage::Broken);
-        if pending > 0 && !self.secured.link(conn).is_some_and(is_encrypted) {
-            // `INFO`, before the handshake.
-            self.parts.broker.handle_send_started(conn);
-            let slices = self.parts.broker.unsent(conn, crate::io::socket_driver::SEND_SLICES_MAX);
-            return self.ring.send(conn, slices, self.now_ms);
-        }
-        let mut buffer = self.secured.take_buffer(pending.min(SEALED_PLAINTEXT_MAX));
-        let mut plaintext_len = 0;
-        let mut gathered = std::mem::take(&mut self.secured.gathered);
-        let Some(link) = self.secured.link(conn) else { unreachable!("the caller has looked") };
-        buffer.extend(&std::mem::take(&mut link.control));
+        let Links { links, tls: shared, web: shared_web, .. } = &mut self.links;
+        let Some(link) = links.get_mut(conn as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(tls) = &mut link.tls else { return };
+        let mut buffer = shared.take_buffer(pending.min(SEALED_PLAINTEXT_MAX));
+        buffer.extend(&std::mem::take(&mut tls.control));
+        let mut plain_len = 0;
         let mut failed = false;
-        if let Stage::Open(channel) = &mut link.stage {
+        if let Stage::Open(channel) = &mut tls.stage {
             channel.take_control(&mut buffer);
-            if pending > 0 {
-                let slices = self.parts.broker.unsent(conn, usize::MAX);
-                match channel.seal(slices, SEALED_PLAINTEXT_MAX, &mut gathered, &mut buffer) {
-                    Ok(len) => plaintext_len = len,
-                    Err(_) => {
-                        link.stage = Stage::Broken;
-                        failed = true;
-                    }
+            let slices = self.parts.broker.unsent(conn, usize::MAX);
+            let result = match &mut link.web {
+                None => channel.seal(slices, SEALED_PLAINTEXT_MAX, &mut shared.gathered, &mut buffer),
+                Some(web) => {
+                    // What frames add is little.
+                    let sealed = web.seal(slices, SEALED_PLAINTEXT_MAX, shared_web);
+                    channel
+                        .seal(sealed.pieces(), usize::MAX, &mut shared.gathered, &mut buffer)
+                        .map(|_| sealed.plain_len)
+                }
+            };
+            match result {
+                Ok(len) => plain_len = len,
+                Err(_) => {
+                    tls.stage = Stage::Broken;
+                    failed = true;
                 }
             }
         }
-        self.secured.gathered = gathered;
-        if failed {
-            self.parts.broker.close(conn, CloseReason::WriteError);
-        }
         if failed || buffer.is_empty() {
-            return self.secured.give_back(buffer);
-        }
-        if plaintext_len > 0 {
-            self.parts.broker.handle_send_started(conn);
+            shared.give_back(buffer);
+            if failed {
+                self.parts.broker.close(conn, CloseReason::WriteError);
+            }
+            return;
         }
         self.ring.send(conn, std::iter::once(buffer.bytes()), self.now_ms);
-        if let Some(link) = self.secured.link(conn) {
-            link.in_flight = InFlight::Sealed(buffer, plaintext_len);
+        tls.in_flight = Some(buffer);
+        link.plain_in_flight = Some(plain_len);
+        if plain_len > 0 {
+            self.parts.broker.handle_send_started(conn);
         }
     }
+}
 
-    /// A send of an encrypted connection is over. How much of the output that was.
-    pub(super) fn end_secured_send(&mut self, conn: u32, sent: usize) -> usize {
-        let Some(link) = self.secured.link(conn) else { return sent };
-        match std::mem::replace(&mut link.in_flight, InFlight::Clear) {
-            InFlight::Clear => sent,
-            InFlight::Sealed(buffer, plaintext_len) => {
-                self.secured.give_back(buffer);
-                plaintext_len
-            }
-        }
-    }
-
-    /// Whether something of an encrypted connection that closes is still to be sent. When its output is out, the client is
-    /// told that nothing more comes.
-    pub(super) fn is_saying_goodbye(&mut self, conn: u32) -> bool {
-        if !self.secured.has(conn) {
-            return false;
-        }
-        let Some(link) = self.secured.link(conn) else { return false };
-        if let Stage::Open(channel) = &mut link.stage
-            && !std::mem::replace(&mut link.closed, true)
-        {
-            channel.close();
-        }
-        if self.secured.has_control(conn) {
-            self.start_send_unless_busy(conn);
-        }
-        self.ring.is_sending(conn) || self.secured.has_control(conn)
-    }
+/// The server's end of a connection.
+pub(super) fn local_addr(fd: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(fd).local_addr().ok()?.as_socket()
 }
 
 /// What there is of a channel that cannot go on: its last words.
-fn channel_failed(link: &mut Link) {
-    if let Stage::Open(mut channel) = std::mem::replace(&mut link.stage, Stage::Broken) {
+fn channel_failed(tls: &mut Tls) {
+    if let Stage::Open(mut channel) = std::mem::replace(&mut tls.stage, Stage::Broken) {
         let mut words = SealedBuffer::default();
         channel.take_control(&mut words);
-        link.control.extend_from_slice(words.bytes());
-    }
-}
-
-fn bytes_of<'a, D: SocketDriver>(ring: &'a mut D, bytes: &'a mut ReadBytes) -> &'a mut [u8] {
-    match bytes {
-        ReadBytes::Leased(lease) => ring.bytes_mut(lease),
-        ReadBytes::Kept(kept) => kept,
+        tls.control.extend_from_slice(words.bytes());
     }
 }
