@@ -67,7 +67,7 @@ else
     skip python "no python3"
 fi
 if command -v node >/dev/null && command -v npm >/dev/null; then
-    install javascript "$here"/javascript/package*.json "$here/javascript/app.js" -- install_javascript && clients+=(javascript)
+    install javascript "$here"/javascript/package*.json "$here/javascript/app.js" -- install_javascript && clients+=(javascript websocket)
 else
     skip javascript "no node"
 fi
@@ -88,6 +88,7 @@ play() {
     case $1 in
     python) "$deps/py/bin/python" "$here/python/app.py" ;;
     javascript) node "$deps/js/app.js" ;;
+    websocket) TRANSPORT=websocket node "$deps/js/app.js" ;;
     go) "$deps/bin/client-go" ;;
     rust) "$deps/clients-target/debug/client-test" ;;
     cli) NATS_CLI=$deps/bin/nats "$here/cli/smoke.sh" ;;

@@ -1,27 +1,47 @@
-// What users of the NATS client for Node do, against the server binary named by SERVER_BIN.
+// What users of the NATS client for Node do, against the server binary named by SERVER_BIN; with TRANSPORT=websocket what
+// users of the client for browsers do, over a WebSocket.
 // Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createServer, connect as dial } from "node:net";
 import { spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { wsconnect } from "@nats-io/nats-core";
 import { connect, errors, headers as newHeaders } from "@nats-io/transport-node";
+import { WebSocket } from "ws";
+
+const overWebSocket = process.env.TRANSPORT === "websocket";
+// Newer Nodes have one of their own.
+globalThis.WebSocket ??= WebSocket;
 
 const WAIT_MS = 20_000;
 const text = (msg) => msg.string();
 
+async function freePort() {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
+
 class Server {
   async start() {
-    if (!this.port) {
-      const probe = createServer().listen(0, "127.0.0.1");
-      await once(probe, "listening");
-      this.port = probe.address().port;
-      probe.close();
-      await once(probe, "close");
+    this.port ??= await freePort();
+    const args = ["-a", "127.0.0.1", "-p", overWebSocket ? "-1" : `${this.port}`];
+    if (overWebSocket) {
+      this.directory ??= mkdtempSync(join(tmpdir(), "client-"));
+      const file = join(this.directory, "server.conf");
+      writeFileSync(file, `websocket { listen: "127.0.0.1:${this.port}", no_tls: true }\n`);
+      args.push("-c", file);
     }
-    this.process = spawn(process.env.SERVER_BIN, ["-a", "127.0.0.1", "-p", `${this.port}`], { stdio: "ignore" });
+    this.process = spawn(process.env.SERVER_BIN, args, { stdio: "ignore" });
     for (let i = 0; i < 2000; i++) {
       const listens = await new Promise((resolve) => {
         const socket = dial(this.port, "127.0.0.1", () => { socket.destroy(); resolve(true); });
@@ -39,7 +59,12 @@ class Server {
     await exit;
   }
 
+  clean() {
+    if (this.directory) rmSync(this.directory, { recursive: true });
+  }
+
   connect(options = {}) {
+    if (overWebSocket) return wsconnect({ servers: `ws://127.0.0.1:${this.port}`, ...options });
     return connect({ servers: `127.0.0.1:${this.port}`, ...options });
   }
 }
@@ -239,4 +264,5 @@ for (const [name, scenario] of Object.entries(scenarios)) {
   }
 }
 await server.stop();
+server.clean();
 process.exit(failed ? 1 : 0);
