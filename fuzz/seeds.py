@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the seeds that a person can spell: fuzz/corpus/{command,connect,config,broker}/seed-*.
+"""Writes the seeds that a person can spell: fuzz/corpus/{command,connect,config,broker,websocket}/seed-*.
 
 The targets' files say what their inputs mean. `header`, `interest` and `matcher` read structures that only the fuzzer
 spells; their corpora are what it found, reduced with `-merge=1`. Run it after a change here and commit the result.
 """
 
 import pathlib
+import random
+import zlib
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 CUT = b"\xff"
@@ -181,3 +183,36 @@ broker["slow-cut-off"] = b"\1" + BROKERS["slow"].replace(b"970\r\n" + fill(10), 
 broker["slow-other-cut-off"] = b"\1" + BROKERS["slow-other"].replace(b"970\r\n" + fill(10), b"97\r\n" + fill(1))
 broker["slow-dropped"] = b"\3" + BROKERS["slow"]
 write("broker", broker)
+
+
+def ws_frame(first, payload, key=b"\1\2\3\4"):
+    """A masked frame with a short head."""
+    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+    return bytes([first]) + size + key + bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+
+
+def ws_deflated(payload):
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+    return (packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+WS_CONNECT = b'CONNECT {"verbose":false}\r\nPING\r\n'
+WS_LONG = ws_deflated(b"PUB a 100\r\n" + b"x" * 100 + b"\r\n")
+
+# Flags (compression, no masking, browser, whole compressed messages; 0x80 for requests), where reads are cut, and the bytes.
+WEBSOCKETS = {
+    "frames": b"\0\5" + ws_frame(0x82, WS_CONNECT) + ws_frame(0x89, b"hi") + ws_frame(0x01, b"PI")
+    + ws_frame(0x8A, b"") + ws_frame(0x80, b"NG\r\n") + ws_frame(0x88, b"\3\xe8bye"),
+    "compressed": b"\1\7" + ws_frame(0xC2, ws_deflated(WS_CONNECT)) + ws_frame(0x82, b"PING\r\n")
+    + ws_frame(0x42, WS_LONG[:9]) + ws_frame(0x80, WS_LONG[9:]),
+    "bomb": b"\1\x40" + ws_frame(0xC2, ws_deflated(b"\0" * 20000)),
+    "unmasked": b"\2\3\x82\x06PING\r\n\x81\x02hi\x88\x00",
+    "browser": b"\x0d\xff" + ws_frame(0xC2, ws_deflated(random.Random(1).randbytes(6000))),
+    "mistake": b"\0\1" + ws_frame(0x83, b"x"),
+    "request": b"\x80\4GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\nCookie: a=b; c=\"d\"\r\n\r\n",
+    "requests": b"\x80\3GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD /mqtt HTTP/1.1\r\nHost: [::1]:80\r\n"
+    b"Origin: https://a.b:443\r\n\r\nPOST / HTTP/1.0\r\n\r\n",
+}
+write("websocket", WEBSOCKETS)
