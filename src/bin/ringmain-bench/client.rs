@@ -1,5 +1,5 @@
-//! One connection to a server: TCP, INFO, CONNECT, and PING/PONG as a barrier. What is encrypted goes through
-//! [`crate::tls_relay`]. Not a client library: what is subscribed and published is the caller's bytes.
+//! One connection to a server: TCP, perhaps WebSocket on it, INFO, CONNECT, and PING/PONG as a barrier. What is encrypted
+//! goes through [`crate::tls_relay`]. Not a client library: what is subscribed and published is the caller's bytes.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,6 +12,7 @@ use crate::args::Options;
 use crate::error::BenchError;
 use crate::inbox::{Event, Inbox};
 use crate::tls_relay;
+use crate::websocket::{self, ServerFrames};
 
 /// How long a server may take for an answer before the measurement is given up.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,6 +38,7 @@ pub struct Target {
     connect: Vec<u8>,
     name: String,
     is_encrypted: bool,
+    websocket: bool,
 }
 
 impl Target {
@@ -63,6 +65,7 @@ impl Target {
             connect: format!("CONNECT {connect}\r\n").into_bytes(),
             name: name.clone(),
             is_encrypted: options.tls,
+            websocket: options.websocket,
         })
     }
 
@@ -106,6 +109,8 @@ pub struct Connection {
     pub stream: TcpStream,
     pub inbox: Inbox,
     pub info: ServerInfo,
+    /// Of a WebSocket.
+    pub frames: Option<ServerFrames>,
 }
 
 impl Connection {
@@ -115,7 +120,12 @@ impl Connection {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(BenchError::io("setting a timeout"))?;
         // A server that no longer reads is an error too, not a measurement without an end.
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(BenchError::io("setting a timeout"))?;
-        let mut connection = Connection { stream, inbox: Inbox::default(), info: ServerInfo::default() };
+        let frames = target.websocket.then(ServerFrames::default);
+        if frames.is_some() {
+            websocket::shake_hands(&stream, &target.name)?;
+        }
+        let mut connection =
+            Connection { stream, inbox: Inbox::default(), info: ServerInfo::default(), frames };
         connection.read_info()?;
         if connection.info.tls_required && !target.is_encrypted {
             return Err(BenchError::Unsupported("the server requires TLS: --server tls://...".to_owned()));
@@ -126,7 +136,7 @@ impl Connection {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), BenchError> {
-        if let Err(error) = self.stream.write_all(bytes) {
+        if let Err(error) = self.write(bytes) {
             // A server that closes has usually said why.
             let _ = self.stream.set_read_timeout(Some(Duration::from_millis(100)));
             while self.inbox.fill(&self.stream).is_ok_and(|got| got > 0) {}
@@ -136,6 +146,13 @@ impl Connection {
         Ok(())
     }
 
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.frames {
+            None => self.stream.write_all(bytes),
+            Some(_) => websocket::send(&self.stream, bytes),
+        }
+    }
+
     /// PING, and waits for the PONG: whatever was sent before has been processed by then.
     pub fn flush(&mut self) -> Result<(), BenchError> {
         self.send(b"PING\r\n")?;
@@ -143,9 +160,7 @@ impl Connection {
             while let Some(event) = self.inbox.next_event()? {
                 match event {
                     Event::Pong => return Ok(()),
-                    Event::Ping => {
-                        self.stream.write_all(b"PONG\r\n").map_err(BenchError::io("answering PING"))?
-                    }
+                    Event::Ping => self.write(b"PONG\r\n").map_err(BenchError::io("answering PING"))?,
                     Event::Info(_) => {}
                     Event::Message { subject, .. } => return Err(BenchError::unexpected(subject)),
                 }
@@ -156,7 +171,23 @@ impl Connection {
 
     /// One blocking read; the end of the stream is an error.
     pub fn fill(&mut self, when: &'static str) -> Result<(), BenchError> {
-        match self.inbox.fill(&self.stream) {
+        let got = match &mut self.frames {
+            None => self.inbox.fill(&self.stream),
+            Some(frames) => {
+                let mut bytes = [0; 4096];
+                let got = io::Read::read(&mut &self.stream, &mut bytes);
+                if let Ok(len) = got {
+                    let inbox = &mut self.inbox;
+                    frames.take(&bytes[..len], |piece| {
+                        // Memory is never at its end.
+                        inbox.fill_all(piece);
+                        Ok(())
+                    })?;
+                }
+                got
+            }
+        };
+        match got {
             Ok(0) => Err(BenchError::Closed(when)),
             Ok(_) => Ok(()),
             Err(error) => Err(BenchError::io(format!("reading from the server, {when}"))(error)),
@@ -174,7 +205,7 @@ impl Connection {
         }
         while let Some(event) = self.inbox.next_event()? {
             if event == Event::Ping {
-                self.stream.write_all(b"PONG\r\n").map_err(BenchError::io("answering PING"))?;
+                self.write(b"PONG\r\n").map_err(BenchError::io("answering PING"))?;
             }
         }
         Ok(())

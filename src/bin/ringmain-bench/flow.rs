@@ -396,7 +396,7 @@ fn open_subscriber(
         len: frames::message_len(subjects[0].len(), sid_len, None, size),
         payload: size,
     };
-    Ok(Subscriber::new(connection.stream, Tally::new(shape)))
+    Ok(Subscriber::new(connection.stream, connection.frames, Tally::new(shape)))
 }
 
 /// Length of what the first and every other subject have in common.

@@ -49,6 +49,13 @@ impl Inbox {
         Ok(got)
     }
 
+    /// Takes bytes that were read elsewhere.
+    pub fn fill_all(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.fill(&mut bytes).expect("reading from memory does not fail");
+        }
+    }
+
     /// The next whole event, or None until more is received.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, BenchError> {
         let pending = &self.bytes[self.start..self.end];

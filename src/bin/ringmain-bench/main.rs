@@ -7,7 +7,8 @@
 //! (`publish`, `fanout`, `pairs`, `request`, `connections`, `subscriptions`, `churn`, `latency`)
 //! runs it and returns a [`report::Outcome`]; `compare` runs them against two servers in turn.
 //! Below them: `flow` (publishers, readers and the measured window), `reader` and `tally`
-//! (subscribers that cost next to nothing), `client` (the handshake), `tls_relay` (encryption), `frames` (bytes on the wire),
+//! (subscribers that cost next to nothing), `client` (the handshake), `websocket`, `tls_relay` (encryption), `frames`
+//! (bytes on the wire),
 //! `epoll` and `server_usage` (what the kernel is asked).
 
 mod args;
@@ -36,6 +37,7 @@ mod spawned;
 mod subscriptions;
 mod tally;
 mod tls_relay;
+mod websocket;
 
 use std::process::ExitCode;
 

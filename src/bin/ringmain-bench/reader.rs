@@ -15,9 +15,13 @@ use crate::client::ANSWER_TIMEOUT;
 use crate::epoll::Epoll;
 use crate::error::BenchError;
 use crate::tally::Tally;
+use crate::websocket::{self, ServerFrames};
 
 /// Upper bound of what one read takes off a socket.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same where the bytes are fetched: what stays in the cache.
+const FRAMED_READ_BYTES_MAX: usize = 256 * 1024;
 
 /// One read in this many looks at the bytes.
 const LOOK_EVERY: u64 = 64;
@@ -71,20 +75,25 @@ impl Counters {
 pub struct Subscriber {
     pub stream: TcpStream,
     pub tally: Tally,
+    /// Of a WebSocket, whose frames have to be looked at: they are as long as it happens.
+    frames: Option<ServerFrames>,
     reads: u64,
 }
 
 impl Subscriber {
-    pub fn new(stream: TcpStream, tally: Tally) -> Subscriber {
-        Subscriber { stream, tally, reads: 0 }
+    pub fn new(stream: TcpStream, frames: Option<ServerFrames>, tally: Tally) -> Subscriber {
+        Subscriber { stream, tally, frames, reads: 0 }
     }
 
     /// One read that does not wait. Returns the number of bytes.
     fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<usize, BenchError> {
         let look = self.reads.is_multiple_of(LOOK_EVERY);
-        let flags = libc::MSG_DONTWAIT | if look { 0 } else { libc::MSG_TRUNC };
+        let fetch = look || self.frames.is_some();
+        let flags = libc::MSG_DONTWAIT | if fetch { 0 } else { libc::MSG_TRUNC };
         buffer.clear();
-        let got = match SockRef::from(&self.stream).recv_with_flags(buffer.spare_capacity_mut(), flags) {
+        let room = buffer.spare_capacity_mut();
+        let max = if self.frames.is_some() { FRAMED_READ_BYTES_MAX.min(room.len()) } else { room.len() };
+        let got = match SockRef::from(&self.stream).recv_with_flags(&mut room[..max], flags) {
             Ok(0) => return Err(BenchError::Closed("a subscriber's")),
             Ok(got) => got,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -93,13 +102,23 @@ impl Subscriber {
             Err(error) => return Err(BenchError::io("a subscriber reading from the server")(error)),
         };
         self.reads += 1;
-        if look {
+        if fetch {
             // SAFETY: without MSG_TRUNC the kernel has written `got` bytes from the start of the spare capacity,
             // which begins at 0 because the vector was cleared.
             unsafe { buffer.set_len(got) };
-            self.tally.look(buffer)?;
+            let tally = &mut self.tally;
+            match &mut self.frames {
+                None => tally.look(buffer)?,
+                Some(frames) => frames.take(buffer, |piece| {
+                    if look {
+                        return tally.look(piece);
+                    }
+                    tally.skip(piece.len());
+                    Ok(())
+                })?,
+            }
             for _ in 0..self.tally.take_pings() {
-                self.stream.write_all(b"PONG\r\n").map_err(BenchError::io("answering PING"))?;
+                self.write(b"PONG\r\n").map_err(BenchError::io("answering PING"))?;
             }
         } else {
             self.tally.skip(got);
@@ -107,17 +126,30 @@ impl Subscriber {
         Ok(got)
     }
 
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.frames {
+            None => self.stream.write_all(bytes),
+            Some(_) => websocket::send(&self.stream, bytes),
+        }
+    }
+
     /// After the load: everything up to a PONG is received and looked at, and the total must be exact.
     pub fn settle(&mut self, expected: u64) -> Result<(), BenchError> {
         let failed = || BenchError::io("a subscriber finishing");
         self.stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed())?;
-        self.stream.write_all(b"PING\r\n").map_err(failed())?;
+        self.write(b"PING\r\n").map_err(failed())?;
         let mut buffer = vec![0; 64 * 1024];
         let mut rest = Vec::new();
         while !rest.ends_with(b"PONG\r\n") {
             match io::Read::read(&mut self.stream, &mut buffer).map_err(failed())? {
                 0 => return Err(BenchError::Closed("a subscriber's, at the end")),
-                got => rest.extend_from_slice(&buffer[..got]),
+                got => match &mut self.frames {
+                    None => rest.extend_from_slice(&buffer[..got]),
+                    Some(frames) => frames.take(&buffer[..got], |piece| {
+                        rest.extend_from_slice(piece);
+                        Ok(())
+                    })?,
+                },
             }
         }
         rest.truncate(rest.len() - b"PONG\r\n".len());
