@@ -18,6 +18,8 @@
 //! * [`lifetime`]: pings, time-outs, closing.
 //! * [`log_lines`]: what a turn has for the log.
 //! * [`relocation`]: a connection moves to another worker.
+//! * [`internal`]: the server's own client, which subscribes and publishes beside the workers.
+//! * [`notice`]: what has happened that the system account may want to know.
 //! * [`inspect`]: what monitoring sees, a slice at a time.
 //!
 //! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
@@ -26,9 +28,11 @@
 pub mod batch;
 pub mod core;
 pub mod inspect;
+pub mod internal;
 pub mod lifetime;
 pub mod log_lines;
 pub mod login;
+pub mod notice;
 pub mod pace;
 pub mod peers;
 pub mod permissions;
