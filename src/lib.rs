@@ -12,10 +12,12 @@
 //! * [`websocket`]: connections of web pages: handshakes, frames, compression.
 //! * [`broker`]: core NATS as a state machine: sessions, delivery, limits, slow consumers.
 //! * [`monitor`]: what monitoring answers over HTTP: paths and readings in, JSON and metrics out.
+//! * [`system`]: requests and events of the system account: messages and readings in, answers and JSON out.
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
 //! * [`server`]: puts it together: the worker loop, start, signals, shutdown, the log.
 //!
-//! `wire`, `subject`, `auth`, `tls`, `websocket`, `broker` and `monitor` are sans-IO: bytes, batches and time come in; outputs, batches and closes come out. No
+//! `wire`, `subject`, `auth`, `tls`, `websocket`, `broker`, `monitor` and `system` are sans-IO: bytes, batches and time come in;
+//! outputs, batches and closes come out. No
 //! sockets, clocks, threads or locks there, so that tests, fuzzing and simulation can drive them.
 //!
 //! `docs/architecture.md` follows one message through the rooms.
@@ -28,6 +30,7 @@ pub mod io;
 pub mod monitor;
 pub mod server;
 pub mod subject;
+pub mod system;
 pub mod tls;
 pub mod websocket;
 pub mod wire;

@@ -123,7 +123,7 @@ fn the_text_is_by_the_grammar_and_has_the_exporters_names() {
 
 #[test]
 fn the_numbers_are_those_of_varz_and_of_the_workers_together() {
-    let config = "http: \"127.0.0.1:-1\"\nworkers: 3\nserver_name: \"a\\\"b\"\n";
+    let config = "http: \"127.0.0.1:-1\"\nworkers: 3\nserver_name: \"a\\\"b\"\nno_system_account: true\n";
     let server = ServerProcess::start(&candidate(), config).expect("a server");
     let mut peers: Vec<Peer> = (0..6).map(|_| Peer::open(server.address)).collect();
     for peer in &mut peers {

@@ -3,8 +3,8 @@
 //! The expectation is never written by hand. `tests/monitor/*.golden` holds what nats-server 2.15.1 answered to the
 //! scripts beside it, and both servers must answer so: status, kind of content, and the JSON line by line, the order of
 //! keys and the indentation included. What has to differ (times, ports, ids, memory, the numbers of caches) is replaced
-//! by its type. Both run with `no_system_account`: what the
-//! reference's answers requests with shows in all numbers, and Ringmain does not have it yet.
+//! by its type. Both run with `no_system_account`: the number of its own subscriptions with which either answers in the system
+//! account shows in all numbers. With one they are compared by `tests/system.rs`.
 //!
 //! ```text
 //! MONITOR_CASE=text    plays only the cases whose title contains the text
@@ -85,7 +85,7 @@ fn there_are_recordings_of_at_least_sixty_questions() {
     announce(&format!("monitor: {questions} questions"));
 }
 
-/// The system account of the reference has subscriptions of its own, and every other one imports from it.
+/// In the system account, and for it in all others, the server has subscriptions of its own.
 const CONFIG: &str = "no_system_account: true\n";
 
 fn scripts() -> Vec<PathBuf> {
@@ -556,7 +556,7 @@ fn pages_of_connections_have_each_of_them_once() {
 #[test]
 fn a_hundred_thousand_subscriptions_are_paged() {
     const COUNT: usize = 100_000;
-    let server = start("");
+    let server = start(CONFIG);
     let mut peer = Peer::open(server.address);
     let mut lines = String::new();
     for i in 0..COUNT {
@@ -616,7 +616,7 @@ fn a_slow_consumer_is_named_before_and_counted_after_it_is_cut_off() {
 
 #[test]
 fn questions_are_answered_while_messages_flow() {
-    let server = start("");
+    let server = start(CONFIG);
     let mut subscriber = Peer::open(server.address);
     subscriber.send("SUB flow 1\r\n");
     subscriber.round_trip();

@@ -65,6 +65,11 @@ impl Permissions {
         }
     }
 
+    /// What they were made of.
+    pub fn configured(&self) -> &config::Permissions {
+        &self.configured
+    }
+
     /// Whether there is a rule for publishing.
     pub fn restrict_publishing(&self) -> bool {
         self.publish_allow.is_some() || !self.publish_deny.is_empty()

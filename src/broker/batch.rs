@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 
+use super::notice::Notice;
 use super::relocation::{MoveId, MoveStep, Parcel};
 use crate::base::prefetch::prefetch;
 use crate::subject::fanout::TargetList;
@@ -16,6 +17,9 @@ use crate::wire::{Payload, Publish, Widths};
 
 /// A batch is sent early when its buffers reach this many bytes.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// What a notice counts.
+const NOTICE_COST_BYTES: usize = 1024;
 
 /// How far ahead of the record at hand the bytes are asked for: they lie in another core's cache.
 const PREFETCH_AHEAD: usize = 384;
@@ -33,6 +37,8 @@ pub struct Batch {
     listed: usize,
     /// Connections that move.
     parcels: Vec<RefCell<Option<Box<Parcel>>>>,
+    /// What the server's own client is to make known.
+    notices: Vec<RefCell<Option<Box<Notice>>>>,
     /// When the server gave it to the other worker, in microseconds of its clock. Of no interest to brokers.
     pub given_us: u64,
 }
@@ -43,6 +49,7 @@ enum Record {
     Congestion { conn: u32, congested: bool },
     Undelivered { conn: u32, cid: u64, subject_end: u32, reply_end: u32, account: u16 },
     Parcel { at: u32 },
+    Notice { at: u32 },
     Move(MoveStep, MoveId),
 }
 
@@ -166,6 +173,8 @@ pub enum Entry<'a> {
     },
     /// A connection that moves to the receiver.
     Parcel(Box<Parcel>),
+    /// Something that has happened, for the server's own client.
+    Notice(Box<Notice>),
     /// What the workers tell each other of a move.
     Move(MoveStep, MoveId),
 }
@@ -183,6 +192,7 @@ impl Batch {
             + (self.targets.len() + self.listed) * size_of::<Target>()
             + self.records.len() * size_of::<Record>()
             + self.shared_bytes
+            + self.notices.len() * NOTICE_COST_BYTES
             >= BATCH_BYTES_MAX
     }
 
@@ -194,6 +204,7 @@ impl Batch {
         self.shared.clear();
         self.lists.clear();
         self.parcels.clear();
+        self.notices.clear();
         self.shared_bytes = 0;
         self.listed = 0;
         self.records.shrink_to(4 * BATCH_BYTES_MAX / size_of::<Record>());
@@ -299,6 +310,12 @@ impl Batch {
         self.parcels.push(RefCell::new(Some(parcel)));
     }
 
+    /// Adds something that has happened.
+    pub fn push_notice(&mut self, notice: Box<Notice>) {
+        self.records.push(Record::Notice { at: self.notices.len() as u32 });
+        self.notices.push(RefCell::new(Some(notice)));
+    }
+
     /// Tells the receiver something of a move.
     pub fn push_move(&mut self, step: MoveStep, id: MoveId) {
         self.records.push(Record::Move(step, id));
@@ -329,6 +346,11 @@ impl Batch {
                 Record::Parcel { at } => {
                     if let Some(parcel) = self.parcels[*at as usize].borrow_mut().take() {
                         each(Entry::Parcel(parcel));
+                    }
+                }
+                Record::Notice { at } => {
+                    if let Some(notice) = self.notices[*at as usize].borrow_mut().take() {
+                        each(Entry::Notice(notice));
                     }
                 }
                 Record::Move(step, id) => each(Entry::Move(*step, *id)),
@@ -426,7 +448,7 @@ mod tests {
                 ),
                 Entry::Congestion { conn, congested } => format!("{conn} {congested}"),
                 Entry::Move(step, id) => format!("{step:?} {}", id.cid),
-                Entry::Parcel(_) => unreachable!("none was added"),
+                Entry::Parcel(_) | Entry::Notice(_) => unreachable!("none was added"),
                 Entry::Undelivered { conn, cid, subject, reply, .. } => {
                     format!("{conn} {cid} {} {}", subject.len(), reply.len())
                 }

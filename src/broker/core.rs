@@ -42,7 +42,12 @@ pub struct Broker<A> {
     info: Info,
     pub(super) accounts: Vec<Account<A>>,
     pub(super) local: Local,
+    /// For each worker, and behind the last for the server's own client ([`super::internal`]).
     pub(super) outgoing: Vec<Outgoing>,
+    /// Workers, this one included.
+    pub(super) workers: usize,
+    /// The slot of the system's own account, if there is one.
+    pub(super) system_account: Option<u16>,
     /// A full batch waits in `outgoing`.
     pub(super) crowded: bool,
     /// Consumers of other workers that fell behind.
@@ -237,7 +242,7 @@ impl<A: InterestAccess> Broker<A> {
             past: vec![Traffic::default(); accounts.len()],
             caches: Caches::default(),
         };
-        Broker {
+        let mut broker = Broker {
             worker,
             settings,
             info,
@@ -247,7 +252,9 @@ impl<A: InterestAccess> Broker<A> {
                 .collect(),
             local,
             crowded: false,
-            outgoing: (0..workers).map(|_| Outgoing::default()).collect(),
+            outgoing: (0..=workers).map(|_| Outgoing::default()).collect(),
+            workers,
+            system_account: None,
             congested_peers: HashSet::new(),
             wheel: TimerWheel::new(0),
             teardown: VecDeque::new(),
@@ -256,7 +263,9 @@ impl<A: InterestAccess> Broker<A> {
             relocations: Relocations::default(),
             generation: 0,
             seed,
-        }
+        };
+        broker.find_system_account();
+        broker
     }
 
     /// Takes a new connection and greets it. Returns its slot, which stays its name until [`Broker::remove`].
@@ -354,12 +363,22 @@ impl<A: InterestAccess> Broker<A> {
 
     /// The `INFO` line for one connection.
     pub(super) fn info_for(&self, conn: u32, answers_ping: bool) -> Vec<u8> {
+        self.complete_info(self.info.clone(), conn, answers_ping)
+    }
+
+    /// The same in lame duck mode.
+    pub(super) fn lame_duck_info_for(&self, conn: u32) -> Vec<u8> {
+        let mut info = self.info.clone();
+        info.ldm = true;
+        self.complete_info(info, conn, true)
+    }
+
+    fn complete_info(&self, mut info: Info, conn: u32, answers_ping: bool) -> Vec<u8> {
         let session = &self.local.sessions[conn as usize];
         let directory = self.settings.directory_of(session);
-        let mut info = match session.connection_type() {
-            ConnectionType::WebSocket => self.info.clone().for_websocket(directory.demands_credentials()),
-            _ => self.info.clone(),
-        };
+        if session.connection_type() == ConnectionType::WebSocket {
+            info = info.for_websocket(directory.demands_credentials());
+        }
         info.client_id = session.cid;
         info.client_ip = session.addr.ip().to_canonical().to_string();
         if session.connect.is_none() {
@@ -684,6 +703,7 @@ impl<A: InterestAccess> Broker<A> {
         let directory_changed = settings.directory != self.settings.directory
             || web_directory(&settings) != web_directory(&self.settings);
         self.settings = settings;
+        self.find_system_account();
         if directory_changed {
             self.accounts.iter_mut().for_each(|account| account.cache.forget_verdicts());
         }

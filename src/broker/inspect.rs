@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
@@ -16,9 +17,10 @@ use super::pace::CONSUMER_HOLD_BYTES;
 use super::secure::{Secure, SecureRow};
 use super::session::{CloseReason, Counters, Session};
 use super::subscription::Subscription;
+use crate::auth::User;
 use crate::subject::fanout::FanOutTally;
 use crate::subject::interest::InterestAccess;
-use crate::subject::name::{Pattern, subject_matches_pattern};
+use crate::subject::name::{Pattern, collide, is_within, subject_matches_pattern};
 
 /// Places that one look for connections goes over.
 pub const CONNECTIONS_PER_LOOK_MAX: usize = 2_048;
@@ -234,6 +236,15 @@ pub struct ConnectionRow {
     pub secure: Option<SecureRow>,
 }
 
+/// Who a connection is.
+#[derive(Debug, Clone)]
+pub struct KnownUser {
+    /// As monitoring names it.
+    pub shown: String,
+    /// As the directory knows it.
+    pub user: Arc<User>,
+}
+
 /// A connection that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClosedConnection {
@@ -256,10 +267,33 @@ pub struct SubscriptionFilter {
     pub cid: Option<u64>,
     /// Those that this subject reaches.
     pub reached_by: Option<Vec<u8>>,
+    /// Those that some subject reaches which this pattern has too.
+    pub overlapping: Option<Vec<u8>>,
+    /// Those that lie within this pattern.
+    pub within: Option<Vec<u8>>,
+    /// Those of this queue group.
+    pub queue: Option<Vec<u8>>,
     /// Those of this account.
     pub account: Option<String>,
     /// Those with this text in their subject or queue group.
     pub text: Option<SearchText>,
+}
+
+impl SubscriptionFilter {
+    /// Whether a subscription is asked for, whatever the slot of its connection is.
+    pub fn takes(&self, cid: u64, account: &str, subject: &[u8], queue: Option<&[u8]>) -> bool {
+        let has_text =
+            |text: &SearchText| text.is_in(subject) || queue.is_some_and(|queue| text.is_in(queue));
+        self.cid.is_none_or(|wanted| wanted == cid)
+            && self.account.as_ref().is_none_or(|wanted| wanted == account)
+            && self.queue.as_deref().is_none_or(|wanted| queue == Some(wanted))
+            && self.text.as_ref().is_none_or(has_text)
+            && self.within.as_deref().is_none_or(|pattern| is_within(subject, pattern))
+            && self.overlapping.as_deref().is_none_or(|pattern| collide(subject, pattern))
+            && self.reached_by.as_ref().is_none_or(|reached_by| {
+                Pattern::parse(subject).is_ok_and(|pattern| subject_matches_pattern(reached_by, pattern))
+            })
+    }
 }
 
 /// Which of the subscriptions that are found become rows.
@@ -277,7 +311,8 @@ impl Window {
     /// All of them.
     pub const ALL: Window = Window { skip: 0, take: usize::MAX, found: 0 };
 
-    fn takes_next(&mut self) -> bool {
+    /// Counts one more. Whether it is in the window.
+    pub fn takes_next(&mut self) -> bool {
         let at = self.found;
         self.found += 1;
         at >= self.skip && at - self.skip < self.take
@@ -365,7 +400,7 @@ impl<A: InterestAccess> Broker<A> {
         (session.cid == cid && session.is_shown()).then(|| self.describe(session))
     }
 
-    fn describe(&self, session: &Session) -> ConnectionRow {
+    pub(super) fn describe(&self, session: &Session) -> ConnectionRow {
         let said = session.connect.as_deref();
         ConnectionRow {
             cid: session.cid,
@@ -387,6 +422,13 @@ impl<A: InterestAccess> Broker<A> {
             is_websocket: session.web.is_some(),
             secure: session.secure.as_deref().and_then(Secure::row),
         }
+    }
+
+    /// Who a connection is, if it is still there and open.
+    pub fn user_of(&self, conn: u32, cid: u64) -> Option<KnownUser> {
+        let session = self.local.sessions.get(conn as usize)?;
+        let is_it = session.cid == cid && session.closing.is_none();
+        is_it.then(|| KnownUser { shown: session.user().to_owned(), user: session.user.clone() })
     }
 
     /// What to remember of a connection that began to close, before its subscriptions are taken down.
@@ -431,21 +473,14 @@ impl<A: InterestAccess> Broker<A> {
             .connections
             .as_ref()
             .is_none_or(|wanted| wanted.get(&subscription.conn).is_some_and(|cid| *cid == session.cid));
-        let reached = || {
-            filter.reached_by.as_ref().is_none_or(|subject| {
-                Pattern::parse(&subscription.subject)
-                    .is_ok_and(|pattern| subject_matches_pattern(subject, pattern))
-            })
-        };
         of_connections
             && session.closing.is_none()
-            && filter.cid.is_none_or(|cid| cid == session.cid)
-            && filter.account.as_ref().is_none_or(|account| session.account_name() == account)
-            && filter.text.as_ref().is_none_or(|text| {
-                text.is_in(&subscription.subject)
-                    || subscription.queue.as_deref().is_some_and(|queue| text.is_in(queue))
-            })
-            && reached()
+            && filter.takes(
+                session.cid,
+                session.account_name(),
+                &subscription.subject,
+                subscription.queue.as_deref(),
+            )
     }
 
     fn subscription_row(&self, sub: u32) -> SubscriptionRow {

@@ -36,7 +36,7 @@ impl<A: InterestAccess> Broker<A> {
         self.local.now_ms = now_ms;
         self.local.now_us = now.as_micros() as u64;
         self.local.turn_bytes = 0;
-        if self.outgoing.len() == 1 {
+        if self.workers == 1 {
             // There is nobody to tell.
             self.local.congestion_changes.clear();
         }
@@ -139,6 +139,19 @@ impl<A: InterestAccess> Broker<A> {
         self.local.closing.push(conn);
     }
 
+    /// Tells one client to go elsewhere. Whether it understands that.
+    pub fn tell_to_leave(&mut self, conn: u32) -> bool {
+        let session = &self.local.sessions[conn as usize];
+        let understands = session.flags.first_pong_sent
+            && session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
+        if understands {
+            self.log_session(conn, Level::Debug, "Sending Lame Duck Mode info to client");
+            let line = self.lame_duck_info_for(conn);
+            self.local.write_line(conn, &line);
+        }
+        understands
+    }
+
     /// Begins to close a connection because the server refuses it, and tells it why.
     pub fn refuse(&mut self, conn: u32) {
         self.local.write_error(conn, &ErrorText::MaximumConnections);
@@ -151,7 +164,13 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         let reason = session.closing.expect("listed as closing");
         session.decoder = Default::default();
+        let (account, counted) = (session.account, session.flags.counted);
         session.leave_account();
+        if counted {
+            self.note_account_changed(account);
+        }
+        self.note_disconnected(conn, reason);
+        let session = &self.local.sessions[conn as usize];
         let is_slow = matches!(
             session.closing,
             Some(CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline)

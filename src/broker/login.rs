@@ -154,6 +154,7 @@ impl<A: InterestAccess> Broker<A> {
         match occasion {
             Occasion::Connect => {
                 if self.move_to_account_of(conn, user) {
+                    self.note_connected(conn);
                     self.finish_connect(conn);
                 }
             }
@@ -168,16 +169,21 @@ impl<A: InterestAccess> Broker<A> {
         if session.flags.counted && session.user.account.slot == user.account.slot {
             session.user = user;
         } else if user.account.join() {
+            let left = session.flags.counted.then_some(session.account);
             session.leave_account();
             session.user = user;
             session.account = session.user.account.slot;
             session.flags.counted = true;
             // A place in the cache of another account.
             session.memo = Memo::default();
+            let account = session.account;
+            left.into_iter().for_each(|left| self.note_account_changed(left));
+            self.note_account_changed(account);
         } else {
             self.refuse_account_full(conn);
             return false;
         }
+        let session = &mut self.local.sessions[conn as usize];
         session.limits.payload_max = self.settings.payload_max(&session.user.account);
         self.take_permissions(conn);
         true
@@ -270,6 +276,7 @@ impl<A: InterestAccess> Broker<A> {
             None => "authentication error".to_owned(),
         };
         self.log_session(conn, Level::Error, &text);
+        self.note_unauthorized(conn, CloseReason::AuthenticationFailure);
         self.local.send_error(conn, &ErrorText::AuthorizationViolation);
         self.close(conn, CloseReason::AuthenticationFailure);
     }

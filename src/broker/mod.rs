@@ -19,6 +19,8 @@
 //! * [`log_lines`]: what a turn has for the log.
 //! * [`relocation`]: a connection moves to another worker.
 //! * [`web`]: WebSocket connections, before and behind their handshake.
+//! * [`internal`]: the server's own client, which subscribes and publishes beside the workers.
+//! * [`notice`]: what has happened that the system account may want to know.
 //! * [`inspect`]: what monitoring sees, a slice at a time.
 //!
 //! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
@@ -27,9 +29,11 @@
 pub mod batch;
 pub mod core;
 pub mod inspect;
+pub mod internal;
 pub mod lifetime;
 pub mod log_lines;
 pub mod login;
+pub mod notice;
 pub mod pace;
 pub mod peers;
 pub mod permissions;

@@ -73,7 +73,7 @@ impl<A: InterestAccess> Broker<A> {
             return;
         }
         for (conn, congested) in std::mem::take(&mut self.local.congestion_changes) {
-            for (worker, outgoing) in self.outgoing.iter_mut().enumerate() {
+            for (worker, outgoing) in self.outgoing[..self.workers].iter_mut().enumerate() {
                 if worker != usize::from(self.worker) {
                     outgoing.current.push_congestion(conn, congested);
                 }

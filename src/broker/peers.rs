@@ -32,6 +32,7 @@ impl<A: InterestAccess> Broker<A> {
             }
             Entry::Parcel(parcel) => self.arrive(from, *parcel),
             Entry::Move(step, id) => self.handle_move(from, step, id),
+            Entry::Notice(_) => unreachable!("those go to the server's own client"),
         });
         if !self.local.exhausted.is_empty() {
             self.remove_exhausted();
@@ -136,8 +137,16 @@ impl<A: InterestAccess> Broker<A> {
             let spare = outgoing.spares.pop().unwrap_or_default();
             Some(std::mem::replace(&mut outgoing.current, spare))
         };
-        self.crowded = self.outgoing.iter().any(|outgoing| !outgoing.full.is_empty());
+        self.crowded = self.outgoing[..self.workers].iter().any(|outgoing| !outgoing.full.is_empty());
         next
+    }
+
+    /// Drops what waits for the server's own client beyond so many full batches, the oldest first. Returns how many entries
+    /// that were.
+    pub fn shed_internal(&mut self, full_max: usize) -> usize {
+        let full = &mut self.outgoing[self.workers].full;
+        let beyond = full.len().saturating_sub(full_max);
+        full.drain(..beyond).map(|batch| batch.len()).sum()
     }
 
     /// Takes back a batch that worker `to` has emptied, to use its memory again.
@@ -152,6 +161,9 @@ impl<A: InterestAccess> Broker<A> {
     /// Whether something waits for worker `to`.
     pub fn has_batch_for(&self, to: WorkerId) -> bool {
         let outgoing = &self.outgoing[usize::from(to)];
-        !outgoing.full.is_empty() || !outgoing.current.is_empty() || !self.local.congestion_changes.is_empty()
+        let is_worker = usize::from(to) < self.workers;
+        !outgoing.full.is_empty()
+            || !outgoing.current.is_empty()
+            || is_worker && !self.local.congestion_changes.is_empty()
     }
 }

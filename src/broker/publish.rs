@@ -144,8 +144,12 @@ impl<A: InterestAccess> Broker<A> {
                 }
             }
         }
+        let internal = self.workers;
         for remote in &fanout.remote {
             delivered = true;
+            // The server's own client answers by who asks.
+            let requester =
+                if usize::from(remote.worker) == internal { Some((conn, cid)) } else { requester };
             self.local.turn_bytes += TARGET_COST_BYTES * remote.targets.as_slice().len();
             let outgoing = &mut self.outgoing[usize::from(remote.worker)];
             outgoing.current.push_message(account, publish, To::Plain(&remote.targets), requester);
@@ -164,6 +168,8 @@ impl<A: InterestAccess> Broker<A> {
                 let member = group.members[(start + i) % group.members.len()];
                 self.local.turn_bytes += TARGET_COST_BYTES;
                 if member.worker != self.worker {
+                    let requester =
+                        if usize::from(member.worker) == internal { Some((conn, cid)) } else { requester };
                     let outgoing = &mut self.outgoing[usize::from(member.worker)];
                     outgoing.current.push_message(
                         account,

@@ -21,7 +21,11 @@
 //! fence reaches a worker behind everything that was published at O, and its echo is there before anything is
 //! published at N.
 //!
-//! Nothing is assumed of the order in which a worker looks at the queues of the others, only that each queue keeps its
+//! The server's own client ([`super::internal`]) takes no part in this: it finds who gets a message and hands that over in
+//! one hold of the index, and workers look at its queue first. So what it has aimed at the old place reaches O before
+//! the word that the connection has arrived.
+//!
+//! Nothing is assumed of the order in which a worker looks at the queues of the other workers, only that each queue keeps its
 //! own. A move takes as long as a few turns of the slowest worker. While it is under way the connection can be closed like any
 //! other; its slot is kept until it has settled.
 
@@ -178,7 +182,7 @@ impl<A: InterestAccess> Broker<A> {
         self.relocations.departures.push(Departure {
             cid: session.cid,
             to,
-            echoes_left: self.outgoing.len() - 2,
+            echoes_left: self.workers - 2,
             subscriptions: places,
         });
         let parcel = Parcel {
@@ -251,7 +255,7 @@ impl<A: InterestAccess> Broker<A> {
     pub(super) fn handle_move(&mut self, from: WorkerId, step: MoveStep, id: MoveId) {
         match step {
             MoveStep::Arrived => {
-                let others = self.outgoing.iter_mut().enumerate();
+                let others = self.outgoing[..self.workers].iter_mut().enumerate();
                 for (_, outgoing) in
                     others.filter(|(worker, _)| ![self.worker, id.to].contains(&(*worker as u16)))
                 {

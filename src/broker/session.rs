@@ -167,6 +167,8 @@ pub enum CloseReason {
     MaxControlLineExceeded,
     #[error("No Responders Requires Headers")]
     NoRespondersRequiresHeaders,
+    #[error("Kicked")]
+    Kicked,
     #[error("Server Shutdown")]
     ServerShutdown,
 }

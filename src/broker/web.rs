@@ -136,7 +136,9 @@ impl CloseReason {
             | CloseReason::ReadError
             | CloseReason::StaleConnection
             | CloseReason::ServerShutdown => CloseStatus::GoingAway,
-            CloseReason::NoRespondersRequiresHeaders => CloseStatus::InternalServerError,
+            CloseReason::NoRespondersRequiresHeaders | CloseReason::Kicked => {
+                CloseStatus::InternalServerError
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::clock::Timestamp;
 use super::parameters::Parameters;
-use super::readings::Snapshot;
+use super::readings::{AccountReading, Snapshot};
 use super::subsz::IndexStats;
 use crate::broker::core::Traffic;
 use crate::broker::inspect::ConnectionTally;
@@ -36,34 +36,88 @@ impl Query {
             let names = snapshot.accounts.iter().map(|account| account.name.as_str()).collect();
             return Answer::json(&Accountz { accounts: Some(names), ..list });
         };
-        let Some(account) = snapshot.account(name) else {
-            return Answer::bad_request(format!("Account {name} does not exist"));
-        };
-        Answer::json(&Accountz {
-            account_detail: Some(AccountDetail {
-                account_name: &account.name,
-                update_time: snapshot.configured,
-                is_system: account.is_system,
-                expired: false,
-                complete: true,
-                jetstream_enabled: false,
-                leafnode_connections: 0,
-                client_connections: account.connections,
-                subscriptions: account.subscriptions,
-                name_tag: &account.name,
-                sublist_stats: index,
-            }),
-            ..list
+        match AccountDetail::of(snapshot, name, index) {
+            Ok(detail) => Answer::json(&Accountz { account_detail: Some(detail), ..list }),
+            Err(answer) => answer,
+        }
+    }
+
+    /// What is told of the account alone.
+    pub fn answer_detail(&self, snapshot: &Snapshot<'_>, index: IndexStats) -> Answer {
+        let name = self.account.as_deref().unwrap_or_default();
+        match AccountDetail::of(snapshot, name, index) {
+            Ok(detail) => Answer::json(&detail),
+            Err(answer) => answer,
+        }
+    }
+}
+
+/// Whose traffic is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// That of these accounts; `None`: of all.
+    pub only: Option<Vec<String>>,
+    /// That of accounts without a connection too.
+    pub unused: bool,
+}
+
+impl Selection {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    ///
+    /// `unused` is neither on nor off.
+    pub fn parse(parameters: &Parameters) -> Result<Selection, Answer> {
+        Ok(Selection { only: None, unused: parameters.boolean("unused")? })
+    }
+
+    /// The traffic that is asked for. `connections` tells what has been done in each account.
+    pub fn stats<'a>(
+        &self,
+        snapshot: &'a Snapshot<'_>,
+        connections: &ConnectionTally,
+    ) -> Vec<AccountStat<'a>> {
+        let is_selected = |name: &String| self.only.as_ref().is_none_or(|only| only.contains(name));
+        let shown = snapshot.accounts.iter().filter(|account| self.unused || account.connections > 0);
+        let shown = shown.filter(|account| is_selected(&account.name));
+        shown.map(|account| AccountStat::of(account, connections.traffic(account.slot))).collect()
+    }
+
+    /// The answer to `/accstatz`.
+    pub fn answer(&self, snapshot: &Snapshot<'_>, connections: &ConnectionTally) -> Answer {
+        Answer::json(&Accstatz {
+            server_id: &snapshot.identity.server_id,
+            now: snapshot.now,
+            account_statz: self.stats(snapshot, connections),
         })
     }
 }
 
-/// The answer to `/accstatz`; accounts without a connection only if `unused` ones are asked for. `connections` tells
-/// what has been done in each.
-pub fn statz(snapshot: &Snapshot<'_>, connections: &ConnectionTally, unused: bool) -> Answer {
-    let shown = snapshot.accounts.iter().filter(|account| unused || account.connections > 0);
-    let stats = shown.map(|account| {
-        let Traffic { counters, slow_consumers } = connections.traffic(account.slot);
+impl<'a> AccountDetail<'a> {
+    fn of(snapshot: &'a Snapshot<'_>, name: &str, index: IndexStats) -> Result<AccountDetail<'a>, Answer> {
+        let Some(account) = snapshot.account(name) else {
+            return Err(Answer::bad_request(format!("Account {name} does not exist")));
+        };
+        Ok(AccountDetail {
+            account_name: &account.name,
+            update_time: snapshot.configured,
+            is_system: account.is_system,
+            expired: false,
+            complete: true,
+            jetstream_enabled: false,
+            leafnode_connections: 0,
+            client_connections: account.connections,
+            subscriptions: account.subscriptions,
+            name_tag: &account.name,
+            sublist_stats: index,
+        })
+    }
+}
+
+impl<'a> AccountStat<'a> {
+    /// Made of what is known of an account, and of what has been done in it.
+    pub fn of(account: &'a AccountReading, traffic: Traffic) -> AccountStat<'a> {
+        let Traffic { counters, slow_consumers } = traffic;
         AccountStat {
             acc: &account.name,
             name: &account.name,
@@ -75,12 +129,7 @@ pub fn statz(snapshot: &Snapshot<'_>, connections: &ConnectionTally, unused: boo
             received: ByKind::clients(counters.in_msgs, counters.in_bytes),
             slow_consumers,
         }
-    });
-    Answer::json(&Accstatz {
-        server_id: &snapshot.identity.server_id,
-        now: snapshot.now,
-        account_statz: stats.collect(),
-    })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -118,8 +167,9 @@ struct Accstatz<'a> {
     account_statz: Vec<AccountStat<'a>>,
 }
 
+/// The traffic of one account.
 #[derive(Debug, Serialize)]
-struct AccountStat<'a> {
+pub struct AccountStat<'a> {
     acc: &'a str,
     name: &'a str,
     conns: u64,

@@ -22,7 +22,8 @@ use super::readings::Snapshot;
 use super::subsz::SubscriptionDetail;
 use crate::auth::ClientCertificate;
 use crate::broker::inspect::{
-    ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SearchText, SubscriptionRow,
+    ClosedConnection, ConnectionFilter, ConnectionKey, ConnectionRow, Measure, SearchText,
+    SubscriptionFilter, SubscriptionRow,
 };
 use crate::config::GLOBAL_ACCOUNT;
 
@@ -45,6 +46,8 @@ pub struct Query {
     mqtt_client: Option<String>,
     text: Option<SearchText>,
     with_additions: bool,
+    /// Only those open ones that have a subscription which this overlaps.
+    subscribed_to: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +212,21 @@ impl Query {
             mqtt_client: parameters.filter("mqtt_client"),
             text: SearchText::new(parameters.text("find")),
             with_additions,
+            subscribed_to: None,
+        })
+    }
+
+    /// The same, of those connections only that have a subscription with which `subject` overlaps.
+    pub fn subscribed_to(self, subject: &[u8]) -> Query {
+        Query { subscribed_to: Some(subject.to_vec()), ..self }
+    }
+
+    /// Which subscriptions connections are to have one of, if that is asked for.
+    pub fn demanded_subscriptions(&self) -> Option<SubscriptionFilter> {
+        Some(SubscriptionFilter {
+            overlapping: Some(self.subscribed_to.clone()?),
+            account: self.account.clone(),
+            ..SubscriptionFilter::default()
         })
     }
 
@@ -352,6 +370,11 @@ impl Query {
         let mut row = self.describe(snapshot, &closed.row, closed.stopped_us);
         row.stop = Some(snapshot.identity.epoch.plus_us(closed.stopped_us));
         row.reason = closed.reason.to_string();
+        // The reference does not say this of the global account, and forgets it with the account.
+        let account = &closed.row.account;
+        if self.with_user && account != GLOBAL_ACCOUNT && snapshot.account(account).is_some() {
+            row.name_tag = account;
+        }
         self.add_subscriptions(&mut row, &closed.subscriptions, true);
         row
     }

@@ -18,7 +18,7 @@ pub enum Request {
     Leafz,
     Subsz(subsz::Query),
     Accountz(accountz::Query),
-    Accstatz { unused: bool },
+    Accstatz(accountz::Selection),
     Jsz(jsz::Query),
     Healthz(healthz::Query),
     Ipqueuesz,
@@ -71,9 +71,7 @@ pub fn route(base: &str, path: &str, query: &str) -> Routed {
             counted("/subsz", subsz::Query::parse(&parameters).map(Request::Subsz))
         }
         "/accountz" => counted("/accountz", Ok(Request::Accountz(accountz::Query::parse(&parameters)))),
-        "/accstatz" => {
-            counted("/accstatz", parameters.boolean("unused").map(|unused| Request::Accstatz { unused }))
-        }
+        "/accstatz" => counted("/accstatz", accountz::Selection::parse(&parameters).map(Request::Accstatz)),
         "/jsz" => counted("/jsz", jsz::Query::parse(&parameters).map(Request::Jsz)),
         "/healthz" => counted("/healthz", healthz::Query::parse(&parameters).map(Request::Healthz)),
         "/ipqueuesz" => uncounted(parameters.boolean("all").map(|_| Request::Ipqueuesz)),

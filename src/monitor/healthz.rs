@@ -16,9 +16,16 @@ pub struct Query {
     details: bool,
     /// The old name of `js-enabled-only` was used, which deserves a warning in the log.
     pub is_deprecated: bool,
+    /// The code of the answer stands in the answer too. Over HTTP it does not.
+    shows_code: bool,
 }
 
 impl Query {
+    /// The same, with the code in the answer.
+    pub fn with_code(self) -> Query {
+        Query { shows_code: true, ..self }
+    }
+
     /// Reads the parameters.
     ///
     /// # Errors
@@ -36,11 +43,13 @@ impl Query {
             stream: parameters.text("stream").to_owned(),
             consumer: parameters.text("consumer").to_owned(),
             is_deprecated,
+            shows_code: false,
         })
     }
 
     /// The answer, and what the log is to say of it.
     pub fn answer(&self) -> (Answer, Option<String>) {
+        let code = |code| self.shows_code.then_some(code);
         let missing = if self.account.is_empty() && !self.stream.is_empty() {
             Some(("account", "stream"))
         } else if self.stream.is_empty() && !self.consumer.is_empty() {
@@ -49,17 +58,17 @@ impl Query {
             None
         };
         let Some((what, whose)) = missing else {
-            let health = Health { status: "ok", error: None, errors: None };
+            let health = Health { status: "ok", status_code: code(200), error: None, errors: None };
             return (Answer { status: 200, kind: Kind::Json, body: json::compact(&health) }, None);
         };
         let error = format!("\"{what}\" must not be empty when checking {whose} health");
         let (health, log) = if self.details {
             let errors = vec![HealthError { r#type: "BAD_REQUEST", error }];
             let log = format!("Healthcheck failed: {} errors", errors.len());
-            (Health { status: "error", error: None, errors: Some(errors) }, log)
+            (Health { status: "error", status_code: code(400), error: None, errors: Some(errors) }, log)
         } else {
             let log = format!("Healthcheck failed: {error:?}");
-            (Health { status: "error", error: Some(error), errors: None }, log)
+            (Health { status: "error", status_code: code(400), error: Some(error), errors: None }, log)
         };
         (Answer { status: 400, kind: Kind::Json, body: json::compact(&health) }, Some(log))
     }
@@ -68,6 +77,8 @@ impl Query {
 #[derive(Debug, Serialize)]
 struct Health {
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

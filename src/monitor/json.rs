@@ -16,6 +16,23 @@ pub fn compact(value: &impl Serialize) -> Vec<u8> {
     write(value, CompactFormatter)
 }
 
+/// JSON without the white space between its parts.
+pub fn compacted(json: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            b' ' | b'\n' | b'\r' | b'\t' if !in_string => continue,
+            _ => {}
+        }
+        text.push(byte);
+    }
+    text
+}
+
 fn write(value: &impl Serialize, layout: impl Formatter) -> Vec<u8> {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, AsGo(layout));
@@ -98,6 +115,11 @@ mod tests {
   ]
 }"#;
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_is_compacted_is_what_would_have_been_written_on_one_line() {
+        assert_eq!(compacted(&indented(&SAMPLE, "  ")), compact(&SAMPLE));
     }
 
     #[test]

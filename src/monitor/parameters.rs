@@ -7,6 +7,13 @@ use super::answer::Answer;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters(Vec<(String, String)>);
 
+impl FromIterator<(String, String)> for Parameters {
+    /// Those that stand somewhere else than in a query.
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(pairs: T) -> Parameters {
+        Parameters(pairs.into_iter().collect())
+    }
+}
+
 impl Parameters {
     /// Takes a query apart. What has a semicolon in it is left out, as Go does.
     pub fn parse(query: &str) -> Parameters {

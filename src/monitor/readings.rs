@@ -139,6 +139,8 @@ pub struct AccountReading {
     pub subscriptions: u64,
     /// Subscriptions ever made.
     pub subscribed: u64,
+    /// Of the subscriptions, those of the server itself.
+    pub internal: u64,
 }
 
 /// Who the server is. Does not change while it runs.
@@ -218,6 +220,16 @@ impl Snapshot<'_> {
             total.index_reads += worker.index_reads;
         }
         total
+    }
+
+    /// All subscriptions, those of the server itself included.
+    pub fn subscriptions(&self) -> u64 {
+        self.total().stats.subscriptions + self.internal_subscriptions()
+    }
+
+    /// Subscriptions of the server itself.
+    pub fn internal_subscriptions(&self) -> u64 {
+        self.accounts.iter().map(|account| account.internal).sum()
     }
 
     /// The account with this name.

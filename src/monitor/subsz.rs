@@ -67,11 +67,11 @@ impl Query {
     /// Which subscriptions are meant.
     pub fn filter(&self) -> SubscriptionFilter {
         SubscriptionFilter {
-            connections: None,
             reached_by: self.test.as_ref().map(|test| test.clone().into_bytes()),
             account: self.account.clone(),
             text: self.text.clone(),
             cid: self.cid,
+            ..SubscriptionFilter::default()
         }
     }
 
@@ -130,7 +130,9 @@ impl IndexStats {
     /// Of all accounts, put together from the workers' counters and a look at their caches.
     pub fn of(snapshot: &Snapshot<'_>, tally: FanOutTally) -> IndexStats {
         let stats = snapshot.total().stats;
-        IndexStats::new(stats.subscriptions, stats.subscribed, stats.messages.count, tally)
+        let internal = snapshot.internal_subscriptions();
+        let (subscriptions, subscribed) = (stats.subscriptions + internal, stats.subscribed + internal);
+        IndexStats::new(subscriptions, subscribed, stats.messages.count, tally)
     }
 
     /// Of one account. `tally` is of its cached subjects only.

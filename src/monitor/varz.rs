@@ -159,8 +159,8 @@ impl<'a> WebSocket<'a> {
 }
 
 /// Switches of JetStream. The reference shows them with JetStream off too; these are its defaults.
-#[derive(Debug, Serialize)]
-struct FeatureFlags {
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct FeatureFlags {
     js_ack_fc_v2: bool,
     js_api_reply_v2: bool,
     js_raft_delete_range: bool,
@@ -250,24 +250,30 @@ impl<'a> Varz<'a> {
             slow_consumers: stats.slow_consumers,
             stale_connections: stats.stale_connections,
             stalled_clients: stats.holds,
-            subscriptions: stats.subscriptions,
+            subscriptions: snapshot.subscriptions(),
             http_req_stats: requests,
             config_load_time: snapshot.configured,
             config_digest: options.config_digest.as_deref().unwrap_or_default(),
             tags: &options.server_tags,
             metadata: &options.server_metadata,
-            feature_flags: FeatureFlags {
-                js_ack_fc_v2: false,
-                js_api_reply_v2: false,
-                js_raft_delete_range: true,
-                js_snapshot_sources: false,
-            },
+            feature_flags: FeatureFlags::default(),
             system_account: snapshot.system_account(),
             slow_consumer_stats: ByKind::clients(stats.slow_consumers),
             stale_connection_stats: ByKind::clients(stats.stale_connections),
             disk_io_wait_stats: DiskWaits::default(),
             tls_cert_not_after: tls.and_then(first_to_end),
             ringmain: RINGMAIN_VERSION,
+        }
+    }
+}
+
+impl Default for FeatureFlags {
+    fn default() -> FeatureFlags {
+        FeatureFlags {
+            js_ack_fc_v2: false,
+            js_api_reply_v2: false,
+            js_raft_delete_range: true,
+            js_snapshot_sources: false,
         }
     }
 }

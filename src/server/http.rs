@@ -6,11 +6,12 @@
 //! [`HEADER_TIMEOUT`] for a request's head and [`WRITE_TIMEOUT`] for taking anything of an answer. Bodies of requests are
 //! not read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -30,13 +31,17 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::inquiry::{FoundSubscriptions, Inquiry, Question, Tally};
+use super::inquiry::{Acted, Action, FoundSubscriptions, Inquiry, Question, Tally};
 use super::log::Log;
 use super::moves::Bar;
 use super::shared::Shared;
 use crate::auth::secret::{digest, same};
 use crate::base::system_error;
-use crate::broker::inspect::{ClosedConnection, FoundConnections, SubscriptionFilter, Window};
+use crate::broker::inspect::{
+    ClosedConnection, ConnectionFilter, ConnectionTally, FoundConnections, KnownUser, Measure,
+    SubscriptionFilter, SubscriptionRow, Window,
+};
+use crate::broker::internal::{InternalSubscription, Publisher};
 use crate::config::{Options, Port};
 use crate::io::listener;
 use crate::io::process;
@@ -80,6 +85,10 @@ const CLOSED_PER_LOOK_MAX: usize = 1_024;
 /// `cpu` is that of at least so long.
 const CPU_WINDOW: Duration = Duration::from_secs(1);
 
+/// The number of the client that the server itself has in the system account, in the answers to `/subsz`; and in all others.
+const SYSTEM_CLIENT_CID: u64 = 1;
+const ACCOUNT_CLIENT_CID: u64 = 2;
+
 /// Pause after accepting failed, mostly for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -94,6 +103,8 @@ pub struct Monitor {
     cpu: Mutex<CpuMeter>,
     /// Held by whoever asks the workers.
     turn: tokio::sync::Mutex<()>,
+    /// Set when all workers publish their counters.
+    counting: tokio::sync::OnceCell<()>,
     log: Log,
 }
 
@@ -146,6 +157,7 @@ impl Monitor {
             requests: Mutex::new(RequestCounts::new()),
             cpu: Mutex::new(CpuMeter::new()),
             turn: tokio::sync::Mutex::new(()),
+            counting: tokio::sync::OnceCell::new(),
             log,
         })
     }
@@ -252,12 +264,147 @@ impl Monitor {
         };
         match self.answer_request(request, preferences).await {
             Ok(answer) => answer,
-            Err(NoAnswer) => Answer {
-                status: 503,
-                kind: Kind::Text,
-                body: b"the server does not answer questions about itself just now".to_vec(),
-            },
+            Err(NoAnswer) => Answer { status: 503, kind: Kind::Text, body: NO_ANSWER.as_bytes().to_vec() },
         }
+    }
+
+    /// Answers something that was not asked over HTTP.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn ask(&self, request: Request) -> Result<Answer, NoAnswer> {
+        self.count().await?;
+        self.answer_request(request, &Preferences::default()).await
+    }
+
+    /// Has the workers publish their counters from here on, if they do not yet: without monitoring over HTTP that begins when
+    /// somebody asks in the system account.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn count(&self) -> Result<(), NoAnswer> {
+        let counting = self.counting.get_or_try_init(|| async {
+            if !self.shared.is_monitored.swap(true, Ordering::SeqCst) {
+                let _turn = self.turn.lock().await;
+                // Who has answered has published.
+                self.ask_all(|_| {
+                    let (inquiry, answered) = Inquiry::new(Vec::new(), Vec::new());
+                    (Question::Rows(inquiry), answered)
+                })
+                .await?;
+            }
+            Ok(())
+        });
+        counting.await.copied()
+    }
+
+    /// What can be read of the server at once.
+    pub fn look<R>(&self, look: impl FnOnce(&Snapshot<'_>) -> R) -> R {
+        self.with_snapshot(&self.configured(), look)
+    }
+
+    /// What the server runs with.
+    pub fn configured(&self) -> Arc<Configured> {
+        self.configured.lock().clone()
+    }
+
+    /// Who the server is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What is told of one account alone.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn account_detail(&self, name: &str) -> Result<Answer, NoAnswer> {
+        self.count().await?;
+        let _asking = self.ask_in_turn().await;
+        let tally = self.tally(Some(name)).await?;
+        let query = accountz::Query { account: Some(name.to_owned()) };
+        Ok(self.look(|snapshot| query.answer_detail(snapshot, index_stats(snapshot, Some(name), &tally))))
+    }
+
+    /// What has been done in each account.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn traffic(&self) -> Result<ConnectionTally, NoAnswer> {
+        self.count().await?;
+        let _asking = self.ask_in_turn().await;
+        Ok(self.tally(None).await?.connections)
+    }
+
+    /// Who a connection is that was at this place.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn user_of(&self, publisher: Publisher) -> Result<Option<KnownUser>, NoAnswer> {
+        let Publisher { worker, conn, cid } = publisher;
+        let _asking = self.ask_in_turn().await;
+        if let Some(user) = self.user_at(usize::from(worker), conn, cid).await? {
+            return Ok(Some(user));
+        }
+        // It has gone, or moved.
+        let filter = ConnectionFilter { cid: Some(cid), ..ConnectionFilter::default() };
+        let found = self
+            .ask_all(|_| {
+                let (inquiry, answered) =
+                    Inquiry::new((filter.clone(), Measure::Cid), FoundConnections::default());
+                (Question::Keys(inquiry), answered)
+            })
+            .await?;
+        for (worker, found) in found.into_iter().enumerate() {
+            if let Some(key) = found.keys.first() {
+                return self.user_at(worker, key.conn, cid).await;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn user_at(&self, worker: usize, conn: u32, cid: u64) -> Result<Option<KnownUser>, NoAnswer> {
+        let (inquiry, answered) = Inquiry::new((conn, cid), None);
+        self.shared.doors[worker].ask(Question::User(inquiry));
+        answer_of(answered).await
+    }
+
+    /// Does something to the connection with this number.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn act(&self, action: Action, cid: u64) -> Result<Acted, NoAnswer> {
+        let _asking = self.ask_in_turn().await;
+        let acted = self
+            .ask_all(|_| {
+                let (inquiry, answered) = Inquiry::new((action, cid), Acted::NotFound);
+                (Question::Act(inquiry), answered)
+            })
+            .await?;
+        Ok(acted.into_iter().find(|acted| *acted != Acted::NotFound).unwrap_or(Acted::NotFound))
+    }
+
+    /// How many subscriptions of connections there are.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn count_subscriptions(&self, filter: &SubscriptionFilter) -> Result<usize, NoAnswer> {
+        let _asking = self.ask_in_turn().await;
+        let found = self
+            .ask_all(|_| {
+                let window = Window { skip: 0, take: 0, found: 0 };
+                let answer = FoundSubscriptions { rows: Vec::new(), window };
+                let (inquiry, answered) = Inquiry::new(filter.clone(), answer);
+                (Question::Subscriptions(inquiry), answered)
+            })
+            .await?;
+        Ok(found.into_iter().map(|found| found.window.found).sum())
     }
 
     async fn answer_request(&self, request: Request, preferences: &Preferences) -> Result<Answer, NoAnswer> {
@@ -279,14 +426,14 @@ impl Monitor {
             Request::Gatewayz => self.with_snapshot(&configured, neighbours::gatewayz),
             Request::Leafz => self.with_snapshot(&configured, neighbours::leafz),
             Request::Vars => self.with_snapshot(&configured, vars::answer),
-            Request::Accstatz { unused } => self.answer_accstatz(&configured, unused).await?,
+            Request::Accstatz(selection) => self.answer_accstatz(&configured, &selection).await?,
             Request::Jsz(query) => {
                 self.with_snapshot(&configured, |snapshot| jsz::Query::answer(query, snapshot))
             }
         })
     }
 
-    fn with_snapshot(&self, configured: &Configured, answer: impl FnOnce(&Snapshot<'_>) -> Answer) -> Answer {
+    fn with_snapshot<R>(&self, configured: &Configured, answer: impl FnOnce(&Snapshot<'_>) -> R) -> R {
         let requests = self.requests.lock().clone();
         answer(&self.snapshot(configured, &requests))
     }
@@ -349,9 +496,25 @@ impl Monitor {
             }
         }
         let closed = if query.wants_closed() { self.closed_connections() } else { Vec::new() };
+        if let Some(filter) = query.demanded_subscriptions() {
+            let subscribers = self.subscribers(&filter).await?;
+            open.retain(|candidate| subscribers.contains(&candidate.cid()));
+        }
         let page = query.choose(open, open_count, closed, self.now_us());
         let described = self.describe(&page.chosen, query.subscriptions).await?;
         Ok(self.with_snapshot(configured, |snapshot| query.answer(snapshot, &page, &described)))
+    }
+
+    /// The numbers of the connections that have such subscriptions.
+    async fn subscribers(&self, filter: &SubscriptionFilter) -> Result<HashSet<u64>, NoAnswer> {
+        let found = self
+            .ask_all(|_| {
+                let answer = FoundSubscriptions { rows: Vec::new(), window: Window::ALL };
+                let (inquiry, answered) = Inquiry::new(filter.clone(), answer);
+                (Question::Subscriptions(inquiry), answered)
+            })
+            .await?;
+        Ok(found.into_iter().flat_map(|found| found.rows).map(|row| row.cid).collect())
     }
 
     /// What the open connections among `candidates` are.
@@ -418,6 +581,10 @@ impl Monitor {
         let mut rows = Vec::new();
         let mut found = 0;
         if query.lists {
+            let window = Window { skip: query.offset, take: query.limit, found: 0 };
+            let internal = self.internal_subscriptions(&query.filter(), window);
+            rows.extend(internal.rows);
+            found += internal.window.found;
             // One worker after the other: where the page begins in one depends on how many there were in those before.
             for worker in 0..self.shared.doors.len() {
                 let window = Window {
@@ -438,6 +605,34 @@ impl Monitor {
         }))
     }
 
+    /// Subscriptions of the server itself.
+    fn internal_subscriptions(&self, filter: &SubscriptionFilter, mut window: Window) -> FoundSubscriptions {
+        let accounts = self.shared.live.lock().settings.directory.clone();
+        let mut rows = self.shared.internal.with_client(|client| {
+            let row = |subscription: &InternalSubscription| {
+                let InternalSubscription { account, subject, queue, generation, received } = subscription;
+                let account = accounts.accounts().get(*account);
+                let cid = if account.is_system { SYSTEM_CLIENT_CID } else { ACCOUNT_CLIENT_CID };
+                let is_taken = filter.takes(cid, &account.name, subject, queue.as_deref());
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                is_taken.then(|| SubscriptionRow {
+                    cid,
+                    generation: *generation,
+                    account: account.name.clone(),
+                    subject: text(subject),
+                    queue: queue.as_deref().map_or_else(String::new, text),
+                    sid: generation.to_string(),
+                    delivered: *received,
+                    delivered_max: 0,
+                })
+            };
+            client.subscriptions().filter_map(row).collect::<Vec<_>>()
+        });
+        rows.sort_by_key(|row| (row.cid, row.generation));
+        rows.retain(|_| window.takes_next());
+        FoundSubscriptions { rows, window }
+    }
+
     async fn answer_accountz(
         &self,
         configured: &Configured,
@@ -455,10 +650,15 @@ impl Monitor {
         }))
     }
 
-    async fn answer_accstatz(&self, configured: &Configured, unused: bool) -> Result<Answer, NoAnswer> {
+    async fn answer_accstatz(
+        &self,
+        configured: &Configured,
+        selection: &accountz::Selection,
+    ) -> Result<Answer, NoAnswer> {
         let _asking = self.ask_in_turn().await;
         let tally = self.tally(None).await?;
-        Ok(self.with_snapshot(configured, |snapshot| accountz::statz(snapshot, &tally.connections, unused)))
+        let connections = &tally.connections;
+        Ok(self.with_snapshot(configured, |snapshot| selection.answer(snapshot, connections)))
     }
 
     async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
@@ -541,8 +741,11 @@ fn handshake_fault(error: &io::Error) -> String {
 }
 
 /// The workers are stopping, or the machine is.
-#[derive(Debug)]
-struct NoAnswer;
+#[derive(Debug, thiserror::Error)]
+#[error("{NO_ANSWER}")]
+pub struct NoAnswer;
+
+const NO_ANSWER: &str = "the server does not answer questions about itself just now";
 
 /// What is known of the index of this account, or of all.
 fn index_stats(snapshot: &Snapshot<'_>, account: Option<&str>, tally: &Tally) -> IndexStats {

@@ -6,11 +6,11 @@
 
 use tokio::sync::oneshot;
 
-use crate::broker::Broker;
 use crate::broker::inspect::{
-    BEHIND_MAX, ConnectionFilter, ConnectionRow, ConnectionTally, FanOutPlace, FoundConnections, Measure,
-    ROWS_PER_LOOK_MAX, SubscriptionFilter, SubscriptionRow, Window,
+    BEHIND_MAX, ConnectionFilter, ConnectionRow, ConnectionTally, FanOutPlace, FoundConnections, KnownUser,
+    Measure, ROWS_PER_LOOK_MAX, SubscriptionFilter, SubscriptionRow, Window,
 };
+use crate::broker::{Broker, CloseReason};
 use crate::monitor::connz::Candidate;
 use crate::subject::fanout::FanOutTally;
 use crate::subject::interest::InterestAccess;
@@ -26,6 +26,30 @@ pub enum Question {
     Subscriptions(Inquiry<SubscriptionFilter, FoundSubscriptions>),
     /// What there is in all. Of cached subjects only those of one account, if that is asked for, by slot.
     Tally(Inquiry<Option<u16>, Tally>),
+    /// Who a connection is, by slot and number.
+    User(Inquiry<(u32, u64), Option<KnownUser>>),
+    /// Something is to be done to the connection with this number.
+    Act(Inquiry<(Action, u64), Acted>),
+}
+
+/// What can be done to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is closed.
+    Kick,
+    /// It is told to go elsewhere.
+    TellToLeave,
+}
+
+/// What has become of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acted {
+    /// It is not there.
+    NotFound,
+    /// It does not understand.
+    Refused,
+    /// It has been done.
+    Done,
 }
 
 /// One kind of question.
@@ -96,7 +120,7 @@ impl<Q, A> Inquiry<Q, A> {
 
 impl Question {
     /// Takes one look. Returns the question if it is not answered yet.
-    pub fn look<A: InterestAccess>(self, broker: &Broker<A>) -> Option<Question> {
+    pub fn look<A: InterestAccess>(self, broker: &mut Broker<A>) -> Option<Question> {
         if self.is_dropped() {
             return None;
         }
@@ -136,6 +160,20 @@ impl Question {
                 };
                 inquiry.go_on(next).map(Question::Tally)
             }
+            Question::User(mut inquiry) => {
+                let (conn, cid) = inquiry.what;
+                inquiry.answer = broker.user_of(conn, cid);
+                inquiry.go_on(None).map(Question::User)
+            }
+            Question::Act(mut inquiry) => {
+                let (action, cid) = inquiry.what;
+                let filter = ConnectionFilter { cid: Some(cid), ..ConnectionFilter::default() };
+                let mut found = FoundConnections::default();
+                let next = broker.connection_keys(inquiry.from, &filter, Measure::Cid, &mut found);
+                let Some(key) = found.keys.first() else { return inquiry.go_on(next).map(Question::Act) };
+                inquiry.answer = action.carry_out(broker, key.conn);
+                inquiry.go_on(None).map(Question::Act)
+            }
         }
     }
 
@@ -145,6 +183,21 @@ impl Question {
             Question::Rows(inquiry) => inquiry.reply.is_closed(),
             Question::Subscriptions(inquiry) => inquiry.reply.is_closed(),
             Question::Tally(inquiry) => inquiry.reply.is_closed(),
+            Question::User(inquiry) => inquiry.reply.is_closed(),
+            Question::Act(inquiry) => inquiry.reply.is_closed(),
+        }
+    }
+}
+
+impl Action {
+    fn carry_out<A: InterestAccess>(self, broker: &mut Broker<A>, conn: u32) -> Acted {
+        match self {
+            Action::Kick => {
+                broker.close(conn, CloseReason::Kicked);
+                Acted::Done
+            }
+            Action::TellToLeave if broker.tell_to_leave(conn) => Acted::Done,
+            Action::TellToLeave => Acted::Refused,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! * [`placement`]: which worker should have which connections.
 //! * [`shared`]: what the threads share.
 //! * [`http`]: the HTTP server of the monitoring, in the control thread.
+//! * [`internal`]: the server's own client and its queues; [`system`]: what it does in the system account.
 //! * [`readings`], [`inquiry`], [`monitored`]: what a worker tells of itself: counters, and answers to questions.
 //! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
@@ -17,6 +18,7 @@ pub mod closing_schedule;
 pub mod handshakes;
 pub mod http;
 pub mod inquiry;
+pub mod internal;
 pub mod job_threads;
 pub mod log;
 pub mod monitored;
@@ -28,4 +30,5 @@ pub mod reload;
 pub mod run;
 pub mod shared;
 pub mod signal;
+pub mod system;
 pub mod worker;

@@ -1,6 +1,6 @@
 //! What monitoring asks of a worker's turn: counters published, a question looked into, closed connections remembered.
 //!
-//! All of it once per turn, nothing per message; without monitoring nothing of it at all.
+//! All of it once per turn, nothing per message; counters only once somebody may ask for them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,6 @@ use crate::subject::interest::InterestAccess;
 #[derive(Debug)]
 pub struct Monitored {
     worker: usize,
-    is_on: bool,
     question: Option<Question>,
     /// Closed connections that are not in the shared list yet.
     closed: Vec<Arc<ClosedConnection>>,
@@ -47,13 +46,13 @@ pub struct TurnEnd {
 
 impl Monitored {
     /// That of a worker.
-    pub fn new(worker: usize, is_on: bool) -> Monitored {
-        Monitored { worker, is_on, question: None, closed: Vec::new(), batches_sent: 0, batches_received: 0 }
+    pub fn new(worker: usize) -> Monitored {
+        Monitored { worker, question: None, closed: Vec::new(), batches_sent: 0, batches_received: 0 }
     }
 
     /// Remembers a connection that began to close.
-    pub fn remember<A: InterestAccess>(&mut self, broker: &Broker<A>, conn: u32) {
-        if self.is_on {
+    pub fn remember<A: InterestAccess>(&mut self, broker: &Broker<A>, shared: &Shared, conn: u32) {
+        if shared.remembers_closed.load(Ordering::Relaxed) {
             self.closed.extend(broker.closed_connection(conn).map(Arc::new));
         }
     }
@@ -66,12 +65,23 @@ impl Monitored {
         shared: &Shared,
         end: TurnEnd,
     ) -> bool {
-        if !self.is_on {
-            return false;
-        }
         let door = &shared.doors[self.worker];
+        if shared.is_monitored.load(Ordering::Relaxed) {
+            self.publish_reading(broker, shared, end);
+        }
+        self.hand_over_closed(shared);
+        if self.question.is_none() && door.has_question.load(Ordering::Relaxed) {
+            door.has_question.store(false, Ordering::Relaxed);
+            self.question = door.question.lock().take();
+        }
+        let is_asked = self.question.is_some();
+        self.question = self.question.take().and_then(|question| question.look(broker));
+        is_asked || !self.closed.is_empty()
+    }
+
+    fn publish_reading<A: InterestAccess>(&self, broker: &mut Broker<A>, shared: &Shared, end: TurnEnd) {
         let (cached_subjects, index_reads) = broker.cached_subjects_and_index_reads();
-        door.reading.publish(&WorkerReading {
+        shared.doors[self.worker].reading.publish(&WorkerReading {
             stats: broker.stats(),
             connections: 0,
             cached_subjects,
@@ -86,14 +96,6 @@ impl Monitored {
             reads_waiting: end.reads_waiting as u64,
             kept_bytes: end.kept_bytes as u64,
         });
-        self.hand_over_closed(shared);
-        if self.question.is_none() && door.has_question.load(Ordering::Relaxed) {
-            door.has_question.store(false, Ordering::Relaxed);
-            self.question = door.question.lock().take();
-        }
-        let is_asked = self.question.is_some();
-        self.question = self.question.take().and_then(|question| question.look(broker));
-        is_asked || !self.closed.is_empty()
     }
 
     /// Puts closed connections into the shared list, unless somebody reads it just now: then in the next turn.

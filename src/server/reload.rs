@@ -8,25 +8,38 @@ use crate::base::system_error;
 use crate::config::{self, Startup};
 
 /// Reads the configuration again and goes by it, or says in the log why not. `options` are what the server runs with.
+///
+/// # Errors
+///
+/// Why not.
 pub async fn reload(
     options: &mut ServerOptions,
     advertised: &Advertised,
     shared: &Shared,
     files: &mut Files,
     log: &Log,
-) {
-    let (new, lines) = match read(options) {
-        Ok(read) => read,
-        Err(error) => return log.error(format!("Failed to reload server configuration: {error}")),
-    };
+) -> Result<(), String> {
+    let reloaded = try_reload(options, advertised, shared, files, log).await;
+    if let Err(error) = &reloaded {
+        log.error(format!("Failed to reload server configuration: {error}"));
+    }
+    reloaded
+}
+
+async fn try_reload(
+    options: &mut ServerOptions,
+    advertised: &Advertised,
+    shared: &Shared,
+    files: &mut Files,
+    log: &Log,
+) -> Result<(), String> {
+    let (new, lines) = read(options)?;
     if new.log != options.log
         && let Err(error) = log.reconfigure(new.log.clone())
     {
         let file = new.configured.log_file.unwrap_or_default();
         let (file, error) = (file.display(), system_error::text(&error));
-        return log.error(format!(
-            "Failed to reload server configuration: error opening file: open {file}: {error}"
-        ));
+        return Err(format!("error opening file: open {file}: {error}"));
     }
     for warning in new.warnings.iter().filter(|warning| !options.warnings.contains(warning)) {
         log.warning(warning.clone());
@@ -51,6 +64,7 @@ pub async fn reload(
     let digest = new.configured.config_digest.clone().unwrap_or_default();
     *options = new;
     log.info(format!("Reloaded server configuration ({digest})"));
+    Ok(())
 }
 
 /// The options as they are configured now, and a line for each that has changed.

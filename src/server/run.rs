@@ -3,23 +3,25 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
-use std::sync::mpsc;
+use std::sync::mpsc as thread_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::handshakes::Handshakes;
 use super::http::{Configured, Monitor, MonitorListener};
+use super::internal::Internal;
 use super::log::{Log, LogSettings, LogTarget, Rotation};
 use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::reload;
 use super::shared::{Door, FIRST_CID, LiveSettings, Shared, SharedInterest};
+use super::system::{ReloadRequest, System};
 use super::worker::{self, Next, Start, WebEntrance, WorkerError, WorkerParts};
 use crate::auth::nkey::NonceKey;
 use crate::auth::{Directory, TooManyAccounts};
@@ -42,6 +44,12 @@ use crate::monitor::readings::Identity;
 use crate::tls::{Acceptor, AcceptorError};
 use crate::websocket::UpgradeTerms;
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION, WebSocketInfo};
+
+/// Why nothing is read again.
+const NO_RELOAD: &str = "the server is in lame duck mode";
+
+/// Reloads that may be asked for in the system account at a time.
+const RELOAD_REQUESTS_MAX: usize = 16;
 
 /// The reference's words, which tools look for.
 const PLAIN_SECRETS_WARNING: &str = "Plaintext passwords detected, use nkeys or bcrypt";
@@ -375,16 +383,18 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         log.info(format!("Listening for client connections on {}", host_port(&options.host, addr.port())));
         say_tls(options, log);
         let monitor_port = monitor_listener.as_ref().map(|listener| listener.port);
-        let monitor = match monitor_listener {
-            None => None,
-            Some(listener) => {
-                let identity = advertised.identity(&workers.shared, started);
-                let configured = advertised.configured(options);
-                let monitor = Monitor::new(identity, configured, workers.shared.clone(), log.clone());
-                monitor.serve(listener).map_err(|error| StartError::System("monitoring", error))?;
-                Some(monitor)
-            }
-        };
+        let monitor = Monitor::new(
+            advertised.identity(&workers.shared, started),
+            advertised.configured(options),
+            workers.shared.clone(),
+            log.clone(),
+        );
+        let (reloads, mut reload_requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
+        let system = System::new(monitor.clone(), workers.shared.clone(), log.clone(), reloads);
+        tokio::spawn(system.clone().run());
+        if let Some(listener) = monitor_listener {
+            monitor.serve(listener).map_err(|error| StartError::System("monitoring", error))?;
+        }
         log.info("Server is ready");
         let mut files = Files { port: addr.port(), monitor_port, websocket_port, ports: None };
         files.write_ports(options, log);
@@ -400,8 +410,13 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         tell(manager.ready());
         let mut next_give_back = Instant::now();
         loop {
+            let mut requested = None;
             let signal = tokio::select! {
                 signal = signals.next(log) => signal,
+                Some(request) = reload_requests.recv() => {
+                    requested = Some(request);
+                    Signal::Reload
+                }
                 () = memory_to_give_back(&workers.shared, next_give_back) => {
                     process::give_memory_back();
                     next_give_back = Instant::now() + GIVE_BACK_PAUSE;
@@ -414,14 +429,19 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
                 Signal::LameDuck => {
                     // Not "stopping" yet: from then on the manager's own limit of time would count.
                     tell(manager.status("Lame duck mode"));
-                    workers.drain(options.lame_duck, log, &mut signals).await;
+                    system.tell_lame_duck();
+                    workers.drain(options.lame_duck, log, &mut signals, &mut reload_requests).await;
                     break;
                 }
                 Signal::Reload => {
                     tell(manager.reloading());
-                    reload::reload(options, &advertised, &workers.shared, &mut files, log).await;
-                    if let Some(monitor) = &monitor {
-                        monitor.configure(advertised.configured(options));
+                    let reloaded =
+                        reload::reload(options, &advertised, &workers.shared, &mut files, log).await;
+                    monitor.configure(advertised.configured(options));
+                    system.go_by_settings();
+                    if let Some(ReloadRequest { done }) = requested {
+                        // Whoever asked may have gone.
+                        let _ = done.send(reloaded);
                     }
                     tell(manager.ready());
                 }
@@ -429,6 +449,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         }
         tell(manager.stopping());
         log.info("Initiating Shutdown...");
+        system.tell_shutdown().await;
         workers.stop();
         files.remove(log);
         log.info("Server Exiting..");
@@ -666,11 +687,29 @@ impl Workers {
             .map(|_| Waker::new().map(Door::new))
             .collect::<io::Result<Vec<Door>>>()
             .map_err(|error| StartError::System("eventfd", error))?;
+        // One for each worker and, behind the last, for the server's own client.
+        let mut outboxes: Vec<Vec<_>> = (0..=count).map(|_| (0..=count).map(|_| None).collect()).collect();
+        let mut inboxes: Vec<Vec<_>> = (0..=count).map(|_| (0..=count).map(|_| None).collect()).collect();
+        for (from, outboxes) in outboxes.iter_mut().enumerate() {
+            for (to, outbox) in outboxes.iter_mut().enumerate().filter(|(to, _)| *to != from) {
+                let (sender, receiver) = handover::queue();
+                *outbox = Some(sender);
+                inboxes[to][from] = Some(receiver);
+            }
+        }
         let accounts = options.settings.directory.accounts();
         let interests: Vec<_> = (0..accounts.slots()).map(|_| SharedInterest::default()).collect();
+        let is_monitored = options.configured.http_port.or(options.configured.https_port).is_some();
+        let internal = Internal::new(
+            outboxes.pop().into_iter().flatten().flatten().collect(),
+            inboxes.pop().into_iter().flatten().flatten().collect(),
+            interests.clone(),
+        );
         let shared = Arc::new(Shared {
             started: Instant::now(),
-            is_monitored: options.configured.http_port.or(options.configured.https_port).is_some(),
+            is_monitored: AtomicBool::new(is_monitored),
+            remembers_closed: AtomicBool::new(is_monitored),
+            internal,
             closed: Mutex::new(ClosedRing::new(options.configured.max_closed_clients as usize)),
             doors,
             next_cid: AtomicU64::new(FIRST_CID),
@@ -701,21 +740,12 @@ impl Workers {
         let handshakes = Handshakes::start(&Arc::downgrade(&shared))
             .map_err(|error| StartError::System("handshake thread", error))?;
         let _ = shared.handshakes.set(handshakes);
-        let mut outboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-        let mut inboxes: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-        for (from, outboxes) in outboxes.iter_mut().enumerate() {
-            for (to, outbox) in outboxes.iter_mut().enumerate().filter(|(to, _)| *to != from) {
-                let (sender, receiver) = handover::queue();
-                *outbox = Some(sender);
-                inboxes[to][from] = Some(receiver);
-            }
-        }
         let mut listener = Some(listener);
         let mut driver = match options.configured.io {
             Io::Auto | Io::Uring => Driver::Uring,
             Io::Epoll => Driver::Epoll,
         };
-        let (set_up, set_ups) = mpsc::channel();
+        let (set_up, set_ups) = thread_mpsc::channel();
         let mut nexts = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for (worker, (outboxes, inboxes)) in outboxes.into_iter().zip(inboxes).enumerate() {
@@ -739,7 +769,7 @@ impl Workers {
                 write_deadline_ms: options.settings.write_deadline_ms,
                 log: log.clone(),
             };
-            let (next, start_next) = mpsc::channel();
+            let (next, start_next) = thread_mpsc::channel();
             let start = Start { set_up: set_up.clone(), next: start_next };
             let thread = std::thread::Builder::new()
                 .name(worker::thread_name(worker))
@@ -766,7 +796,13 @@ impl Workers {
 
     /// Lame duck mode: no new connections, clients are told, and after the grace period closed one after the other
     /// over the rest of the duration. An interrupt ends it early.
-    async fn drain(&self, times: LameDuck, log: &Log, signals: &mut Signals) {
+    async fn drain(
+        &self,
+        times: LameDuck,
+        log: &Log,
+        signals: &mut Signals,
+        reload_requests: &mut mpsc::Receiver<ReloadRequest>,
+    ) {
         log.info("Entering lame duck mode, stop accepting new clients");
         let close_from = Instant::now() + times.grace_period;
         let close_until = Instant::now() + times.duration;
@@ -775,14 +811,17 @@ impl Workers {
             let tick = tokio::time::sleep(LAME_DUCK_TICK);
             tokio::select! {
                 () = tick => {}
+                Some(ReloadRequest { done }) = reload_requests.recv() => {
+                    let _ = done.send(Err(NO_RELOAD.to_owned()));
+                }
                 signal = signals.next(log) => match signal {
                     Signal::Interrupt => return,
                     // As in the reference: an orchestrator that has asked for lame duck mode sends it next.
                     Signal::Terminate | Signal::LameDuck => {}
                     Signal::Reopen => log.reopen(),
-                    Signal::Reload => log.error(
-                        "Failed to reload server configuration: the server is in lame duck mode".to_owned(),
-                    ),
+                    Signal::Reload => {
+                        log.error(format!("Failed to reload server configuration: {NO_RELOAD}"));
+                    }
                 },
             }
         }
@@ -799,7 +838,10 @@ impl Workers {
 }
 
 /// Waits until every worker has tried to set up its driver; the first reason why one could not.
-fn all_set_up(set_ups: &mpsc::Receiver<Result<(), WorkerError>>, count: usize) -> Result<(), StartError> {
+fn all_set_up(
+    set_ups: &thread_mpsc::Receiver<Result<(), WorkerError>>,
+    count: usize,
+) -> Result<(), StartError> {
     let died = |_| StartError::System("worker thread", io::Error::other("it died at start"));
     let results: Vec<Result<(), WorkerError>> =
         (0..count).map(|_| set_ups.recv().map_err(died)).collect::<Result<_, StartError>>()?;
@@ -807,7 +849,7 @@ fn all_set_up(set_ups: &mpsc::Receiver<Result<(), WorkerError>>, count: usize) -
 }
 
 /// A worker that is gone is missed by [`all_set_up`], or has said on standard error why it ended.
-fn tell_all(workers: &[mpsc::Sender<Next>], next: Next) {
+fn tell_all(workers: &[thread_mpsc::Sender<Next>], next: Next) {
     for worker in workers {
         let _ = worker.send(next);
     }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::handshakes::Handshakes;
 use super::inquiry::Question;
+use super::internal::Internal;
 use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
@@ -240,8 +241,12 @@ impl Door {
 pub struct Shared {
     /// The moment that the brokers' clock counts from.
     pub started: Instant,
-    /// Whether there is monitoring, for which counters are published and closed connections remembered.
-    pub is_monitored: bool,
+    /// Whether counters are published: as soon as somebody may ask for them.
+    pub is_monitored: AtomicBool,
+    /// Whether closed connections are remembered.
+    pub remembers_closed: AtomicBool,
+    /// The server's own client.
+    pub internal: Internal,
     /// The connections that were closed lately.
     pub closed: Mutex<ClosedRing>,
     /// One door per worker.
@@ -302,8 +307,10 @@ impl Shared {
     pub fn account_readings(&self) -> Vec<AccountReading> {
         let LiveSettings { settings, interests, .. } = self.live.lock().clone();
         let reading = |account: &Arc<Account>| {
-            let (subscriptions, subscribed) = interests[usize::from(account.slot)]
-                .read(|interest| (interest.len() as u64, interest.subscribed()));
+            let (subscriptions, subscribed, internal) =
+                interests[usize::from(account.slot)].read(|interest| {
+                    (interest.len() as u64, interest.subscribed(), interest.internal_len() as u64)
+                });
             AccountReading {
                 slot: account.slot,
                 name: account.name.clone(),
@@ -311,6 +318,7 @@ impl Shared {
                 connections: u64::from(account.connections()),
                 subscriptions,
                 subscribed,
+                internal,
             }
         };
         settings.directory.accounts().iter().map(reading).collect()

@@ -58,6 +58,9 @@ use crate::tls::Acceptor;
 /// Room that every door must have before input is handled. A turn fills at most two batches for each.
 const ROOM_MIN: usize = 4;
 
+/// Full batches that wait for the server's own client to have room for them. Beyond, the oldest are dropped.
+const INTERNAL_BATCHES_MAX: usize = 256;
+
 /// Reads of one connection that may wait before no more are asked for.
 const WAITING_READS_MAX: usize = 2;
 
@@ -95,9 +98,9 @@ pub struct WorkerParts {
     pub worker: usize,
     /// Its core.
     pub broker: Broker<SharedInterest>,
-    /// Queues to the other workers; `None` at its own place.
+    /// Queues to the other workers, `None` at its own place; behind the last that to the server's own client.
     pub outboxes: Vec<Option<Sender<Batch>>>,
-    /// Queues from the other workers.
+    /// Queues from the same.
     pub inboxes: Vec<Option<Receiver<Batch>>>,
     /// The doors of all.
     pub shared: Arc<Shared>,
@@ -179,6 +182,8 @@ struct Worker<D> {
     /// Made when the first is closed.
     closing_schedule: Option<ClosingSchedule>,
     monitored: Monitored,
+    /// The server's own client has got something in this turn.
+    knocks_internal: bool,
 }
 
 /// Why a worker did not start.
@@ -265,7 +270,7 @@ impl<D: SocketDriver> Worker<D> {
         Worker {
             ring,
             started,
-            monitored: Monitored::new(parts.worker, parts.shared.is_monitored),
+            monitored: Monitored::new(parts.worker),
             parts,
             now_ms: 0,
             now_us: 0,
@@ -291,6 +296,7 @@ impl<D: SocketDriver> Worker<D> {
             stop_by_ms: 0,
             lame_duck_next_ms: None,
             closing_schedule: None,
+            knocks_internal: false,
         }
     }
 
@@ -381,6 +387,9 @@ impl<D: SocketDriver> Worker<D> {
         let sent_us = if busy { self.started.elapsed().as_micros() as u64 } else { self.now_us };
         self.latency.end_turn(sent_us);
         busy |= self.publish();
+        if std::mem::take(&mut self.knocks_internal) {
+            self.parts.shared.internal.knock();
+        }
         self.start_sends(sent_us);
         busy |= self.rearm();
         self.write_log();
@@ -539,9 +548,12 @@ impl<D: SocketDriver> Worker<D> {
             self.reads.append(&mut self.arrived);
         }
         let mut any = false;
-        for from in 0..self.parts.inboxes.len() {
+        // The server's own client comes first, and all that it has: it is looked into last, and knows nothing of
+        // connections that move (see `broker::internal`).
+        let internal = self.internal();
+        for from in std::iter::once(internal).chain(0..internal) {
             let mut first = true;
-            while self.owed[from] > 0 && (first || !self.parts.broker.turn_is_full()) {
+            while self.owed[from] > 0 && (first || from == internal || !self.parts.broker.turn_is_full()) {
                 let Some(mut batch) = self.parts.inboxes[from].as_mut().and_then(Receiver::receive) else {
                     unreachable!("it was there, and nobody else takes it");
                 };
@@ -560,6 +572,11 @@ impl<D: SocketDriver> Worker<D> {
             }
         }
         any
+    }
+
+    /// The place of the server's own client among the queues.
+    fn internal(&self) -> usize {
+        self.parts.shared.doors.len()
     }
 
     fn owes_nothing(&self) -> bool {
@@ -694,7 +711,8 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Whether every other worker can take what handling a read may produce.
     fn has_room(&self) -> bool {
-        self.parts.outboxes.iter().flatten().all(|outbox| outbox.room() >= ROOM_MIN)
+        // What the server's own client has no room for waits, up to a bound, and holds up nobody.
+        self.parts.outboxes[..self.internal()].iter().flatten().all(|outbox| outbox.room() >= ROOM_MIN)
     }
 
     /// Drops the reads of a connection that is closed.
@@ -771,7 +789,7 @@ impl<D: SocketDriver> Worker<D> {
             self.stop_by_ms = self.now_ms + STOP_PATIENCE_MS;
             self.ring.stop_accepting();
         }
-        if !self.quiet && !self.has_unsent_batches() {
+        if !self.quiet && !self.has_unsent_batches_among(self.internal(), None) {
             self.quiet = true;
             shared.quiet.fetch_add(1, Ordering::SeqCst);
         }
@@ -837,14 +855,22 @@ impl<D: SocketDriver> Worker<D> {
                 self.monitored.batches_sent += 1;
             }
             if sent {
-                self.parts.shared.doors[to].knock();
+                match self.parts.shared.doors.get(to) {
+                    Some(door) => door.knock(),
+                    // It is told when the turn's counters are published.
+                    None => self.knocks_internal = true,
+                }
             }
+        }
+        let dropped = self.parts.broker.shed_internal(INTERNAL_BATCHES_MAX);
+        if dropped > 0 {
+            self.parts.shared.internal.count_dropped(dropped);
         }
     }
 
     fn close_connections(&mut self) {
         while let Some((conn, reason)) = self.parts.broker.poll_closing() {
-            self.monitored.remember(&self.parts.broker, conn);
+            self.monitored.remember(&self.parts.broker, &self.parts.shared, conn);
             // Its place is free from now on, before the client can see that it is closed.
             let door = &self.parts.shared.doors[self.parts.worker];
             let count = if self.parts.broker.is_guest(conn) { &door.guests } else { &door.connections };
@@ -978,12 +1004,17 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Whether a door was too full for what there is for it. Its worker does not say when it has room again.
     fn has_unsent_batches(&self) -> bool {
-        self.has_unsent_batches_except(self.parts.worker)
+        self.has_unsent_batches_among(self.parts.outboxes.len(), None)
     }
 
     fn has_unsent_batches_except(&self, except: usize) -> bool {
-        let mut others = self.parts.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_some());
-        others.any(|(to, _)| to != except && self.parts.broker.has_batch_for(to as u16))
+        self.has_unsent_batches_among(self.parts.outboxes.len(), Some(except))
+    }
+
+    fn has_unsent_batches_among(&self, count: usize, except: Option<usize>) -> bool {
+        let others = self.parts.outboxes[..count].iter().enumerate().filter(|(_, outbox)| outbox.is_some());
+        let mut wanted = others.filter(|(to, _)| Some(*to) != except);
+        wanted.any(|(to, _)| self.parts.broker.has_batch_for(to as u16))
     }
 
     fn next_deadline_ms(&self) -> Option<u64> {

@@ -187,6 +187,8 @@ pub struct Interest {
     generations: Arc<Generations>,
     subscriptions: usize,
     subscribed: u64,
+    /// Of the subscriptions, those of the server itself.
+    internal: usize,
     /// What is not for some of the subscriptions, although they match it.
     denied: HashMap<Target, Arc<PatternSet>, FxBuildHasher>,
 }
@@ -200,6 +202,16 @@ impl Interest {
     /// Number of subscriptions that there have ever been.
     pub fn subscribed(&self) -> u64 {
         self.subscribed
+    }
+
+    /// Number of subscriptions that the server itself has.
+    pub fn internal_len(&self) -> usize {
+        self.internal
+    }
+
+    /// Whether anybody but the server itself subscribes to anything.
+    pub fn has_clients(&self) -> bool {
+        self.subscriptions > self.internal
     }
 
     /// Whether nobody subscribes to anything.
@@ -218,6 +230,24 @@ impl Interest {
         self.subscriptions += 1;
         self.subscribed += 1;
         self.generations.touch(pattern);
+    }
+
+    /// Adds a subscription of the server itself.
+    pub fn subscribe_internal(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, target: Target) {
+        self.subscribe(pattern, queue, target);
+        self.internal += 1;
+    }
+
+    /// Removes a subscription of the server itself; `false` when it was not there.
+    pub fn unsubscribe_internal(
+        &mut self,
+        pattern: Pattern<'_>,
+        queue: Option<&[u8]>,
+        target: Target,
+    ) -> bool {
+        let found = self.unsubscribe(pattern, queue, target);
+        self.internal -= usize::from(found);
+        found
     }
 
     /// Adds a subscription that does not get what `denied` matches.

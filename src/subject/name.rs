@@ -161,8 +161,22 @@ pub fn subject_matches_pattern(subject: &[u8], pattern: Pattern<'_>) -> bool {
     }
 }
 
+/// Whether every subject that `inner` matches is matched by `outer`.
+pub fn is_within(inner: &[u8], outer: &[u8]) -> bool {
+    let (mut inner, mut outer) = (tokens(inner), tokens(outer));
+    loop {
+        match (inner.next(), outer.next()) {
+            (None, None) | (Some(_), Some(b">")) => return true,
+            (Some(b">"), _) => return false,
+            (Some(_), Some(b"*")) => {}
+            (Some(token), Some(other)) if token == other => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Whether some subject is matched by both patterns.
-pub(super) fn collide(a: &[u8], b: &[u8]) -> bool {
+pub fn collide(a: &[u8], b: &[u8]) -> bool {
     let (mut a, mut b) = (tokens(a), tokens(b));
     loop {
         match (a.next(), b.next()) {
@@ -263,6 +277,19 @@ mod tests {
     ];
     const REFUSED_BY_SUB: &[&[u8]] = &[b"", b".", b"..", b"a.", b".a", b"a..b", b"a.>.b", b">.a"];
     const SEPARATORS: &[&[u8]] = &[b"a b", b" ", b"a\tb", b"\nb", b"a. .b"];
+
+    #[test]
+    fn a_pattern_is_within_another_if_all_its_subjects_are() {
+        for (inner, outer) in
+            [("a", "a"), ("a.b", "a.*"), ("a.*", "a.>"), ("a.>", "a.>"), ("a.>", ">"), ("*", "*")]
+        {
+            assert!(is_within(inner.as_bytes(), outer.as_bytes()), "{inner} {outer}");
+        }
+        for (inner, outer) in [("a", "b"), ("a.>", "a.*"), ("*", "a"), ("a", "a.>"), ("a.b", "a"), (">", "*")]
+        {
+            assert!(!is_within(inner.as_bytes(), outer.as_bytes()), "{inner} {outer}");
+        }
+    }
 
     #[test]
     fn a_pattern_holds_what_the_reference_accepts_in_sub() {

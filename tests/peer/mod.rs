@@ -65,6 +65,19 @@ impl Peer {
         self.expect_pong();
     }
 
+    /// The same, where messages may come before.
+    #[track_caller]
+    pub fn round_trip_after_messages(&mut self) {
+        self.send("PING\r\n");
+        loop {
+            match self.next() {
+                Event::Pong => return,
+                Event::Message { .. } => {}
+                other => panic!("{other:?} instead of a PONG"),
+            }
+        }
+    }
+
     #[track_caller]
     pub fn expect_pong(&mut self) {
         assert_eq!(self.next(), Event::Pong);

@@ -5,7 +5,15 @@ set -u
 
 dir=$(mktemp -d)
 export HOME=$dir XDG_CONFIG_HOME=$dir
-"$SERVER_BIN" -a 127.0.0.1 -p -1 >"$dir/server.log" 2>&1 &
+cat >"$dir/server.conf" <<'END'
+server_name: smoke
+accounts {
+    $SYS: { users: [{ user: sys, password: s }] }
+    APP: { users: [{ user: app, password: app }] }
+}
+no_auth_user: app
+END
+"$SERVER_BIN" -c "$dir/server.conf" -a 127.0.0.1 -p -1 >"$dir/server.log" 2>&1 &
 server=$!
 trap '{ kill $(jobs -p); wait; rm -rf "$dir"; } 2>/dev/null' EXIT
 until grep -q 'Server is ready' "$dir/server.log"; do
@@ -23,6 +31,8 @@ check() {
     fi
 }
 nats() { timeout 30 "$NATS_CLI" "$@"; }
+# As a user of the system account.
+system() { nats --user sys --password s "$@"; }
 # wait_for PATTERN FILE: until a command in the background has got that far
 wait_for() { for _ in $(seq 1000); do grep -qsE -- "$1" "$2" && return; sleep 0.02; done; }
 
@@ -55,6 +65,28 @@ nats rtt >"$dir/rtt" 2>&1
 check rtt 'nats://127\.0\.0\.1:[0-9]+' "$dir/rtt"
 nats server check connection >"$dir/check" 2>&1
 check server_check_connection 'OK Connection' "$dir/check"
+system server list >"$dir/list" 2>&1
+check server_list 'smoke' "$dir/list"
+system server info >"$dir/info" 2>&1
+check server_info 'smoke' "$dir/info"
+check server_info_version '2\.15\.1' "$dir/info"
+system server ping --count 1 >"$dir/ping" 2>&1
+check server_ping 'smoke.*rtt' "$dir/ping"
+nats sub idle >"$dir/idle" 2>&1 &
+wait_for 'Subscribing' "$dir/idle"
+for i in $(seq 50); do
+    system server report connections >"$dir/connections" 2>&1
+    grep -q APP "$dir/connections" && break
+done
+check server_report_connections 'APP' "$dir/connections"
+system server report accounts >"$dir/accounts" 2>&1
+check server_report_accounts 'APP' "$dir/accounts"
+system server check server --name smoke >"$dir/check_server" 2>&1
+check server_check_server 'smoke' "$dir/check_server"
+system server request variables >"$dir/variables" 2>&1
+check server_request_variables '"system_account": *"\$SYS"' "$dir/variables"
+nats account info >"$dir/account" 2>&1
+check account_info 'APP' "$dir/account"
 nats bench pub smoke.bench --msgs 20000 --size 64 --no-progress >"$dir/bench" 2>&1
 check bench_pub '[Pp]ub(lisher)? stats|msgs/sec' "$dir/bench"
 exit $failed
