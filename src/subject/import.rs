@@ -280,7 +280,11 @@ mod tests {
 
     #[test]
     fn a_request_goes_to_the_exporters_subject() {
-        let terms = Arc::new(ServiceTerms { subject: "s".into(), response: ResponseType::Singleton, threshold_ms: 1 });
+        let terms = Arc::new(ServiceTerms {
+            subject: "s".into(),
+            response: ResponseType::Singleton,
+            threshold_ms: 1,
+        });
         let changed = |from: &str, to: &str, subject: &str| {
             let import = ServiceImport::new(1, 2, from, to, terms.clone(), false).unwrap();
             let mut out = Vec::new();

@@ -151,6 +151,11 @@ impl Mappings {
         }
     }
 
+    /// Adds all of `others`, as [`Mappings::add`].
+    pub fn add_all(&mut self, others: Mappings) {
+        others.list.into_iter().for_each(|mapping| self.add(mapping));
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -260,7 +265,8 @@ mod tests {
         let elsewhere = Destination { cluster: "east".to_owned(), ..to("east.a", 100) };
         let found = outcomes(Mapping::new("a", vec![to("b", 100), elsewhere.clone()]).unwrap(), "a");
         assert_eq!(found, [("b".to_owned(), 10_000)]);
-        let too_much = Mapping::new("a", vec![elsewhere, Destination { cluster: "east".to_owned(), ..to("c", 1) }]);
+        let too_much =
+            Mapping::new("a", vec![elsewhere, Destination { cluster: "east".to_owned(), ..to("c", 1) }]);
         assert_eq!(too_much, Err(MappingError::Weight));
     }
 
@@ -272,8 +278,8 @@ mod tests {
         assert_eq!(wrong(vec![to("b.*", 100)]), "invalid subject");
         assert_eq!(wrong(vec![to("b..c", 100)]), "invalid mapping destination: invalid transform");
         assert_eq!(
-            wrong(vec![to("b.{{left(1,2)}}", 100)]),
-            "invalid mapping destination: unknown function in {{left(1,2)}}"
+            wrong(vec![to("b.{{lift(1,2)}}", 100)]),
+            "invalid mapping destination: unknown function in {{lift(1,2)}}"
         );
     }
 
@@ -281,7 +287,8 @@ mod tests {
     fn a_literal_is_a_subset_of_what_matches_it() {
         for subject in ["a", "a.b", "a.b.c", "b", "*a", "a..b"] {
             for pattern in ["a", "a.b", "a.*", "a.>", ">", "*.b", "*", "*.*"] {
-                let matches = subject_matches_pattern(subject.as_bytes(), Pattern::parse(pattern.as_bytes()).unwrap());
+                let matches =
+                    subject_matches_pattern(subject.as_bytes(), Pattern::parse(pattern.as_bytes()).unwrap());
                 assert!(!matches || is_subset(subject.as_bytes(), pattern.as_bytes()), "{subject} {pattern}");
             }
         }

@@ -162,7 +162,7 @@ pub fn subject_matches_pattern(subject: &[u8], pattern: Pattern<'_>) -> bool {
 }
 
 /// Whether some subject is matched by both patterns.
-pub(super) fn collide(a: &[u8], b: &[u8]) -> bool {
+pub fn collide(a: &[u8], b: &[u8]) -> bool {
     let (mut a, mut b) = (tokens(a), tokens(b));
     loop {
         match (a.next(), b.next()) {

@@ -304,9 +304,7 @@ pub fn check_destination(destination: &str) -> Result<(), TransformError> {
             return Err(TransformError::Invalid(token.to_owned()));
         }
         if is_mustache(token) {
-            // Its check does not know these two, although the transform does.
-            let known = call(token).and_then(|(name, _)| name);
-            if known.is_none_or(|name| matches!(name, "left" | "right")) {
+            if call(token).and_then(|(name, _)| name).is_none() {
                 return Err(TransformError::UnknownFunction(token.to_owned()));
             }
         } else if token == ">" {
@@ -375,7 +373,11 @@ fn call(token: &str) -> Option<(Option<&'static str>, Vec<&str>)> {
     let known = FUNCTIONS.iter().find(|(lower, upper)| folded == *lower || folded == *upper);
     let mut split = Vec::new();
     for (i, argument) in arguments.split(',').enumerate() {
-        split.push(if i == 0 { argument } else { argument.trim_start_matches([' ', '\t', '\n', '\x0c', '\r']) });
+        split.push(if i == 0 {
+            argument
+        } else {
+            argument.trim_start_matches([' ', '\t', '\n', '\x0c', '\r'])
+        });
     }
     Some((known.map(|(name, _)| *name), split))
 }
@@ -522,7 +524,9 @@ fn write_split(out: &mut Vec<u8>, token: &[u8], delimiter: &[u8]) {
 fn characters(token: &[u8]) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     for chunk in token.utf8_chunks() {
-        pieces.extend(chunk.valid().char_indices().map(|(at, c)| chunk.valid()[at..at + c.len_utf8()].as_bytes()));
+        pieces.extend(
+            chunk.valid().char_indices().map(|(at, c)| &chunk.valid().as_bytes()[at..at + c.len_utf8()]),
+        );
         pieces.extend(chunk.invalid().chunks(1));
     }
     pieces
@@ -554,7 +558,8 @@ mod tests {
     use super::*;
 
     fn applied(source: &str, destination: &str, subject: &str) -> String {
-        let transform = Transform::new(source, destination).unwrap_or_else(|error| panic!("{destination}: {error}"));
+        let transform =
+            Transform::new(source, destination).unwrap_or_else(|error| panic!("{destination}: {error}"));
         let mut out = Vec::new();
         transform.apply(subject.as_bytes(), &mut fastrand::Rng::with_seed(1), &mut out);
         String::from_utf8(out).unwrap()
@@ -614,24 +619,61 @@ mod tests {
             ("a.>", "b", "invalid subject".to_owned()),
             ("a.*", "b.$2", format!("{prefix}wildcard index out of range in $2: [2]")),
             ("a", "b.$1", format!("{prefix}wildcard index out of range in $1")),
-            ("a.*", "b.{{wildcard()}}", format!("{prefix}not enough arguments passed to the function in {{{{wildcard()}}}}")),
-            ("a.*", "b.{{wildcard(1,2)}}", format!("{prefix}too many arguments passed to the function in {{{{wildcard(1,2)}}}}")),
-            ("a.*", "b.{{wildcard(x)}}", format!("{prefix}function argument is invalid or in the wrong format in {{{{wildcard(x)}}}}")),
+            (
+                "a.*",
+                "b.{{wildcard()}}",
+                format!("{prefix}not enough arguments passed to the function in {{{{wildcard()}}}}"),
+            ),
+            (
+                "a.*",
+                "b.{{wildcard(1,2)}}",
+                format!("{prefix}too many arguments passed to the function in {{{{wildcard(1,2)}}}}"),
+            ),
+            (
+                "a.*",
+                "b.{{wildcard(x)}}",
+                format!("{prefix}function argument is invalid or in the wrong format in {{{{wildcard(x)}}}}"),
+            ),
             ("a.*", "b.{{wIldcard(1)}}", format!("{prefix}unknown function in {{{{wIldcard(1)}}}}")),
-            ("a.*", "b.{{split(1)}}", format!("{prefix}not enough arguments passed to the function in {{{{split(1)}}}}")),
-            ("a.*", "b.{{split(1,a b)}}", format!("{prefix}function argument is invalid or in the wrong format in {{{{split(1,a b)}}}}")),
-            ("a.*", "b.{{left(1)}}", format!("{prefix}not enough arguments passed to the function in {{{{left(1)}}}}")),
-            ("a.*", "b.{{partition(9999999999)}}", format!("{prefix}function argument is invalid or in the wrong format in {{{{partition(9999999999)}}}}")),
+            (
+                "a.*",
+                "b.{{split(1)}}",
+                format!("{prefix}not enough arguments passed to the function in {{{{split(1)}}}}"),
+            ),
+            (
+                "a.*",
+                "b.{{split(1,a b)}}",
+                format!(
+                    "{prefix}function argument is invalid or in the wrong format in {{{{split(1,a b)}}}}"
+                ),
+            ),
+            (
+                "a.*",
+                "b.{{left(1)}}",
+                format!("{prefix}not enough arguments passed to the function in {{{{left(1)}}}}"),
+            ),
+            (
+                "a.*",
+                "b.{{partition(9999999999)}}",
+                format!(
+                    "{prefix}function argument is invalid or in the wrong format in {{{{partition(9999999999)}}}}"
+                ),
+            ),
         ] {
             assert_eq!(wrong(source, destination), text, "{source} {destination}");
         }
         let strict = |source: &str, destination: &str| {
             Transform::reversible(source, destination).expect_err(destination).to_string()
         };
-        assert_eq!(strict("a.*.*", "b.$1"), format!("{prefix}not using all of the token wildcard(s) in b.$1"));
+        assert_eq!(
+            strict("a.*.*", "b.$1"),
+            format!("{prefix}not using all of the token wildcard(s) in b.$1")
+        );
         assert_eq!(
             strict("a.*", "b.{{left(1,2)}}"),
-            format!("{prefix}the only mapping function allowed for import transforms is {{{{Wildcard()}}}} in {{{{left(1,2)}}}}")
+            format!(
+                "{prefix}the only mapping function allowed for import transforms is {{{{Wildcard()}}}} in {{{{left(1,2)}}}}"
+            )
         );
     }
 
