@@ -154,7 +154,7 @@ fn threshold(criterion: &mut Criterion) {
                 };
                 let mut batch = Batch::default();
                 for _ in 0..count {
-                    batch.push_message(0, &publish, To::Plain(&targets), None);
+                    batch.push_message(0, &publish, None, false, To::Plain(&targets), None);
                 }
                 group.throughput(Throughput::Elements((count * subscribers) as u64));
                 group.bench_function(BenchmarkId::new(format!("{way} to {subscribers}"), size), |bencher| {

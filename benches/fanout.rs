@@ -62,7 +62,7 @@ impl InterestAccess for Locked {
 }
 
 fn target(sub: u32) -> Target {
-    Target { worker: 0, conn: sub % 100, sub, generation: 1 }
+    Target { worker: 0, import: 0, conn: sub % 100, sub, generation: 1 }
 }
 
 fn subjects(count: usize) -> Vec<String> {

@@ -100,14 +100,14 @@ fn brokers(criterion: &mut Criterion) {
             payload: Payload::Borrowed(&content),
             widths: Widths::default(),
         };
-        let target = Target { worker: 1, conn: subscriber, sub: 0, generation: 1 };
+        let target = Target { worker: 1, import: 0, conn: subscriber, sub: 0, generation: 1 };
         let targets = TargetList::Short(vec![target]);
         let mut batch = Batch::default();
         group.bench_function(BenchmarkId::new("push_message", name), |bencher| {
             bencher.iter(|| {
                 batch.clear();
                 for _ in 0..count {
-                    batch.push_message(0, black_box(&publish), To::Plain(&targets), None);
+                    batch.push_message(0, black_box(&publish), None, false, To::Plain(&targets), None);
                 }
             })
         });

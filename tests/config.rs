@@ -69,6 +69,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("log_size_limit", "1MB"),
     ("logtime", "false"),
     ("logtime_utc", "true"),
+    ("mappings", "{ a: b }"),
     ("max_closed_clients", "5"),
     ("max_connections", "5"),
     ("max_control_line", "5"),

@@ -94,7 +94,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut subscribe = |live: &mut Vec<Subscription>, name: &[u8], queue: Queue, worker: u16| {
         let Ok(pattern) = Pattern::parse(name) else { return };
         next += 1;
-        let target = Target { worker: worker % WORKERS, conn: next % 5, sub: next, generation: next };
+        let target = Target { worker: worker % WORKERS, import: 0, conn: next % 5, sub: next, generation: next };
         index.write(|interest| interest.subscribe(pattern, queue.name(), target));
         live.push(Subscription { pattern: name.to_vec(), queue: queue.name(), target });
     };
@@ -118,7 +118,7 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::UnsubscribeUnknown(pieces, queue) => {
                 let name = spell(&pieces);
                 let Ok(pattern) = Pattern::parse(&name) else { continue };
-                let target = Target { worker: 0, conn: 0, sub: 0, generation: 0 };
+                let target = Target { worker: 0, import: 0, conn: 0, sub: 0, generation: 0 };
                 assert!(!index.write(|interest| interest.unsubscribe(pattern, queue.name(), target)));
             }
             Step::Find(pieces, worker, memo, times) => {

@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::config::{AccountLimits, GLOBAL_ACCOUNT, Options};
+use crate::config::{self, AccountLimits, GLOBAL_ACCOUNT, Options, Sharing};
+use crate::subject::import::{ServiceImport, ServiceTerms, StreamImport};
+use crate::subject::mapping::Mappings;
 
 /// An account.
 #[derive(Debug)]
@@ -25,6 +27,14 @@ pub struct Account {
     pub is_system: bool,
     /// It is configured. Otherwise it was, before a reload.
     pub exists: bool,
+    /// What subjects become that are published in it.
+    pub mappings: Mappings,
+    /// The streams that it imports.
+    pub streams: Vec<Arc<StreamImport>>,
+    /// The services that it imports.
+    pub services: Vec<Arc<ServiceImport>>,
+    /// Its exports and imports as configured.
+    pub sharing: Sharing,
     connections: Arc<AtomicU32>,
 }
 
@@ -60,6 +70,10 @@ impl PartialEq for Account {
     fn eq(&self, other: &Account) -> bool {
         (self.slot, &self.name, self.limits, self.is_system, self.exists)
             == (other.slot, &other.name, other.limits, other.is_system, other.exists)
+            && self.mappings == other.mappings
+            && self.streams == other.streams
+            && self.services == other.services
+            && self.sharing == other.sharing
     }
 }
 
@@ -89,35 +103,47 @@ impl Accounts {
         {
             wanted.push((name, unlimited));
         }
-        let limits: HashMap<&str, AccountLimits> = wanted.iter().copied().collect();
-        let account = |slot, name: &str, connections| {
+        let mut slots: HashMap<String, u16> = HashMap::new();
+        let mut names: Vec<(&str, Arc<AtomicU32>)> = Vec::new();
+        for known in earlier.iter().flat_map(|earlier| &earlier.list) {
+            slots.insert(known.name.clone(), known.slot);
+            names.push((&known.name, known.connections.clone()));
+        }
+        for (name, _) in &wanted {
+            if !slots.contains_key(*name) {
+                if slots.len() == ACCOUNTS_MAX {
+                    return Err(TooManyAccounts);
+                }
+                slots.insert((*name).to_owned(), slots.len() as u16);
+                names.push((name, Arc::default()));
+            }
+        }
+        let limits: HashMap<&str, AccountLimits> = wanted.into_iter().collect();
+        let configured: HashMap<&str, &config::Account> =
+            options.accounts.iter().map(|account| (account.name.as_str(), account)).collect();
+        let account = |(name, connections): (&str, Arc<AtomicU32>)| {
+            let slot = slots[name];
+            let account = configured.get(name).copied();
+            let mappings = match account {
+                _ if slot == 0 => options.mappings.clone(),
+                account => account.map(|account| account.mappings.clone()).unwrap_or_default(),
+            };
+            let sharing = account.map(|account| account.sharing.clone()).unwrap_or_default();
             Arc::new(Account {
                 slot,
                 name: name.to_owned(),
                 limits: limits.get(name).copied().unwrap_or_default(),
                 is_system: system == Some(name),
                 exists: limits.contains_key(name),
+                mappings,
+                streams: stream_imports(&sharing, &slots),
+                services: service_imports(slot, &sharing, &slots, &configured),
+                sharing,
                 connections,
             })
         };
-        let mut accounts = Accounts { list: Vec::new(), slots: HashMap::new() };
-        for known in earlier.iter().flat_map(|earlier| &earlier.list) {
-            accounts.add(account(known.slot, &known.name, known.connections.clone()));
-        }
-        for (name, _) in wanted {
-            if !accounts.slots.contains_key(name) {
-                if accounts.slots() == ACCOUNTS_MAX {
-                    return Err(TooManyAccounts);
-                }
-                accounts.add(account(accounts.slots() as u16, name, Arc::default()));
-            }
-        }
-        Ok(accounts)
-    }
-
-    fn add(&mut self, account: Arc<Account>) {
-        self.slots.insert(account.name.clone(), account.slot);
-        self.list.push(account);
+        let list = names.into_iter().map(account).collect();
+        Ok(Accounts { list, slots })
     }
 
     /// How many slots there are.
@@ -147,6 +173,36 @@ impl Accounts {
     }
 }
 
+fn stream_imports(sharing: &Sharing, slots: &HashMap<String, u16>) -> Vec<Arc<StreamImport>> {
+    let imports = sharing.stream_imports.iter().map(|import| {
+        let import = StreamImport::new(slots[&import.account], &import.subject, &import.to);
+        Arc::new(import.expect("the configuration has been checked"))
+    });
+    imports.collect()
+}
+
+fn service_imports(
+    slot: u16,
+    sharing: &Sharing,
+    slots: &HashMap<String, u16>,
+    configured: &HashMap<&str, &config::Account>,
+) -> Vec<Arc<ServiceImport>> {
+    let imports = sharing.service_imports.iter().map(|import| {
+        let exporter = configured[import.account.as_str()];
+        let export =
+            exporter.sharing.service_export(&import.subject).expect("the configuration has been checked");
+        let terms = Arc::new(ServiceTerms {
+            subject: export.subject.as_str().into(),
+            response: export.response,
+            threshold_ms: export.threshold_ms(),
+        });
+        let exporter = slots[&import.account];
+        let import = ServiceImport::new(slot, exporter, &import.to, &import.subject, terms, import.share);
+        Arc::new(import.expect("the configuration has been checked"))
+    });
+    imports.collect()
+}
+
 /// There are more accounts than slots for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {ACCOUNTS_MAX} accounts, those that were removed since the start included")]
@@ -161,7 +217,7 @@ mod tests {
         let account = |(name, connections): &(&str, Option<u32>)| config::Account {
             name: (*name).to_owned(),
             limits: AccountLimits { connections: *connections, ..AccountLimits::default() },
-            users: Vec::new(),
+            ..config::Account::default()
         };
         Options { accounts: accounts.iter().map(account).collect(), ..Options::default() }
     }

@@ -55,9 +55,10 @@ enum Record {
 
 #[derive(Debug)]
 struct MessageRecord {
-    /// `bytes` up to here is subject, then reply, then queue name, then content; each record starts where the one
-    /// before ended.
+    /// `bytes` up to here is subject, then the subject that is shown, then reply, then queue name, then content; each
+    /// record starts where the one before ended.
     subject_end: u32,
+    shown_end: u32,
     reply_end: u32,
     queue_end: u32,
     content_end: u32,
@@ -69,6 +70,7 @@ struct MessageRecord {
     /// The one target is at another worker, from which it has moved to the receiver.
     forwarded: bool,
     account: u16,
+    stays: bool,
     /// The publisher, who wants to know if nobody is there: slot and cid.
     requester: Option<(u32, u64)>,
 }
@@ -101,6 +103,8 @@ pub struct Message<'a> {
     pub account: u16,
     /// The subject as published.
     pub subject: &'a [u8],
+    /// The subject by which the targets get it, if that is another one.
+    pub shown: Option<&'a [u8]>,
     /// The reply subject.
     pub reply: Option<&'a [u8]>,
     /// Length of the header block.
@@ -115,6 +119,8 @@ pub struct Message<'a> {
     pub queue: Option<&'a [u8]>,
     /// The one target is named by its place at the sender, from where it has moved to the receiver.
     pub forwarded: bool,
+    /// It has come into the account as a request for a service, and no import of a stream leads it out.
+    pub stays: bool,
     /// The publisher, if it wants to know that nobody was there: slot and cid.
     pub requester: Option<(u32, u64)>,
 }
@@ -218,6 +224,8 @@ impl Batch {
         &mut self,
         account: u16,
         publish: &Publish<'_>,
+        shown: Option<&[u8]>,
+        stays: bool,
         to: To<'_>,
         requester: Option<(u32, u64)>,
     ) {
@@ -225,6 +233,8 @@ impl Batch {
             Message {
                 account,
                 subject: publish.subject,
+                shown,
+                stays,
                 reply: publish.reply,
                 header_len: publish.header_len,
                 content: Content::of(&publish.payload),
@@ -258,6 +268,8 @@ impl Batch {
         };
         self.bytes.extend_from_slice(message.subject);
         let subject_end = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(message.shown.unwrap_or_default());
+        let shown_end = self.bytes.len() as u32;
         self.bytes.extend_from_slice(message.reply.unwrap_or_default());
         let reply_end = self.bytes.len() as u32;
         if let To::Member(name, _) | To::MovedMember(name, _) = to {
@@ -277,6 +289,7 @@ impl Batch {
         };
         self.records.push(Record::Message(MessageRecord {
             subject_end,
+            shown_end,
             reply_end,
             queue_end,
             content_end: self.bytes.len() as u32,
@@ -286,6 +299,7 @@ impl Batch {
             is_shared,
             forwarded: matches!(to, To::Moved(_) | To::MovedMember(..)),
             account: message.account,
+            stays: message.stays,
             requester: message.requester,
         }));
     }
@@ -356,7 +370,8 @@ impl Batch {
                 Record::Move(step, id) => each(Entry::Move(*step, *id)),
                 Record::Message(record) => {
                     let subject = &self.bytes[at..record.subject_end as usize];
-                    let reply = &self.bytes[record.subject_end as usize..record.reply_end as usize];
+                    let shown = &self.bytes[record.subject_end as usize..record.shown_end as usize];
+                    let reply = &self.bytes[record.shown_end as usize..record.reply_end as usize];
                     let queue = &self.bytes[record.reply_end as usize..record.queue_end as usize];
                     let content = if record.is_shared {
                         Content::Shared(shared.next().expect("one for every shared record"))
@@ -380,6 +395,8 @@ impl Batch {
                     each(Entry::Message(Message {
                         account: record.account,
                         subject,
+                        shown: (!shown.is_empty()).then_some(shown),
+                        stays: record.stays,
                         reply: (!reply.is_empty()).then_some(reply),
                         header_len: record.header_len.map(|len| len as usize),
                         content,
@@ -400,7 +417,7 @@ mod tests {
     use super::*;
 
     fn target(sub: u32) -> Target {
-        Target { worker: 1, conn: 2, sub, generation: 3 }
+        Target { worker: 1, import: 0, conn: 2, sub, generation: 3 }
     }
 
     #[test]
@@ -423,21 +440,22 @@ mod tests {
             widths: Widths::default(),
         };
         let long = TargetList::Long((0..100).map(target).collect());
-        batch.push_message(0, &small, To::One(target(1)), Some((7, 8)));
+        batch.push_message(0, &small, None, false, To::One(target(1)), Some((7, 8)));
         batch.push_congestion(5, true);
-        batch.push_message(0, &large, To::Plain(&long), None);
+        batch.push_message(0, &large, Some(b"shown"), false, To::Plain(&long), None);
         batch.push_undelivered(1, 2, 0, b"s", b"t");
-        batch.push_message(0, &small, To::Member(b"q", target(2)), None);
+        batch.push_message(0, &small, None, false, To::Member(b"q", target(2)), None);
         let id = MoveId { to: 1, conn: 2, cid: 9 };
         batch.push_move(MoveStep::Fence, id);
-        batch.push_message(0, &small, To::MovedMember(b"q", target(2)), None);
+        batch.push_message(0, &small, None, false, To::MovedMember(b"q", target(2)), None);
         batch.push_move(MoveStep::Echo, id);
         let mut seen = Vec::new();
         batch.for_each(|entry| {
             seen.push(match entry {
                 Entry::Message(message) => format!(
-                    "{:?} {:?} {:?} {:?} {} {:?} {:?}{}",
+                    "{:?}{} {:?} {:?} {:?} {} {:?} {:?}{}",
                     std::str::from_utf8(message.subject).unwrap(),
+                    message.shown.map(|shown| format!(" as {}", shown.escape_ascii())).unwrap_or_default(),
                     message.reply.map(<[u8]>::len),
                     message.header_len,
                     message.content.with_crlf().len(),
@@ -459,7 +477,7 @@ mod tests {
             [
                 "\"a.b\" Some(1) None 4 1 None Some((7, 8))",
                 "5 true",
-                "\"c\" None Some(12) 5 100 None None",
+                "\"c\" as shown None Some(12) 5 100 None None",
                 "1 2 1 1",
                 "\"a.b\" Some(1) None 4 1 Some(1) None",
                 "Fence 9",

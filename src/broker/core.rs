@@ -1,16 +1,17 @@
 //! The broker's parts, and every command but publishing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use hashbrown::hash_table;
-use rustc_hash::FxSeededState;
+use rustc_hash::{FxBuildHasher, FxSeededState};
 use slab::Slab;
 
 use super::batch::Batch;
+use super::imports::Shadow;
 use super::inspect::Caches;
 use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
@@ -56,6 +57,8 @@ pub struct Broker<A> {
     /// Closing sessions whose subscriptions are still in the index.
     pub(super) teardown: VecDeque<(u32, Vec<u32>)>,
     pub(super) random: fastrand::Rng,
+    /// What the subject at hand has been mapped to.
+    pub(super) mapped: Vec<u8>,
     pub(super) next_check: u32,
     /// Connections that move between workers.
     pub(super) relocations: Relocations,
@@ -88,6 +91,8 @@ pub(super) struct Local {
     pub worker: WorkerId,
     pub sessions: Slab<Session>,
     pub subscriptions: Slab<Subscription>,
+    /// What subscriptions have in the indexes of other accounts, by slot.
+    pub shadows: HashMap<u32, Box<[Shadow]>, FxBuildHasher>,
     pub sid_seed: FxSeededState,
     pub pool: ChunkPool,
     /// Sessions with unsent output, each once.
@@ -221,6 +226,7 @@ impl<A: InterestAccess> Broker<A> {
             worker,
             sessions: Slab::new(),
             subscriptions: Slab::new(),
+            shadows: HashMap::default(),
             sid_seed: FxSeededState::with_seed(seed as usize),
             pool: ChunkPool::default(),
             dirty: Vec::new(),
@@ -259,6 +265,7 @@ impl<A: InterestAccess> Broker<A> {
             wheel: TimerWheel::new(0),
             teardown: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
+            mapped: Vec::new(),
             next_check: 0,
             relocations: Relocations::default(),
             generation: 0,
@@ -292,9 +299,13 @@ impl<A: InterestAccess> Broker<A> {
     /// Gives a new connection its place among the others.
     pub(super) fn welcome(&mut self, conn: u32) {
         let session = &self.local.sessions[conn as usize];
-        if !self.settings.directory_of(session).demands_credentials() {
-            let flags = &mut self.local.sessions[conn as usize].flags;
-            (flags.connected, flags.publishes_freely) = (true, true);
+        let directory = self.settings.directory_of(session);
+        let maps = !directory.nobody().account.mappings.is_empty();
+        let must_connect = directory.demands_credentials();
+        let flags = &mut self.local.sessions[conn as usize].flags;
+        flags.maps = maps;
+        if !must_connect {
+            (flags.connected, flags.publishes_freely) = (true, !maps);
             self.join_account(conn);
         }
         if self.settings.debug {
@@ -332,6 +343,7 @@ impl<A: InterestAccess> Broker<A> {
                 no_responders: false,
                 connected: false,
                 publishes_freely: false,
+                maps: false,
                 notes_replies: false,
                 ponged: false,
                 first_pong_sent: false,
@@ -549,12 +561,16 @@ impl<A: InterestAccess> Broker<A> {
             };
             let sub = self.local.insert_subscription(subscription);
             self.local.stats.subscribed += 1;
-            let target = Target { worker: self.worker, conn, sub, generation };
+            let target = Target { worker: self.worker, import: 0, conn, sub, generation };
             let session = &self.local.sessions[conn as usize];
             let permissions = session.user.permissions.as_deref();
             let denied = permissions.and_then(|permissions| permissions.delivery_denies(pattern, queue));
             let interest = &self.accounts[usize::from(session.account)].interest;
+            let imports = !session.user.account.streams.is_empty();
             interest.write(|interest| interest.subscribe_filtered(pattern, queue, target, denied));
+            if imports {
+                self.renew_shadows(sub);
+            }
         }
         self.local.write_ok_if_verbose(conn);
     }
@@ -595,13 +611,16 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     pub(super) fn forget_interest(&mut self, account: u16, sub: u32, subscription: &Subscription) {
-        let target =
-            Target { worker: self.worker, conn: subscription.conn, sub, generation: subscription.generation };
+        let Subscription { conn, generation, .. } = *subscription;
+        let target = Target { worker: self.worker, import: 0, conn, sub, generation };
         let pattern = Pattern::parse(&subscription.subject).expect("was valid when it was subscribed");
         let interest = &self.accounts[usize::from(account)].interest;
         let found =
             interest.write(|interest| interest.unsubscribe(pattern, subscription.queue.as_deref(), target));
         assert!(found, "the index has every live subscription");
+        if !self.local.shadows.is_empty() {
+            self.remove_shadows(sub, subscription);
+        }
     }
 
     fn handle_decode_error(&mut self, conn: u32, error: &DecodeError) {
@@ -718,6 +737,7 @@ impl<A: InterestAccess> Broker<A> {
         session.limits.payload_max = self.settings.payload_max(&session.user.account);
         if directory_changed && !self.is_guest(conn) {
             self.authorize_again(conn);
+            self.renew_all_shadows(conn);
         }
     }
 

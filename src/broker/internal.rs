@@ -21,7 +21,7 @@ use slab::Slab;
 use super::batch::{Batch, Content, Entry, Message, To};
 use super::notice::Notice;
 use crate::subject::fanout::TargetList;
-use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
+use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId, shown_as};
 use crate::subject::name::Pattern;
 use crate::wire::Widths;
 
@@ -244,7 +244,7 @@ impl<A: InterestAccess> InternalClient<A> {
     }
 
     fn target(&self, id: SubscriptionId) -> Target {
-        Target { worker: self.worker, conn: 0, sub: id.slot, generation: id.generation }
+        Target { worker: self.worker, import: 0, conn: 0, sub: id.slot, generation: id.generation }
     }
 
     /// Whether a message on this subject would reach anybody but this client itself.
@@ -351,6 +351,7 @@ impl InternalMessage {
         let message = Message {
             account: self.account,
             subject: &self.subject,
+            shown: None,
             reply: self.reply.as_deref(),
             header_len: self.header_len,
             content: if self.content.len() > SHARED_FROM_BYTES {
@@ -362,10 +363,13 @@ impl InternalMessage {
             targets: &[],
             queue: None,
             forwarded: false,
+            stays: false,
             requester: None,
         };
-        matches.plain.sort_unstable();
-        for run in matches.plain.chunk_by(|a, b| a.worker == b.worker).filter(|run| run[0].worker != own) {
+        matches.plain.sort_unstable_by_key(|target| (target.worker, target.import, *target));
+        let runs = matches.plain.chunk_by(|a, b| (a.worker, a.import) == (b.worker, b.import));
+        for run in runs.filter(|run| run[0].worker != own) {
+            let message = Message { shown: shown_as(&matches.shown, run[0].import), ..message };
             let batch = &mut batches[usize::from(run[0].worker)];
             match run {
                 [target] => batch.push(message, To::One(*target)),
@@ -380,6 +384,7 @@ impl InternalMessage {
             else {
                 continue;
             };
+            let message = Message { shown: shown_as(&matches.shown, member.import), ..message };
             batches[usize::from(member.worker)].push(message, To::Member(&group.name, *member));
         }
     }

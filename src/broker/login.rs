@@ -340,7 +340,9 @@ impl<A: InterestAccess> Broker<A> {
             // It has shown nothing yet. It may still do so in time, unless it need not any more.
             if !directory.demands_credentials() {
                 session.flags.connected = true;
-                session.flags.publishes_freely = true;
+                session.user = directory.nobody().clone();
+                session.flags.maps = !session.user.account.mappings.is_empty();
+                session.flags.publishes_freely = !session.flags.maps;
                 self.join_account(conn);
             }
             return;

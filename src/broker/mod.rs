@@ -11,6 +11,7 @@
 //! * [`login`]: from `CONNECT` to a user.
 //! * [`permissions`]: what a connection may do.
 //! * [`secure`]: what encryption means for a connection's life.
+//! * [`imports`]: subscriptions to what other accounts publish.
 //! * [`publish`]: one message's way from its publisher to its receivers.
 //! * [`batch`]: messages on their way to another worker.
 //! * [`peers`]: what arrives from other workers.
@@ -23,11 +24,11 @@
 //! * [`notice`]: what has happened that the system account may want to know.
 //! * [`inspect`]: what monitoring sees, a slice at a time.
 //!
-//! Accounts are separate from the first day: a session belongs to one, and interest and caches are per account. For
-//! now there is one, `$G`.
+//! A session belongs to one account, and interest and caches are per account.
 
 pub mod batch;
 pub mod core;
+pub mod imports;
 pub mod inspect;
 pub mod internal;
 pub mod lifetime;

@@ -3,7 +3,7 @@
 use super::batch::{Batch, Entry, Message, To};
 use super::core::Broker;
 use super::publish::{Delivered, Outbound, TARGET_COST_BYTES};
-use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
+use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId, shown_as};
 
 /// Emptied batches kept per worker.
 const SPARES_MAX: usize = 8;
@@ -41,7 +41,7 @@ impl<A: InterestAccess> Broker<A> {
 
     fn handle_message(&mut self, from: WorkerId, message: &Message<'_>) {
         let outbound = Outbound {
-            subject: message.subject,
+            subject: message.shown.unwrap_or(message.subject),
             reply: message.reply,
             header_len: message.header_len,
             content: message.content,
@@ -84,12 +84,18 @@ impl<A: InterestAccess> Broker<A> {
         let interest = &self.accounts[usize::from(message.account)].interest;
         interest.read(|interest| interest.collect(message.subject, &mut matches));
         self.local.turn_bytes += TARGET_COST_BYTES * matches.plain.len();
-        let Some(group) = matches.groups.iter_mut().find(|group| *group.name == *queue) else { return false };
+        let Matches { groups, shown, .. } = &mut matches;
+        let Some(group) = groups.iter_mut().find(|group| *group.name == *queue) else { return false };
+        if message.stays {
+            group.members.retain(|member| member.import == 0);
+        }
         self.local.turn_bytes += TARGET_COST_BYTES * group.members.len();
         self.random.shuffle(&mut group.members);
         // Members of this worker first: whether they are there is known for certain.
         group.members.sort_by_key(|member| member.worker != self.worker);
         for &member in &group.members {
+            let message = &Message { shown: shown_as(shown, member.import), ..*message };
+            let outbound = &Outbound { subject: message.shown.unwrap_or(message.subject), ..*outbound };
             if member.worker != self.worker {
                 return self.forward(queue, message, member);
             }

@@ -87,11 +87,11 @@ impl Replies {
 }
 
 impl<A: InterestAccess> Broker<A> {
-    /// What a connection must pass that does not publish freely. Whether the message goes on; says why not.
+    /// What a connection must pass that does not publish freely. `MAPPED`: as of [`Broker::publish`]. Whether the message goes on; says why not.
     #[inline(never)]
-    pub(super) fn check_publish(&mut self, conn: u32, publish: &Publish<'_>) -> bool {
+    pub(super) fn check_publish<const MAPPED: bool>(&mut self, conn: u32, publish: &Publish<'_>) -> bool {
         let session = &mut self.local.sessions[conn as usize];
-        if session.flags.pedantic && !is_valid_literal_subject(publish.subject) {
+        if !MAPPED && session.flags.pedantic && !is_valid_literal_subject(publish.subject) {
             // A warning only: the message is processed all the same.
             self.local.send_error(conn, &ErrorText::InvalidPublishSubject);
         }
@@ -152,7 +152,7 @@ impl<A: InterestAccess> Broker<A> {
             if permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue)) {
                 let pattern = Pattern::parse(subject).expect("was valid when it was subscribed");
                 let denied = permissions.and_then(|permissions| permissions.delivery_denies(pattern, queue));
-                let target = Target { worker: self.worker, conn, sub, generation: *generation };
+                let target = Target { worker: self.worker, import: 0, conn, sub, generation: *generation };
                 denials.push((target, denied));
                 continue;
             }
@@ -173,12 +173,16 @@ impl<A: InterestAccess> Broker<A> {
         let account = self.local.sessions[conn as usize].account;
         let all = &self.local.subscriptions;
         self.accounts[usize::from(account)].interest.write(|interest| {
-            for (target, denied) in denials {
+            for (target, denied) in &denials {
+                let (target, denied) = (*target, denied.clone());
                 let subject = &all[target.sub as usize].subject;
                 let pattern = Pattern::parse(subject).expect("was valid when it was subscribed");
                 interest.set_denied(pattern, target, denied);
             }
         });
+        for (target, denied) in denials {
+            self.set_denied_to_shadows(target, &denied);
+        }
     }
 
     /// Gives a connection the permissions of its user.
@@ -188,7 +192,8 @@ impl<A: InterestAccess> Broker<A> {
         let permissions = session.user.permissions.as_deref();
         let restricting = permissions.filter(|permissions| permissions.restrict_publishing());
         session.rules = restricting.map_or(0, |permissions| permissions.id);
-        session.flags.publishes_freely = restricting.is_none();
+        session.flags.maps = !session.user.account.mappings.is_empty();
+        session.flags.publishes_freely = restricting.is_none() && !session.flags.maps;
         let rule = permissions.and_then(|permissions| permissions.responses);
         session.replies = match (rule, session.replies.take()) {
             (Some(rule), Some(replies)) if replies.rule == rule => Some(replies),

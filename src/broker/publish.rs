@@ -7,13 +7,16 @@
 //!
 //! Budget: 25 ns to find nobody, 60 ns for one receiver, measured by `benches/delivery.rs`.
 
+use std::collections::HashSet;
+
 use super::batch::{Content, To};
-use super::core::{Broker, Local};
+use super::core::{Broker, Local, Outgoing};
 use super::log_lines::Level;
 use super::pace::PENDING_STALL_NUMERATOR;
+use super::relocation::Relocations;
 use super::session::{CloseReason, Flags};
-use crate::subject::fanout::{FanOut, TargetList};
-use crate::subject::interest::{InterestAccess, Matches, Target};
+use crate::subject::fanout::{FanOut, Links, RemoteTargets, TargetList};
+use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
 use crate::subject::name::is_valid_literal_subject;
 use crate::wire::error_text::{ErrorText, quote};
 use crate::wire::frame::Delivery;
@@ -65,24 +68,63 @@ impl<A: InterestAccess> Broker<A> {
         if self.local.trace {
             self.trace_publish(conn, publish);
         }
+        self.publish_to::<false>(conn, publish)
+    }
+
+    /// Publishes what the mappings of the account have made of a message.
+    #[inline(never)]
+    fn publish_mapped(&mut self, conn: u32, publish: &Publish<'_>) -> Flow {
+        let session = &self.local.sessions[conn as usize];
+        let mut mapped = std::mem::take(&mut self.mapped);
+        mapped.clear();
+        let account = &session.user.account;
+        let is_mapped = account.mappings.apply(publish.subject, &mut self.random, &mut mapped);
+        if session.flags.pedantic && !is_valid_literal_subject(publish.subject) {
+            // A warning only: the message is processed all the same.
+            self.local.send_error(conn, &ErrorText::InvalidPublishSubject);
+        }
+        if self.local.trace {
+            if is_mapped {
+                let (from, to) = (String::from_utf8_lossy(publish.subject), String::from_utf8_lossy(&mapped));
+                self.local.trace(conn, format_args!("<<- [MAPPING {from} -> {to}]"));
+            }
+            self.local.trace_content(conn, "<<-", publish.header_len, publish.payload.content());
+        }
+        let subject = if is_mapped { &mapped[..] } else { publish.subject };
+        let flow = self.publish_to::<true>(conn, &publish.with_subject(subject));
+        self.mapped = mapped;
+        flow
+    }
+
+    /// Publishes a message. `MAPPED`: its subject has been looked at, and is what mappings made of it.
+    #[inline(always)]
+    fn publish_to<const MAPPED: bool>(&mut self, conn: u32, publish: &Publish<'_>) -> Flow {
         let session = &mut self.local.sessions[conn as usize];
         let mut flags = session.flags;
         let mut is_permitted_again = false;
         if !flags.publishes_freely {
+            if !MAPPED && flags.maps && flags.connected {
+                return self.publish_mapped(conn, publish);
+            }
             let cache = &self.accounts[usize::from(session.account)].cache;
             is_permitted_again = cache.permits_again(publish.subject, session.memo, session.rules);
             if !is_permitted_again {
-                if !flags.connected && !self.admit_without_connect(conn) {
-                    return Flow::Closed;
+                if !flags.connected {
+                    if !self.admit_without_connect(conn) {
+                        return Flow::Closed;
+                    }
+                    if self.local.sessions[conn as usize].flags.maps {
+                        return self.publish_mapped(conn, publish);
+                    }
                 }
-                if !self.check_publish(conn, publish) {
+                if !self.check_publish::<MAPPED>(conn, publish) {
                     return Flow::Continue;
                 }
                 // Its subject has been looked at.
                 flags = Flags { pedantic: false, ..self.local.sessions[conn as usize].flags };
             }
         }
-        if flags.pedantic && !is_valid_literal_subject(publish.subject) {
+        if !MAPPED && flags.pedantic && !is_valid_literal_subject(publish.subject) {
             // A warning only: the message is processed all the same.
             self.local.send_error(conn, &ErrorText::InvalidPublishSubject);
         }
@@ -108,100 +150,35 @@ impl<A: InterestAccess> Broker<A> {
             }
             return self.flow();
         }
-        let account = session.account;
-        let cid = session.cid;
-        let outbound = Outbound {
-            subject: publish.subject,
-            reply: publish.reply,
-            header_len: publish.header_len,
-            content: Content::of(&publish.payload),
-            widths: publish.widths,
-        };
         // A lone receiver at another worker may be gone when the message gets there; then the request must fail
         // after all.
-        let requester =
-            (flags.no_responders && publish.reply.is_some() && is_lone(fanout)).then_some((conn, cid));
-        let mut delivered = false;
-        let mut congested_on: Option<(u16, u32)> = None;
-        self.local.turn_bytes += TARGET_COST_BYTES * fanout.local.len();
-        for &target in &fanout.local {
-            if target.conn == conn && !flags.echo {
-                continue;
-            }
-            match self.local.deliver(target, &outbound) {
-                Delivered::Yes => delivered = true,
-                Delivered::Congested => {
-                    delivered = true;
-                    congested_on = Some((self.worker, target.conn));
-                }
-                Delivered::Gone => {
-                    if let Some(to) = self.relocations.destination(target) {
-                        let outgoing = &mut self.outgoing[usize::from(to)];
-                        outgoing.current.push_message(account, publish, To::Moved(target), None);
-                        self.crowded |= outgoing.rotate();
-                        delivered = true;
-                    }
-                }
-            }
+        let requester = (flags.no_responders && publish.reply.is_some() && is_lone(fanout))
+            .then_some((conn, session.cid));
+        let (account, cid) = (session.account, session.cid);
+        let mut sending = Sending {
+            worker: self.worker,
+            account,
+            local: &mut self.local,
+            outgoing: &mut self.outgoing,
+            crowded: &mut self.crowded,
+            relocations: &self.relocations,
+            congested_peers: &self.congested_peers,
+            random: &mut self.random,
+            publish,
+            stays: false,
+            internal: self.workers,
+            asker: (conn, cid),
+            requester,
+            silent: (!flags.echo).then_some(conn),
+            delivered: false,
+            congested_on: None,
+        };
+        sending.send_to_plain(&fanout.local, &fanout.remote, None);
+        sending.send_to_groups(fanout);
+        if let Some(links) = fanout.links.as_deref() {
+            sending.send_to_imports(links);
         }
-        let internal = self.workers;
-        for remote in &fanout.remote {
-            delivered = true;
-            // The server's own client answers by who asks.
-            let requester =
-                if usize::from(remote.worker) == internal { Some((conn, cid)) } else { requester };
-            self.local.turn_bytes += TARGET_COST_BYTES * remote.targets.as_slice().len();
-            let outgoing = &mut self.outgoing[usize::from(remote.worker)];
-            outgoing.current.push_message(account, publish, To::Plain(&remote.targets), requester);
-            self.crowded |= outgoing.rotate();
-            if !self.congested_peers.is_empty() {
-                let behind = |target: &&Target| self.congested_peers.contains(&(target.worker, target.conn));
-                if let Some(target) = remote.targets.as_slice().iter().find(behind) {
-                    congested_on = Some((target.worker, target.conn));
-                }
-            }
-        }
-        for group in &fanout.groups {
-            // A random start, then onward until one takes it.
-            let start = if group.members.len() == 1 { 0 } else { self.random.usize(..group.members.len()) };
-            for i in 0..group.members.len() {
-                let member = group.members[(start + i) % group.members.len()];
-                self.local.turn_bytes += TARGET_COST_BYTES;
-                if member.worker != self.worker {
-                    let requester =
-                        if usize::from(member.worker) == internal { Some((conn, cid)) } else { requester };
-                    let outgoing = &mut self.outgoing[usize::from(member.worker)];
-                    outgoing.current.push_message(
-                        account,
-                        publish,
-                        To::Member(&group.name, member),
-                        requester,
-                    );
-                    self.crowded |= outgoing.rotate();
-                    delivered = true;
-                    if self.congested_peers.contains(&(member.worker, member.conn)) {
-                        congested_on = Some((member.worker, member.conn));
-                    }
-                    break;
-                }
-                if member.conn == conn && !flags.echo {
-                    continue;
-                }
-                match self.local.deliver(member, &outbound) {
-                    Delivered::Gone => {
-                        let Some(to) = self.relocations.destination(member) else { continue };
-                        let outgoing = &mut self.outgoing[usize::from(to)];
-                        let moved = To::MovedMember(&group.name, member);
-                        outgoing.current.push_message(account, publish, moved, requester);
-                        self.crowded |= outgoing.rotate();
-                    }
-                    Delivered::Yes => {}
-                    Delivered::Congested => congested_on = Some((self.worker, member.conn)),
-                }
-                delivered = true;
-                break;
-            }
-        }
+        let (delivered, congested_on) = (sending.delivered, sending.congested_on);
         if !self.local.exhausted.is_empty() {
             self.remove_exhausted();
         }
@@ -277,7 +254,147 @@ impl<A: InterestAccess> Broker<A> {
     fn trace_publish(&mut self, conn: u32, publish: &Publish<'_>) {
         let verb = if publish.header_len.is_some() { "HPUB" } else { "PUB" };
         self.local.trace(conn, format_args!("<<- [{verb} {}]", String::from_utf8_lossy(publish.args)));
+        if self.local.sessions[conn as usize].flags.maps {
+            // The content follows what is said of the mapping.
+            return;
+        }
         self.local.trace_content(conn, "<<-", publish.header_len, publish.payload.content());
+    }
+}
+
+/// A message on its way to the receivers of one account's list, with what it takes to get there.
+pub(super) struct Sending<'a> {
+    pub worker: WorkerId,
+    /// Slot of the account whose list it is.
+    pub account: u16,
+    pub local: &'a mut Local,
+    pub outgoing: &'a mut [Outgoing],
+    pub crowded: &'a mut bool,
+    pub relocations: &'a Relocations,
+    pub congested_peers: &'a HashSet<(WorkerId, u32)>,
+    pub random: &'a mut fastrand::Rng,
+    pub publish: &'a Publish<'a>,
+    /// It has come into the account as a request for a service, and no import of a stream leads it out.
+    pub stays: bool,
+    /// The place of the server's own client among the workers. It answers by who asks.
+    pub internal: usize,
+    /// Who has published it.
+    pub asker: (u32, u64),
+    /// Who wants to know if nobody is there after all.
+    pub requester: Option<(u32, u64)>,
+    /// The connection that does not get it.
+    pub silent: Option<u32>,
+    /// Somebody gets it.
+    pub delivered: bool,
+    /// Somebody who gets it has fallen behind.
+    pub congested_on: Option<(WorkerId, u32)>,
+}
+
+impl<'a> Sending<'a> {
+    #[inline(always)]
+    fn outbound<'b>(&self, shown: Option<&'b [u8]>) -> Outbound<'b>
+    where
+        'a: 'b,
+    {
+        let publish: &'b Publish<'b> = self.publish;
+        Outbound {
+            subject: shown.unwrap_or(publish.subject),
+            reply: publish.reply,
+            header_len: publish.header_len,
+            content: Content::of(&publish.payload),
+            widths: publish.widths,
+        }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, to_worker: WorkerId, shown: Option<&[u8]>, to: To<'_>, requester: Option<(u32, u64)>) {
+        let requester = if usize::from(to_worker) == self.internal { Some(self.asker) } else { requester };
+        let outgoing = &mut self.outgoing[usize::from(to_worker)];
+        outgoing.current.push_message(self.account, self.publish, shown, self.stays, to, requester);
+        *self.crowded |= outgoing.rotate();
+    }
+
+    /// Sends to plain subscriptions, by the subject `shown` if that is another one.
+    #[inline(always)]
+    pub fn send_to_plain(&mut self, local: &[Target], remote: &[RemoteTargets], shown: Option<&[u8]>) {
+        let outbound = self.outbound(shown);
+        self.local.turn_bytes += TARGET_COST_BYTES * local.len();
+        for &target in local {
+            if Some(target.conn) == self.silent {
+                continue;
+            }
+            match self.local.deliver(target, &outbound) {
+                Delivered::Yes => self.delivered = true,
+                Delivered::Congested => {
+                    self.delivered = true;
+                    self.congested_on = Some((self.worker, target.conn));
+                }
+                Delivered::Gone => {
+                    if let Some(to) = self.relocations.destination(target) {
+                        self.push(to, shown, To::Moved(target), None);
+                        self.delivered = true;
+                    }
+                }
+            }
+        }
+        for remote in remote {
+            self.delivered = true;
+            self.local.turn_bytes += TARGET_COST_BYTES * remote.targets.as_slice().len();
+            self.push(remote.worker, shown, To::Plain(&remote.targets), self.requester);
+            if !self.congested_peers.is_empty() {
+                let behind = |target: &&Target| self.congested_peers.contains(&(target.worker, target.conn));
+                if let Some(target) = remote.targets.as_slice().iter().find(behind) {
+                    self.congested_on = Some((target.worker, target.conn));
+                }
+            }
+        }
+    }
+
+    /// Sends to one member of each queue group.
+    #[inline(always)]
+    pub fn send_to_groups(&mut self, fanout: &FanOut) {
+        for group in &fanout.groups {
+            // A random start, then onward until one takes it.
+            let start = if group.members.len() == 1 { 0 } else { self.random.usize(..group.members.len()) };
+            for i in 0..group.members.len() {
+                let member = group.members[(start + i) % group.members.len()];
+                self.local.turn_bytes += TARGET_COST_BYTES;
+                let shown = fanout.shown_to(member);
+                if self.stays && member.import != 0 {
+                    continue;
+                }
+                if member.worker != self.worker {
+                    self.push(member.worker, shown, To::Member(&group.name, member), self.requester);
+                    self.delivered = true;
+                    if self.congested_peers.contains(&(member.worker, member.conn)) {
+                        self.congested_on = Some((member.worker, member.conn));
+                    }
+                    break;
+                }
+                if Some(member.conn) == self.silent {
+                    continue;
+                }
+                let outbound = self.outbound(shown);
+                match self.local.deliver(member, &outbound) {
+                    Delivered::Gone => {
+                        let Some(to) = self.relocations.destination(member) else { continue };
+                        self.push(to, shown, To::MovedMember(&group.name, member), self.requester);
+                    }
+                    Delivered::Yes => {}
+                    Delivered::Congested => self.congested_on = Some((self.worker, member.conn)),
+                }
+                self.delivered = true;
+                break;
+            }
+        }
+    }
+
+    /// Sends to plain subscriptions of the accounts that import it.
+    #[inline(never)]
+    pub fn send_to_imports(&mut self, links: &Links) {
+        for imported in &links.imports {
+            self.send_to_plain(&imported.local, &imported.remote, Some(&imported.subject));
+        }
     }
 }
 
@@ -425,7 +542,7 @@ impl Local {
 
 /// Whether exactly one other worker decides if a message is delivered.
 fn is_lone(fanout: &FanOut) -> bool {
-    if !fanout.local.is_empty() {
+    if !fanout.local.is_empty() || fanout.links.is_some() {
         return false;
     }
     match (&fanout.remote[..], &fanout.groups[..]) {

@@ -9,7 +9,8 @@
 //!    [`Parcel`], into its batch for N ([`Broker::depart`]). What is still aimed at the old place and reaches O is
 //!    sent after it, in the batches for N.
 //! 2. N puts the parcel into its own tables and exchanges the targets in the index, all at once, so that every message
-//!    matches either the old place or the new one (`arrive`).
+//!    matches either the old place or the new one (`arrive`); then, one after the other, those that imports have put into
+//!    the indexes of other accounts. A publisher's own account decides which index it is matched by.
 //! 3. Messages to the old place take the way round by O; those to the new place may overtake them. So what comes directly
 //!    waits behind what comes by O, until nothing more can come by O: N tells O that the connection has *arrived*, behind
 //!    everything that N has sent to the old place. O sends a *fence* to all others. Whoever gets it matches the new place
@@ -33,6 +34,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::core::Broker;
+use super::imports::Shadow;
 use super::publish::{Delivered, Outbound};
 use super::session::Session;
 use super::settings::Settings;
@@ -51,6 +53,8 @@ pub struct Parcel {
     session: Session,
     /// Each with its slot at the old worker.
     subscriptions: Vec<(u32, Subscription)>,
+    /// What they have in the indexes of other accounts, by the same slots.
+    shadows: Vec<(u32, Box<[Shadow]>)>,
     /// Its slot at the old worker.
     conn: u32,
     /// What the old worker went by.
@@ -172,6 +176,8 @@ impl<A: InterestAccess> Broker<A> {
         let subs = self.local.subscriptions_of(conn);
         let subscriptions: Vec<(u32, Subscription)> =
             subs.into_iter().map(|sub| (sub, self.local.take_subscription(sub))).collect();
+        let all = &mut self.local.shadows;
+        let shadows = subscriptions.iter().filter_map(|(sub, _)| Some((*sub, all.remove(sub)?))).collect();
         if std::mem::take(&mut self.local.sessions[conn as usize].flags.congested) {
             self.local.forget_congestion(conn);
         }
@@ -188,6 +194,7 @@ impl<A: InterestAccess> Broker<A> {
         let parcel = Parcel {
             session,
             subscriptions,
+            shadows,
             conn,
             settings: self.settings.clone(),
             lame_duck: self.is_lame_duck(),
@@ -197,7 +204,7 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Takes a connection that another worker has sent.
     pub(super) fn arrive(&mut self, from: WorkerId, parcel: Parcel) {
-        let Parcel { mut session, subscriptions, conn: old_conn, settings, lame_duck } = parcel;
+        let Parcel { mut session, subscriptions, shadows, conn: old_conn, settings, lame_duck } = parcel;
         let now_ms = self.local.now_ms;
         // The workers' turns do not begin at the same time.
         for at_ms in [
@@ -219,12 +226,17 @@ impl<A: InterestAccess> Broker<A> {
         let mut places = HashMap::with_capacity(subscriptions.len());
         let mut exchanged = Vec::with_capacity(subscriptions.len());
         for (old_sub, mut subscription) in subscriptions {
-            let old =
-                Target { worker: from, conn: old_conn, sub: old_sub, generation: subscription.generation };
+            let old = Target {
+                worker: from,
+                import: 0,
+                conn: old_conn,
+                sub: old_sub,
+                generation: subscription.generation,
+            };
             let generation = self.next_generation();
             (subscription.conn, subscription.generation) = (conn, generation);
             let sub = self.local.insert_subscription(subscription);
-            let new = Target { worker: self.worker, conn, sub, generation };
+            let new = Target { worker: self.worker, import: 0, conn, sub, generation };
             places.insert((old_sub, old.generation), new);
             exchanged.push((old, new));
         }
@@ -239,6 +251,10 @@ impl<A: InterestAccess> Broker<A> {
                 assert!(found, "the index has every live subscription");
             }
         });
+        for (old_sub, shadows) in shadows {
+            let (old, new) = exchanged.iter().find(|(old, _)| old.sub == old_sub).expect("one of them");
+            self.exchange_shadows(*old, *new, shadows);
+        }
         self.relocations.arrivals.push(Arrival { conn, cid, from, earlier, subscriptions: places });
         self.relocations.arrived.push((conn, cid));
         let id = MoveId { to: self.worker, conn, cid };

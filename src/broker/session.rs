@@ -83,8 +83,10 @@ pub(super) struct Flags {
     pub no_responders: bool,
     /// `CONNECT` has been accepted.
     pub connected: bool,
-    /// It is connected, and no rule restricts what it publishes.
+    /// It is connected, no rule restricts what it publishes, and no mapping changes it.
     pub publishes_freely: bool,
+    /// Its account has mappings.
+    pub maps: bool,
     /// Replies that it gets are noted.
     pub notes_replies: bool,
     /// A `PONG` has come: the round trip is that of a `PING`.

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 
 use super::decode::{Decoder, Outcome, in_order, integer, shown, string, unknown};
 use super::error::Problem;
+use super::imports::Entries;
 use super::keys::{self, Status};
 use super::lang::{Node, Value};
 use super::options::{Account, AccountLimits, KeyAt, Login};
 use super::permissions::permissions as permissions_of;
 use super::shape::expected;
+use crate::subject::mapping::Mappings;
 
 /// The account of everybody who is in no other one.
 pub const GLOBAL_ACCOUNT: &str = "$G";
@@ -30,10 +32,12 @@ impl Decoder {
                 }
             }
             Value::Map(entries) => {
+                let mut all = Vec::new();
                 for (name, entry) in in_order(entries) {
-                    let result = self.account(name, entry);
+                    let result = self.account(name, entry).map(|entries| all.push(entries));
                     self.note(&entry.at, result);
                 }
+                self.share(node, all);
             }
             _ => {}
         }
@@ -52,13 +56,14 @@ impl Decoder {
         Ok(accounts.last_mut().expect("just added"))
     }
 
-    fn account(&mut self, account: &str, node: &Node) -> Outcome {
+    fn account(&mut self, account: &str, node: &Node) -> Outcome<Entries> {
         let Value::Map(entries) = &node.value else {
             return Err(Problem::NotHere("Expected map entries for accounts"));
         };
         self.add_account(account)?;
         let (mut users, mut default_permissions) = (Vec::new(), None);
         let mut limits = AccountLimits::default();
+        let (mut mappings, mut shared) = (Mappings::default(), Entries::default());
         for (name, entry) in in_order(entries) {
             let lower = name.to_lowercase();
             let result = match keys::status(keys::ACCOUNT, &lower) {
@@ -73,6 +78,9 @@ impl Decoder {
                     "default_permissions" => {
                         permissions_of(entry, &mut self.problems).map(|read| default_permissions = Some(read))
                     }
+                    "mappings" | "maps" => self.mappings(entry).map(|read| mappings.add_all(read)),
+                    "exports" => self.exports(entry, &mut shared),
+                    "imports" => self.imports(entry, &mut shared),
                     _ => unreachable!("{lower} is in the table as supported"),
                 },
                 Some(Status::NoEffect(shape)) => self.check(&shape, name, entry),
@@ -83,8 +91,7 @@ impl Decoder {
                     }
                     self.check(&shape, name, entry)
                 }
-                Some(Status::Refused) if !asks_for_something(&entry.value) => Ok(()),
-                Some(Status::Refused) => Err(Problem::NotYet(format!("accounts.{account}.{lower}"))),
+                Some(Status::Refused) => unreachable!("no option of an account is refused"),
             };
             self.note(&entry.at, result);
         }
@@ -92,8 +99,8 @@ impl Decoder {
             user.permissions.clone_from(&default_permissions);
         }
         let added = self.options.accounts.last_mut().expect("added above");
-        (added.users, added.limits) = (users, limits);
-        Ok(())
+        (added.users, added.limits, added.mappings) = (users, limits, mappings);
+        Ok(shared)
     }
 
     fn account_limits(&mut self, node: &Node) -> Outcome<AccountLimits> {

@@ -251,6 +251,7 @@ impl Decoder {
             }
             "authorization" => self.authorization(node)?,
             "accounts" => self.accounts(node)?,
+            "mappings" | "maps" => self.options.mappings = self.mappings(node)?,
             "system_account" | "system" => options.system_account = non_empty(&system_account(node)?),
             "no_system_account" | "no_system" | "no_sys_acc" => options.no_system_account = boolean(node)?,
             "monitor" => self.monitor(node)?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::duration::{DurationError, GoDuration};
+use super::imports::ImportError;
 use super::lang::{LangError, Position, ReadError};
 use super::tls::TlsError;
 
@@ -149,8 +150,6 @@ pub enum Problem {
     SystemAccountMissing,
     #[error("Not a valid public nkey for an account: {0:?}")]
     AccountNkey(String),
-    #[error("{0} is not supported yet")]
-    NotYet(String),
     #[error("User entry requires a user")]
     UserMissing,
     #[error("Expected users field to be an array, got {0}")]
@@ -227,6 +226,8 @@ pub enum Problem {
     WebSocket(String),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
     #[error("error parsing ocsp peer config: unsupported type map[string]interface {{}}")]
     OcspPeerType,
     #[error("{0} is not supported yet, and running without it would be less secure than asked")]

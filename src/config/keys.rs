@@ -104,8 +104,8 @@ pub const TOP: &[(&str, Status)] = &[
     ("prof_port", NotYet(Integer)),
     ("feature_flags", NotYet(Checked(blocks::feature_flags))),
     ("write_timeout", NotYet(Checked(blocks::write_timeout))),
-    ("mappings", NotYet(Any)),
-    ("maps", NotYet(Any)),
+    ("mappings", Supported),
+    ("maps", Supported),
     ("ocsp", NotYet(Checked(blocks::ocsp))),
     ("ocsp_cache", NotYet(Checked(blocks::ocsp_cache))),
     ("proxy_protocol", NotYet(Bool)),
@@ -191,13 +191,12 @@ pub const ACCOUNT: &[(&str, Status)] = &[
     // Names the account in tokens of imports.
     ("nkey", NoEffect(Checked(blocks::account_nkey))),
     ("jetstream", NotYet(Checked(blocks::jetstream))),
-    ("mappings", NotYet(Any)),
-    ("maps", NotYet(Any)),
+    ("mappings", Supported),
+    ("maps", Supported),
+    ("exports", Supported),
+    ("imports", Supported),
     ("trace_dest", NotYet(Any)),
     ("msg_trace", NotYet(Any)),
-    // What is not delivered without them would be missed in silence.
-    ("exports", Refused),
-    ("imports", Refused),
 ];
 
 #[cfg(test)]

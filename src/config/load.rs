@@ -498,6 +498,7 @@ mod tests {
             },
             no_auth_user: None,
             accounts: Vec::new(),
+            mappings: Default::default(),
             system_account: None,
             no_system_account: false,
             tls: None,

@@ -60,6 +60,7 @@ mod disk;
 mod duration;
 mod error;
 mod help;
+mod imports;
 mod keys;
 pub mod lang;
 mod load;
@@ -77,6 +78,10 @@ pub use decode::is_public_user_key;
 pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};
 pub use duration::{DurationError, GoDuration, parse_duration_ns};
 pub use error::{ConfigError, Problem, ProblemAt, Warning};
+pub use imports::{
+    Access, IMPORTS_MAX, ImportError, Latency, ServiceExport, ServiceImport, Sharing, StreamExport,
+    StreamImport,
+};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
     Account, AccountLimits, Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials,

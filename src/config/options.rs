@@ -13,10 +13,12 @@ use std::time::Duration;
 use super::accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, first_known};
 use super::advertise::Advertise;
 use super::error::Problem;
+use super::imports::Sharing;
 use super::lang::Position;
 use super::permissions::Permissions;
 use super::tls::TlsOptions;
 use super::websocket::WebSocketOptions;
+use crate::subject::mapping::Mappings;
 
 /// The options of one server. `Options::default()` is a server without file and flags.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,6 +127,8 @@ pub struct Options {
     pub no_auth_user: Option<String>,
     /// `accounts`, beside the global one; no name twice.
     pub accounts: Vec<Account>,
+    /// `mappings`, `maps`: those of the global account.
+    pub mappings: Mappings,
     /// `system_account`, `system`. The name of an account, `$SYS` where there is no other one.
     pub system_account: Option<String>,
     /// `no_system_account`, `no_system`, `no_sys_acc`.
@@ -207,6 +211,7 @@ impl Default for Options {
             authorization: Authorization::default(),
             no_auth_user: None,
             accounts: Vec::new(),
+            mappings: Mappings::default(),
             system_account: None,
             no_system_account: false,
             tls: None,
@@ -478,6 +483,10 @@ pub struct Account {
     pub users: Vec<User>,
     /// `limits`.
     pub limits: AccountLimits,
+    /// `mappings`.
+    pub mappings: Mappings,
+    /// `exports` and `imports`, held against those of the other accounts.
+    pub sharing: Sharing,
 }
 
 /// What the connections of an account may take. `None`: no limit but the server's.

@@ -8,7 +8,7 @@
 use std::fmt::Display;
 
 use super::duration::GoDuration;
-use super::options::{Credentials, Login, Options, Password, Port, User};
+use super::options::{Account, Credentials, Login, Options, Password, Port, User};
 use super::tls::{HandshakeFirst, TLS_TIMEOUT_DEFAULT, TlsOptions};
 use super::websocket::WebSocketOptions;
 
@@ -35,6 +35,7 @@ pub const RELOADS: &[&str] = &[
     "log_size_limit",
     "logtime",
     "logtime_utc",
+    "mappings",
     "max_connections",
     "max_control_line",
     "max_payload",
@@ -92,10 +93,12 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
             lines.0.push(format!("Reloaded: authorization {what}"));
         }
     }
-    let limits = |options: &Options| -> Vec<_> {
-        options.accounts.iter().map(|account| (account.name.clone(), account.limits)).collect()
+    // Who the users are is told above.
+    let accounts = |options: &Options| -> Vec<_> {
+        let without_users = |account: &Account| Account { users: Vec::new(), ..account.clone() };
+        options.accounts.iter().map(without_users).collect()
     };
-    if limits(old) != limits(new) {
+    if accounts(old) != accounts(new) || old.mappings != new.mappings {
         lines.0.push("Reloaded: accounts".to_owned());
     }
     lines.changed("ping_interval", &GoDuration(old.ping_interval), &GoDuration(new.ping_interval));

@@ -18,7 +18,8 @@ use hashbrown::HashTable;
 use rustc_hash::FxSeededState;
 use slab::Slab;
 
-use super::interest::{Generations, Group, InterestAccess, Matches, Shards, Target, WorkerId};
+use super::import::ServiceImport;
+use super::interest::{Generations, Group, InterestAccess, Matches, Shards, Target, WorkerId, shown_as};
 
 /// Cached subjects per account and worker.
 const ENTRIES_MAX: usize = 128 * 1024;
@@ -58,6 +59,30 @@ pub struct FanOut {
     pub remote: Vec<RemoteTargets>,
     /// Queue groups over all workers.
     pub groups: Vec<Group>,
+    /// What leads into other accounts; `None` in nearly all lists.
+    pub links: Option<Box<Links>>,
+}
+
+/// What a message reaches in other accounts, and its subjects there.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// Plain subscriptions of importers, by the subject by which they get it.
+    pub imports: Vec<Imported>,
+    /// The subjects by which members of queue groups get it, by the numbers of their imports.
+    pub shown: Vec<(u16, Box<[u8]>)>,
+    /// Services of other accounts that are asked.
+    pub services: Arc<[Arc<ServiceImport>]>,
+}
+
+/// Plain subscriptions that get a message through one import.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// The subject by which they get it.
+    pub subject: Box<[u8]>,
+    /// Those of this worker.
+    pub local: Vec<Target>,
+    /// Those of other workers.
+    pub remote: Vec<RemoteTargets>,
 }
 
 /// Plain subscriptions of one other worker.
@@ -92,13 +117,23 @@ impl FanOut {
     /// Whether nobody is reached.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty()
+        self.local.is_empty() && self.remote.is_empty() && self.groups.is_empty() && self.links.is_none()
+    }
+
+    /// The subject by which a member of a queue group gets what was published to `subject`, where it is another one.
+    #[inline]
+    pub fn shown_to(&self, member: Target) -> Option<&[u8]> {
+        if member.import == 0 {
+            return None;
+        }
+        shown_as(&self.links.as_deref()?.shown, member.import)
     }
 
     fn target_count(&self) -> usize {
         self.local.len()
             + self.remote.iter().map(|remote| remote.targets.as_slice().len()).sum::<usize>()
             + self.groups.iter().map(|group| group.members.len()).sum::<usize>()
+            + self.links.as_deref().map_or(0, Links::units)
     }
 
     fn fill(&mut self, matches: &mut Matches, worker: WorkerId) {
@@ -109,21 +144,62 @@ impl FanOut {
             self.local = Vec::new();
         }
         std::mem::swap(&mut self.groups, &mut matches.groups);
+        self.links = None;
+        if !matches.shown.is_empty() || !matches.services.is_empty() {
+            self.links = Some(Box::new(Links::take(matches, worker)));
+        }
         // By worker, then by connection, so that what is written together lies together.
         if matches.plain.len() > 1 {
             matches.plain.sort_unstable();
         }
-        for run in matches.plain.chunk_by(|a, b| a.worker == b.worker) {
-            if run[0].worker == worker {
-                self.local.extend_from_slice(run);
+        divide(&matches.plain, worker, &mut self.local, &mut self.remote);
+    }
+}
+
+impl Links {
+    /// Takes out of `matches` what leads into other accounts.
+    #[inline(never)]
+    fn take(matches: &mut Matches, worker: WorkerId) -> Links {
+        let mut links = Links { services: std::mem::take(&mut matches.services).into(), ..Links::default() };
+        matches.plain.sort_unstable_by_key(|target| (target.import, *target));
+        let own = matches.plain.partition_point(|target| target.import == 0);
+        for run in matches.plain[own..].chunk_by(|a, b| a.import == b.import) {
+            let subject = shown_as(&matches.shown, run[0].import).expect("shown for every import").into();
+            let mut imported = Imported { subject, ..Imported::default() };
+            divide(run, worker, &mut imported.local, &mut imported.remote);
+            links.imports.push(imported);
+        }
+        matches.plain.truncate(own);
+        links.shown = std::mem::take(&mut matches.shown);
+        links
+    }
+
+    /// What it counts against the bound.
+    fn units(&self) -> usize {
+        let targets = |imported: &Imported| {
+            imported.local.len()
+                + imported.remote.iter().map(|remote| remote.targets.as_slice().len()).sum::<usize>()
+        };
+        let subjects = self.shown.iter().map(|(_, subject)| 2 * subject.len() / size_of::<Target>() + 4);
+        ENTRY_UNITS
+            + self.imports.iter().map(targets).sum::<usize>()
+            + subjects.sum::<usize>()
+            + self.services.len()
+    }
+}
+
+/// Divides sorted targets into those of `worker` and those of others.
+fn divide(targets: &[Target], worker: WorkerId, local: &mut Vec<Target>, remote: &mut Vec<RemoteTargets>) {
+    for run in targets.chunk_by(|a, b| a.worker == b.worker) {
+        if run[0].worker == worker {
+            local.extend_from_slice(run);
+        } else {
+            let targets = if run.len() <= COPIED_TARGETS_MAX {
+                TargetList::Short(run.to_vec())
             } else {
-                let targets = if run.len() <= COPIED_TARGETS_MAX {
-                    TargetList::Short(run.to_vec())
-                } else {
-                    TargetList::Long(run.into())
-                };
-                self.remote.push(RemoteTargets { worker: run[0].worker, targets });
-            }
+                TargetList::Long(run.into())
+            };
+            remote.push(RemoteTargets { worker: run[0].worker, targets });
         }
     }
 }
@@ -222,9 +298,14 @@ impl FanOutCache {
         let end = self.entries.capacity();
         let to = from.saturating_add(count).min(end);
         for entry in (from..to).filter_map(|slot| self.entries.get(slot)) {
-            let FanOut { local, remote, groups } = &entry.fanout;
-            let remote = remote.iter().map(|remote| remote.targets.as_slice().len()).sum::<usize>();
-            let reached = (local.len() + remote + groups.len()) as u64;
+            let FanOut { local, remote, groups, links } = &entry.fanout;
+            let count = |remote: &[RemoteTargets]| -> usize {
+                remote.iter().map(|remote| remote.targets.as_slice().len()).sum()
+            };
+            let mut reached = (local.len() + count(remote) + groups.len()) as u64;
+            for imported in links.iter().flat_map(|links| &links.imports) {
+                reached += (imported.local.len() + count(&imported.remote)) as u64;
+            }
             tally.subjects += 1;
             tally.reached += reached;
             tally.reached_max = tally.reached_max.max(reached);
@@ -473,7 +554,7 @@ mod tests {
     }
 
     fn target(worker: WorkerId, sub: u32) -> Target {
-        Target { worker, conn: 0, sub, generation: 0 }
+        Target { worker, import: 0, conn: 0, sub, generation: 0 }
     }
 
     fn all(fanout: &FanOut) -> Vec<Target> {

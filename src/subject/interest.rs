@@ -4,6 +4,10 @@
 //! their cached fan-out list ([`super::fanout`]) does not hold any more. Whether it holds is told by
 //! [`Generations`], which are read without entering the index at all.
 //!
+//! A subscription to something that its account imports stands in the exporter's index too, with the number of the import
+//! ([`Target::import`]): a message is found by the index of the account that it is published in, and by no other. That an
+//! account imports a service is an entry of its own index that no worker owns ([`SERVICE`]).
+//!
 //! The generations are sharded by the start of the subject space, so that a client that subscribes and unsubscribes
 //! an inbox per request does not void the cached lists of unrelated subjects. `benches/fanout.rs` holds that to
 //! numbers.
@@ -17,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::{FxBuildHasher, FxHasher};
 
+use super::import::{ServiceImport, StreamImport};
 use super::name::Pattern;
 use super::pattern_set::PatternSet;
 use super::tree::Tree;
@@ -24,11 +29,18 @@ use super::tree::Tree;
 /// Number of a worker.
 pub type WorkerId = u16;
 
+/// In the place of a worker: what is published to the pattern is a request for an imported service, which
+/// [`Target::sub`] names.
+pub const SERVICE: WorkerId = WorkerId::MAX;
+
 /// One subscription as the index knows it: where its owner finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
-    /// The worker that owns the connection.
+    /// The worker that owns the connection, or [`SERVICE`].
     pub worker: WorkerId,
+    /// The import through which a subscription of another account is here, by [`Interest::subscribe_imported`]; 0 for those
+    /// of the account itself.
+    pub import: u16,
     /// The connection's slot at that worker.
     pub conn: u32,
     /// The subscription's slot at that worker.
@@ -178,6 +190,27 @@ pub struct Matches {
     pub plain: Vec<Target>,
     /// Queue groups, of each of which one member gets it.
     pub groups: Vec<Group>,
+    /// The subjects by which subscriptions of other accounts get it, by the numbers of the imports. Of no import twice.
+    pub shown: Vec<(u16, Box<[u8]>)>,
+    /// Services of other accounts that are asked.
+    pub services: Vec<Arc<ServiceImport>>,
+}
+
+impl Matches {
+    fn clear(&mut self) {
+        self.plain.clear();
+        self.groups.clear();
+        self.shown.clear();
+        self.services.clear();
+    }
+}
+
+/// The subject by which an import shows a message; `None` for the account itself.
+pub fn shown_as(shown: &[(u16, Box<[u8]>)], import: u16) -> Option<&[u8]> {
+    if import == 0 {
+        return None;
+    }
+    shown.iter().find(|(other, _)| *other == import).map(|(_, subject)| &**subject)
 }
 
 /// The index of one account.
@@ -191,6 +224,12 @@ pub struct Interest {
     internal: usize,
     /// What is not for some of the subscriptions, although they match it.
     denied: HashMap<Target, Arc<PatternSet>, FxBuildHasher>,
+    /// The imports by which subscriptions of other accounts are here; the first has number 1. They stay for good: messages
+    /// on their way name them.
+    imports: Vec<Arc<StreamImport>>,
+    /// The imported services that are asked here.
+    services: HashMap<u32, Arc<ServiceImport>, FxBuildHasher>,
+    next_service: u32,
 }
 
 impl Interest {
@@ -264,6 +303,39 @@ impl Interest {
         self.subscribe(pattern, queue, target);
     }
 
+    /// The number of an import by which subscriptions of another account come here. `None` if there have been too many.
+    pub fn import_number(&mut self, import: &Arc<StreamImport>) -> Option<u16> {
+        let at = match self.imports.iter().position(|known| Arc::ptr_eq(known, import) || known == import) {
+            Some(at) => at,
+            None => {
+                self.imports.push(import.clone());
+                self.imports.len() - 1
+            }
+        };
+        u16::try_from(at + 1).ok()
+    }
+
+    /// Replaces the imported services that are asked when something is published here.
+    pub fn set_services(&mut self, wanted: &[Arc<ServiceImport>]) {
+        let gone: Vec<u32> =
+            self.services.iter().filter(|(_, known)| !wanted.contains(known)).map(|(id, _)| *id).collect();
+        for id in gone {
+            let service = self.services.remove(&id).expect("just seen");
+            let pattern = Pattern::parse(service.from().as_bytes()).expect("was valid when it was set");
+            let found = self.unsubscribe(pattern, None, service_target(id));
+            assert!(found, "the index has every service");
+        }
+        for service in wanted {
+            let is_known = self.services.values().any(|known| known == service);
+            let Ok(pattern) = Pattern::parse(service.from().as_bytes()) else { continue };
+            if !is_known {
+                self.next_service += 1;
+                self.services.insert(self.next_service, service.clone());
+                self.subscribe(pattern, None, service_target(self.next_service));
+            }
+        }
+    }
+
     /// Changes what a subscription does not get.
     pub fn set_denied(&mut self, pattern: Pattern<'_>, target: Target, denied: Option<Arc<PatternSet>>) {
         let has_some = denied.is_some();
@@ -309,15 +381,46 @@ impl Interest {
     /// Collects everything that `subject` reaches into `matches`, which is emptied first.
     pub fn collect(&self, subject: &[u8], matches: &mut Matches) {
         self.collect_unfiltered(subject, matches);
+        if !self.services.is_empty() {
+            self.take_out_services(matches);
+        }
+        if !self.imports.is_empty() {
+            self.show(subject, matches);
+        }
         if !self.denied.is_empty() {
             self.leave_out_denied(subject, matches);
         }
     }
 
-    /// Collects also those who are denied `subject`.
+    #[inline(never)]
+    fn take_out_services(&self, matches: &mut Matches) {
+        let Matches { plain, services, .. } = matches;
+        plain.retain(|target| {
+            if target.worker == SERVICE {
+                services.extend(self.services.get(&target.sub).cloned());
+            }
+            target.worker != SERVICE
+        });
+    }
+
+    /// Makes the subjects by which imports show `subject`.
+    #[inline(never)]
+    fn show(&self, subject: &[u8], matches: &mut Matches) {
+        let Matches { plain, groups, shown, .. } = matches;
+        let members = groups.iter().flat_map(|group| &group.members);
+        for target in plain.iter().chain(members) {
+            if target.import == 0 || shown.iter().any(|(import, _)| *import == target.import) {
+                continue;
+            }
+            let mut made = Vec::new();
+            self.imports[usize::from(target.import) - 1].change().apply(subject, &mut made);
+            shown.push((target.import, made.into()));
+        }
+    }
+
+    /// Collects also those who are denied `subject`, and services as targets.
     pub fn collect_unfiltered(&self, subject: &[u8], matches: &mut Matches) {
-        matches.plain.clear();
-        matches.groups.clear();
+        matches.clear();
         self.tree.for_each_match(subject, |leaf| match leaf {
             Leaf::Empty => {}
             Leaf::One(target) => matches.plain.push(*target),
@@ -339,26 +442,31 @@ impl Interest {
 
     #[inline(never)]
     fn leave_out_denied(&self, subject: &[u8], matches: &mut Matches) {
+        let Matches { plain, groups, shown, .. } = matches;
         // Connections of one user share a set: asked once for all of them that come in a row.
-        let mut last: Option<(*const PatternSet, bool)> = None;
+        let mut last: Option<(*const PatternSet, u16, bool)> = None;
         let mut is_for = |target: &Target| {
             let Some(denied) = self.denied.get(target) else { return true };
             let set = Arc::as_ptr(denied);
             match last {
-                Some((known, is_denied)) if known == set => !is_denied,
+                Some((known, import, is_denied)) if known == set && import == target.import => !is_denied,
                 _ => {
-                    let is_denied = denied.matches(subject);
-                    last = Some((set, is_denied));
+                    let is_denied = denied.matches(shown_as(shown, target.import).unwrap_or(subject));
+                    last = Some((set, target.import, is_denied));
                     !is_denied
                 }
             }
         };
-        matches.plain.retain(&mut is_for);
-        for group in &mut matches.groups {
+        plain.retain(&mut is_for);
+        for group in groups.iter_mut() {
             group.members.retain(&mut is_for);
         }
-        matches.groups.retain(|group| !group.members.is_empty());
+        groups.retain(|group| !group.members.is_empty());
     }
+}
+
+fn service_target(id: u32) -> Target {
+    Target { worker: SERVICE, import: 0, conn: 0, sub: id, generation: 0 }
 }
 
 /// How the cores reach an account's index. The server puts it behind a lock; tests and simulations need none.
@@ -494,7 +602,7 @@ mod tests {
     use super::*;
 
     fn target(sub: u32) -> Target {
-        Target { worker: 0, conn: sub, sub, generation: 1 }
+        Target { worker: 0, import: 0, conn: sub, sub, generation: 1 }
     }
 
     fn pattern(text: &str) -> Pattern<'_> {

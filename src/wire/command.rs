@@ -106,6 +106,20 @@ pub struct Publish<'a> {
     pub widths: Widths,
 }
 
+impl<'a> Publish<'a> {
+    /// The same message to another subject.
+    pub fn with_subject<'b>(&'b self, subject: &'b [u8]) -> Publish<'b>
+    where
+        'a: 'b,
+    {
+        let payload = match &self.payload {
+            Payload::Borrowed(bytes) => Payload::Borrowed(bytes),
+            Payload::Shared(bytes) => Payload::Shared(bytes.clone()),
+        };
+        Publish { subject, payload, ..*self }
+    }
+}
+
 /// How many digits the sizes of a `PUB` or `HPUB` had. The reference repeats them as they came, leading zeroes
 /// included, so a delivery needs to know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
