@@ -9,7 +9,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
-import { launch } from './browser.mjs';
+import { find, launch } from './browser.mjs';
 import { Client, Server, load, until } from './processes.mjs';
 
 const [binary, bench, screenshots] = process.argv.slice(2).map((path) => resolve(path));
@@ -419,13 +419,26 @@ const scenarios = {
 
 async function main() {
   if (screenshots) await mkdir(screenshots, { recursive: true });
-  let browser;
-  try {
-    browser = await launch();
-  } catch (error) {
-    console.log(`SKIPPED the dashboard in a browser: ${error.message.split('\n')[0]}`);
+  const wanted = process.env.DASHBOARD_CASE ?? '';
+  const played = Object.entries(scenarios).filter(([name]) => name.includes(wanted));
+  if (played.length === 0) {
+    console.log(`FAIL DASHBOARD_CASE: no scenario has '${wanted}' in its name`);
+    console.log('\n0 passed, 1 failed, 0 skipped');
+    return 1;
+  }
+  const executable = await find();
+  if (executable === undefined) {
+    console.log('SKIPPED the dashboard in a browser: no Chromium is installed');
     console.log('\n0 passed, 0 failed, 1 skipped');
     return 0;
+  }
+  let browser;
+  try {
+    browser = await launch(executable);
+  } catch (error) {
+    console.log(`FAIL the browser ${executable} does not start: ${error.message}`);
+    console.log('\n0 passed, 1 failed, 0 skipped');
+    return 1;
   }
   const server = await Server.start(binary);
   const traffic = load(bench, server, ['latency', '--rate', '3000', '--subscribers', '3']);
@@ -440,9 +453,7 @@ async function main() {
     }
     const early = await Client.connect(server, 'gone-early');
     early.close();
-    const wanted = process.env.DASHBOARD_CASE ?? '';
-    for (const [name, play] of Object.entries(scenarios)) {
-      if (!name.includes(wanted)) continue;
+    for (const [name, play] of played) {
       try {
         await play({ browser, server });
         passed += 1;
