@@ -11,9 +11,7 @@ export interface Sample {
   inBytes: number | null;
   outBytes: number | null;
   connections: number | null;
-  subscriptions: number | null;
   cpu: number | null;
-  mem: number | null;
 }
 
 const samplesMax = 900;
@@ -45,9 +43,7 @@ export class History {
       inBytes: rate('in_bytes'),
       outBytes: rate('out_bytes'),
       connections: varz.connections,
-      subscriptions: varz.subscriptions,
       cpu: varz.cpu,
-      mem: varz.mem,
     });
     this.#last = varz;
   }
@@ -66,9 +62,7 @@ const nothing: Omit<Sample, 'at'> = {
   inBytes: null,
   outBytes: null,
   connections: null,
-  subscriptions: null,
   cpu: null,
-  mem: null,
 };
 
 /** Counters of one thing, and how fast they grow. */
