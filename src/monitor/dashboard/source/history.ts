@@ -19,13 +19,19 @@ const samplesMax = 900;
 export class History {
   readonly samples: Sample[] = [];
   #last: Varz | undefined;
+  #lastCameAt = 0;
 
   get latest(): Sample | undefined {
     return this.samples.at(-1);
   }
 
+  /** The server's time when `performance.now()` was `cameAt`. */
+  timeOf(cameAt: number): number {
+    return Date.parse(this.#last?.now ?? '') + cameAt - this.#lastCameAt;
+  }
+
   /** `gapMs`: from this much time between two readings on, what was in between is not known. */
-  add(varz: Varz, gapMs: number): void {
+  add(varz: Varz, cameAt: number, gapMs: number): void {
     const last = this.#last;
     const at = Date.parse(varz.now);
     const elapsed = last === undefined ? 0 : at - Date.parse(last.now);
@@ -46,6 +52,7 @@ export class History {
       cpu: varz.cpu,
     });
     this.#last = varz;
+    this.#lastCameAt = cameAt;
   }
 
   #push(sample: Sample): void {
