@@ -637,6 +637,34 @@ fn the_number_of_an_accounts_connections_ends_up_right() {
 }
 
 #[test]
+fn events_reach_accounts_that_import_them() {
+    let config = CONFIG
+        .replace(
+            "$SYS: { users: [{ user: sys, password: s }] }",
+            r#"$SYS: { users: [{ user: sys, password: s }], exports: [{ stream: "$SYS.ACCOUNT.*.CONNECT" }] }"#,
+        )
+        .replace(
+            "A: { users: [",
+            r#"A: {
+                imports: [{ stream: { account: $SYS, subject: "$SYS.ACCOUNT.B.CONNECT" }, to: "b.comes" }]
+                users: ["#,
+        );
+    let server = ServerProcess::start(&candidate(), &config).expect("a server");
+    let mut listener = open(&server, "a", "a");
+    listener.send("SUB b.comes 1\r\n");
+    listener.round_trip();
+    let _comes = open(&server, "b", "b");
+    match listener.next() {
+        Event::Message { subject, payload, .. } => {
+            assert_eq!(subject, "b.comes");
+            let event: Value = serde_json::from_slice(&payload).expect("JSON");
+            assert_eq!(event["client"]["acc"], "B");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn many_requests_at_once_are_all_answered() {
     let world = World::start(&candidate());
     let mut asker = open(&world.server, "sys", "s");

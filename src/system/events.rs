@@ -170,7 +170,7 @@ impl<'a> ClientInfo<'a> {
             stop,
             name_tag: &row.account,
             kind: "Client",
-            client_type: "nats",
+            client_type: if row.is_websocket { "websocket" } else { "nats" },
         }
     }
 }

@@ -6,9 +6,12 @@ import puppeteer from 'puppeteer-core';
 
 const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chromium-headless-shell'];
 
-/** Starts it; an error says why there is none. */
-export async function launch() {
-  const executablePath = process.env.CHROMIUM || (await installed()) || (await packaged());
+/** Where it is; `undefined` if there is none. */
+export async function find() {
+  return process.env.CHROMIUM || (await installed()) || (await packaged());
+}
+
+export function launch(executablePath) {
   return puppeteer.launch({
     executablePath,
     headless: 'shell',
@@ -29,7 +32,8 @@ async function installed() {
 }
 
 async function packaged() {
-  if (process.platform !== 'linux' || process.arch !== 'x64') throw new Error('no Chromium is installed');
+  // It is built for nothing else.
+  if (process.platform !== 'linux' || process.arch !== 'x64') return undefined;
   const { default: chromium } = await import('@sparticuz/chromium');
   return chromium.executablePath();
 }

@@ -9,7 +9,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
-import { launch } from './browser.mjs';
+import { find, launch } from './browser.mjs';
 import { Client, Server, load, until } from './processes.mjs';
 
 const [binary, bench, screenshots] = process.argv.slice(2).map((path) => resolve(path));
@@ -72,6 +72,32 @@ function assert(condition, text) {
   if (!condition) throw new Error(text);
 }
 
+/** The rows of the panel of latencies. */
+function latencyRows(page) {
+  return page.$$eval('table[aria-label^=Latency] tbody tr', (rows) =>
+    rows.map((row) => {
+      const [part, ...cells] = [...row.querySelectorAll('.value')].map(({ innerText }) => innerText);
+      return { part, counted: cells.pop(), quantiles: cells };
+    }),
+  );
+}
+
+/** What the page makes of a time, in microseconds. */
+function micros(text) {
+  const [, number, unit] = /^(?:> )?([\d.]+) (µs|ms|s)$/.exec(text) ?? [];
+  return Number(number) * { 'µs': 1, ms: 1e3, s: 1e6 }[unit];
+}
+
+/** As much of `/metrics` as the panel of latencies reads. */
+function metrics({ start, ...histograms }) {
+  const lines = Object.entries(histograms).flatMap(([part, buckets]) => {
+    // Keys that look like integers come first in an object.
+    const inOrder = Object.entries(buckets).sort(([a], [b]) => (a === '+Inf') - (b === '+Inf') || a - b);
+    return inOrder.map(([bound, upTo]) => `ringmain_${part}_seconds_bucket{le="${bound}"} ${upTo}`);
+  });
+  return [`process_start_time_seconds ${start}`, ...lines, ''].join('\n');
+}
+
 const number = (text) => Number(text.replace(/[^\d.]/g, ''));
 
 const scenarios = {
@@ -97,7 +123,84 @@ const scenarios = {
     await until('more go out than come in', async () => number(await tile('Messages out')) > number(await tile('Messages in')));
     await until('bytes', async () => /[KM]iB\/s/.test(await tile('Bytes out')));
     assert(number(await tile('Connections')) >= idleClients, 'connections');
-    assert((await view.page.$$('.plot canvas')).length === 4, 'four charts');
+    assert((await view.page.$$('.plot canvas')).length === 5, 'five charts');
+    await view.close();
+  },
+
+  async 'the latency of messages is told in parts, and over time'({ browser, server }) {
+    const view = await open(browser, server);
+    const rows = () => latencyRows(view.page);
+    await until('messages were routed and sent', async () => {
+      const [routing, , sending] = await rows();
+      return /messages$/.test(routing?.counted) && number(routing.counted) > 500 && /pieces$/.test(sending.counted);
+    });
+    for (const { part, quantiles, counted } of await rows()) {
+      if (counted === 'no messages') {
+        // With one worker nothing is handed over.
+        assert(part.startsWith('handing over') && quantiles.every((text) => text === '–'), `${part}: ${quantiles}`);
+        continue;
+      }
+      const [p50, p99, p999] = quantiles.map(micros);
+      assert(0 < p50 && p50 <= p99 && p99 <= p999, `${part}: ${quantiles}`);
+    }
+    const plot = 'figure.chart .plot[aria-label^="p99"]';
+    const values = () => view.page.$eval(plot, (plot) => 1 + Number(plot.getAttribute('aria-valuemax')));
+    await until('two values over time', async () => (await values()) >= 2);
+    const value = await view.page.$eval(plot, (plot) => plot.getAttribute('aria-valuetext'));
+    assert(/routing \d.*[mµ]?s, handing over .+, sending \d.*[mµ]?s$/.test(value), value);
+    await view.go('server');
+    await view.has('99 % of turns');
+    await view.go('overview');
+    assert((await values()) >= 2, 'what was read before is still in the chart');
+    await view.close();
+  },
+
+  async 'where there were no messages there is no latency'({ browser }) {
+    const quiet = await Server.start(binary);
+    try {
+      const view = await open(browser, quiet);
+      await until('all parts say so', async () => {
+        const rows = await latencyRows(view.page);
+        return rows.length === 3 && rows.every(({ counted, quantiles }) => counted === 'no messages' && quantiles.every((text) => text === '–'));
+      });
+      const legend = await view.page.$$eval('figure.chart .legend', (legends) => legends.map(({ innerText }) => innerText).find((text) => text.includes('routing')));
+      assert(!/\d/.test(legend), `the chart says ${legend}`);
+      await view.close();
+    } finally {
+      await quiet.stop();
+    }
+  },
+
+  async 'latencies are those of the last interval, read as Prometheus reads them'({ browser, server }) {
+    const view = await open(browser, server, '/#/accounts');
+    let reading = {};
+    await view.page.setRequestInterception(true);
+    view.page.on('request', async (request) => {
+      const { pathname } = new URL(request.url());
+      if (pathname === '/metrics') await request.respond({ contentType: 'text/plain; version=0.0.4', body: metrics(reading) });
+      else await request.continue();
+    });
+    const rows = () => latencyRows(view.page);
+    const none = { 0.001: 0, 0.002: 0, 0.01: 0, 10: 0, '+Inf': 0 };
+    const long = { ...none, 10: 70, '+Inf': 70 };
+    reading = { start: 1, route: { 0.001: 0, 0.002: 40, 0.01: 40, 10: 40, '+Inf': 40 }, handover: none, send: long };
+    await view.go('overview');
+    await view.has('known after two readings');
+    // Of these 100 there were 40 before.
+    reading = { start: 1, route: { 0.001: 0, 0.002: 70, 0.01: 98, 10: 99, '+Inf': 100 }, handover: none, send: { ...long, '+Inf': 73 } };
+    await until('the second reading', async () => (await rows())[0]?.counted === '60 messages');
+    const [routing, handing, sending] = await rows();
+    // 30 up to 2 ms, 28 up to 10 ms, one up to 10 s, one longer: the 59.4th of 60 is among the last.
+    assert(`${routing.quantiles}` === '2 ms,> 10 s,> 10 s', `routing: ${routing.quantiles}`);
+    assert(handing.counted === 'no messages', handing.counted);
+    assert(sending.counted === '3 pieces' && `${sending.quantiles}` === '> 10 s,> 10 s,> 10 s', `sending: ${sending.quantiles}`);
+    reading = { start: 1, route: { 0.001: 0, 0.002: 70, 0.01: 298, 10: 299, '+Inf': 300 }, handover: none, send: { ...long, '+Inf': 73 } };
+    await until('the third', async () => (await rows())[0].counted === '200 messages');
+    // All 200 between 2 and 10 ms: half of them by 6 ms.
+    assert(`${(await rows())[0].quantiles}` === '6 ms,9.92 ms,9.99 ms', `routing: ${(await rows())[0].quantiles}`);
+    reading = { start: 2, route: { ...none, '+Inf': 900 }, handover: none, send: none };
+    await view.has('known after two readings');
+    assert((await rows()).every(({ quantiles }) => quantiles.every((text) => text === '–')), 'another run of the server is another count');
     await view.close();
   },
 
@@ -255,6 +358,7 @@ const scenarios = {
       await view.page.evaluate((place) => (location.hash = `#/${place}`), place);
       await view.page.waitForFunction((view) => document.querySelector(`nav.views a[href="#/${view}"][aria-current]`), {}, place.split('/')[0]);
       await settled(view.page);
+      if (place === 'overview') await view.has('of the last');
       const outside = await view.page.evaluate(() => {
         const width = document.documentElement.clientWidth;
         const isScrolled = (element) => element.closest('.views, thead, .skip') !== null;
@@ -284,6 +388,7 @@ const scenarios = {
         await view.page.evaluate((place) => (location.hash = `#/${place}`), place);
         await view.page.waitForFunction((view) => document.querySelector(`nav.views a[href="#/${view}"][aria-current]`), {}, place.split('/')[0]);
         await settled(view.page);
+        if (place === 'overview') await view.has('of the last');
         const { violations } = await view.page.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
         const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).slice(0, 2)}`);
         assert(told.length === 0, `${theme} ${place}:\n${told.join('\n')}`);
@@ -419,13 +524,26 @@ const scenarios = {
 
 async function main() {
   if (screenshots) await mkdir(screenshots, { recursive: true });
-  let browser;
-  try {
-    browser = await launch();
-  } catch (error) {
-    console.log(`SKIPPED the dashboard in a browser: ${error.message.split('\n')[0]}`);
+  const wanted = process.env.DASHBOARD_CASE ?? '';
+  const played = Object.entries(scenarios).filter(([name]) => name.includes(wanted));
+  if (played.length === 0) {
+    console.log(`FAIL DASHBOARD_CASE: no scenario has '${wanted}' in its name`);
+    console.log('\n0 passed, 1 failed, 0 skipped');
+    return 1;
+  }
+  const executable = await find();
+  if (executable === undefined) {
+    console.log('SKIPPED the dashboard in a browser: no Chromium is installed');
     console.log('\n0 passed, 0 failed, 1 skipped');
     return 0;
+  }
+  let browser;
+  try {
+    browser = await launch(executable);
+  } catch (error) {
+    console.log(`FAIL the browser ${executable} does not start: ${error.message}`);
+    console.log('\n0 passed, 1 failed, 0 skipped');
+    return 1;
   }
   const server = await Server.start(binary);
   const traffic = load(bench, server, ['latency', '--rate', '3000', '--subscribers', '3']);
@@ -440,9 +558,7 @@ async function main() {
     }
     const early = await Client.connect(server, 'gone-early');
     early.close();
-    const wanted = process.env.DASHBOARD_CASE ?? '';
-    for (const [name, play] of Object.entries(scenarios)) {
-      if (!name.includes(wanted)) continue;
+    for (const [name, play] of played) {
       try {
         await play({ browser, server });
         passed += 1;

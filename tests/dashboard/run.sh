@@ -46,7 +46,10 @@ check "the dashboard's types are right" "$sources/node_modules/.bin/tsc" --proje
 check "the committed dashboard is what its sources give" node "$sources/build.mjs" --check
 
 if [ $# -eq 0 ]; then
-    cargo build --quiet --bins
+    if ! cargo build --quiet --bins; then
+        printf 'FAIL build: no server to look at\n\n%s passed, %s failed, 0 skipped\n' "$passed" "$((failed + 1))"
+        exit 1
+    fi
     target=${CARGO_TARGET_DIR:-target}/debug
     set -- "$target/ringmain" "$target/ringmain-bench"
 fi

@@ -25,8 +25,6 @@ export interface Varz {
   cpu: number;
   connections: number;
   total_connections: number;
-  routes: number;
-  leafnodes: number;
   in_msgs: number;
   out_msgs: number;
   in_bytes: number;
@@ -36,18 +34,16 @@ export interface Varz {
   stalled_clients?: number;
   subscriptions: number;
   config_load_time: string;
-  jetstream?: { config?: { max_memory: number; max_storage: number; store_dir?: string } };
+  jetstream?: { config?: object };
   ringmain?: string;
 }
 
 export interface Connection {
   cid: number;
-  kind: string;
   type: string;
   ip: string;
   port: number;
   start: string;
-  last_activity: string;
   stop?: string;
   reason?: string;
   rtt: string;
@@ -72,10 +68,7 @@ export interface Connection {
 
 export interface Connz {
   now: string;
-  num_connections: number;
   total: number;
-  offset: number;
-  limit: number;
   connections: Connection[] | null;
   ringmain?: { found: number };
 }
@@ -100,8 +93,6 @@ export interface Subsz {
   max_fanout: number;
   avg_fanout: number;
   total: number;
-  offset: number;
-  limit: number;
   subscriptions_list?: Subscription[];
 }
 
@@ -110,7 +101,6 @@ export interface AccountStat {
   name?: string;
   conns: number;
   leafnodes: number;
-  total_conns: number;
   num_subscriptions: number;
   sent: { msgs: number; bytes: number };
   received: { msgs: number; bytes: number };
@@ -125,13 +115,13 @@ export interface Accstatz {
 export interface Healthz {
   status: string;
   error?: string;
-  errors?: { type: string; error: string }[];
+  errors?: { error: string }[];
 }
 
 export interface ConsumerState {
   stream_name: string;
   name: string;
-  delivered: { consumer_seq: number; stream_seq: number };
+  delivered: { stream_seq: number };
   num_ack_pending: number;
   num_redelivered: number;
   num_waiting: number;
@@ -140,18 +130,14 @@ export interface ConsumerState {
 
 export interface StreamState {
   name: string;
-  created: string;
   state: { messages: number; bytes: number; first_seq: number; last_seq: number; consumer_count: number };
   cluster?: { leader?: string };
   consumer_detail?: ConsumerState[];
 }
 
 export interface Jsz {
-  disabled?: boolean;
   memory: number;
   storage: number;
-  reserved_memory: number;
-  reserved_storage: number;
   config?: { max_memory: number; max_storage: number };
   api: { total: number; errors: number };
   streams: number;

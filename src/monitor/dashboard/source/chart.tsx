@@ -88,7 +88,8 @@ export function Chart({ title, times, series, format, least = 10, binary = false
             width: 2,
             // Two areas over each other would make a third colour.
             ...(series.length === 1 ? { fill: `color-mix(in srgb, ${color(name)} 10%, transparent)` } : {}),
-            points: { show: false },
+            // A line needs two values; one alone is a point.
+            points: { show: true, size: 4, filter: alone },
             spanGaps: false,
           })),
         ],
@@ -161,6 +162,13 @@ export function Chart({ title, times, series, format, least = 10, binary = false
       />
     </figure>
   );
+}
+
+/** Where the values are that have none before and none after them. */
+function alone(plot: uPlot, series: number): number[] {
+  const values = plot.data[series] ?? [];
+  const isNone = (at: number): boolean => (values[at] ?? null) === null;
+  return [...values.keys()].filter((at) => !isNone(at) && isNone(at - 1) && isNone(at + 1));
 }
 
 /** A colour of the style sheet as the canvas understands it. */

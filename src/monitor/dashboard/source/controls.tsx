@@ -2,6 +2,7 @@
 
 import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { exact } from './format.ts';
+import type { List, Page } from './list.ts';
 
 /** So long nothing is typed before what was typed counts. */
 const typingMs = 300;
@@ -46,13 +47,12 @@ interface ChoiceProps {
   value: string;
   options: [value: string, text: string][];
   onChange: (value: string) => void;
-  class?: string;
 }
 
-export function Choice({ label, value, options, onChange, class: className = '' }: ChoiceProps) {
+export function Choice({ label, value, options, onChange }: ChoiceProps) {
   const id = useId();
   return (
-    <div class={`field ${className}`}>
+    <div class="field">
       <label for={id}>{label}</label>
       <select id={id} value={value} onChange={(event) => onChange(event.currentTarget.value)}>
         {options.map(([option, text]) => (
@@ -65,14 +65,19 @@ export function Choice({ label, value, options, onChange, class: className = '' 
   );
 }
 
-interface PagerProps {
+const sizes = ['25', '50', '100'];
+
+/** How many rows are shown at once. */
+export function Rows({ list: { page, change } }: { list: List }) {
+  const options = sizes.map((size): [string, string] => [size, size]);
+  return <Choice label="Rows" value={String(page.size)} options={options} onChange={(size) => change({ size })} />;
+}
+
+interface PagerProps extends Page {
   what: string;
-  offset: number;
   shown: number;
   /** How many there are in all. */
   found: number;
-  size: number;
-  onOffset: (offset: number) => void;
 }
 
 export function Pager({ what, offset, shown, found, size, onOffset }: PagerProps) {

@@ -1,7 +1,7 @@
 // Numbers and texts with their names.
 
 import type { ComponentChildren } from 'preact';
-import { parts } from './format.ts';
+import { parts, rate } from './format.ts';
 
 interface TileProps {
   label: string;
@@ -10,12 +10,11 @@ interface TileProps {
   title?: string;
   note?: ComponentChildren;
   color?: string;
-  level?: 'bad' | '';
 }
 
-export function Tile({ label, value, title, note, color, level = '' }: TileProps) {
+export function Tile({ label, value, title, note, color }: TileProps) {
   return (
-    <div class={`tile ${level}`}>
+    <div class="tile">
       <dt>
         {color !== undefined && <span class="swatch" style={{ background: `var(${color})` }} aria-hidden="true" />}
         {label}
@@ -34,6 +33,11 @@ function Amount({ text }: { text: string }) {
       {unit !== '' && <span class="unit"> {unit}</span>}
     </>
   );
+}
+
+/** How fast a counter grows, below it; nothing if it does not. */
+export function PerSecond({ value }: { value: number | undefined }) {
+  return value ? <small>{rate(value)}/s</small> : null;
 }
 
 /** Names and values below each other; what has no value is left out. */

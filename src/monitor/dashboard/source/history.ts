@@ -11,9 +11,7 @@ export interface Sample {
   inBytes: number | null;
   outBytes: number | null;
   connections: number | null;
-  subscriptions: number | null;
   cpu: number | null;
-  mem: number | null;
 }
 
 const samplesMax = 900;
@@ -21,13 +19,19 @@ const samplesMax = 900;
 export class History {
   readonly samples: Sample[] = [];
   #last: Varz | undefined;
+  #lastCameAt = 0;
 
   get latest(): Sample | undefined {
     return this.samples.at(-1);
   }
 
+  /** The server's time when `performance.now()` was `cameAt`. */
+  timeOf(cameAt: number): number {
+    return Date.parse(this.#last?.now ?? '') + cameAt - this.#lastCameAt;
+  }
+
   /** `gapMs`: from this much time between two readings on, what was in between is not known. */
-  add(varz: Varz, gapMs: number): void {
+  add(varz: Varz, cameAt: number, gapMs: number): void {
     const last = this.#last;
     const at = Date.parse(varz.now);
     const elapsed = last === undefined ? 0 : at - Date.parse(last.now);
@@ -45,11 +49,10 @@ export class History {
       inBytes: rate('in_bytes'),
       outBytes: rate('out_bytes'),
       connections: varz.connections,
-      subscriptions: varz.subscriptions,
       cpu: varz.cpu,
-      mem: varz.mem,
     });
     this.#last = varz;
+    this.#lastCameAt = cameAt;
   }
 
   #push(sample: Sample): void {
@@ -66,9 +69,7 @@ const nothing: Omit<Sample, 'at'> = {
   inBytes: null,
   outBytes: null,
   connections: null,
-  subscriptions: null,
   cpu: null,
-  mem: null,
 };
 
 /** Counters of one thing, and how fast they grow. */

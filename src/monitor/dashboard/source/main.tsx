@@ -10,6 +10,7 @@ import { Waiting } from './facts.tsx';
 import { duration, moment, uptime } from './format.ts';
 import { History } from './history.ts';
 import { keep, kept } from './kept.ts';
+import { Latencies } from './latencies.ts';
 import { Poller, baseOf } from './poller.ts';
 import { type Route, address, useRoute } from './route.ts';
 import { ServerContext, useAnswer, useContact } from './server.ts';
@@ -38,6 +39,7 @@ const firstInterval = intervals.some(([value]) => value === keptInterval) ? kept
 
 const poller = new Poller(baseOf(location), Number(firstInterval));
 const readings = new History();
+const latencies = new Latencies();
 
 interface View {
   name: string;
@@ -63,8 +65,8 @@ const jetStream: View = { name: 'jetstream', title: 'JetStream', show: (route) =
 
 function Dashboard() {
   const route = useRoute();
-  const { value: varz, error } = useAnswer<Varz>(poller, 'varz');
-  if (varz !== undefined) readings.add(varz, 4 * Math.max(poller.interval, 1000));
+  const { value: varz, error, at } = useAnswer<Varz>(poller, 'varz');
+  if (varz !== undefined) readings.add(varz, at, poller.gapMs());
   const shown = varz?.jetstream?.config === undefined ? views : [...views, jetStream];
   const view = shown.find(({ name }) => name === route.view);
   const main = useRef<HTMLElement>(null);
@@ -82,7 +84,7 @@ function Dashboard() {
     }
   }, [place]);
   return (
-    <ServerContext.Provider value={{ poller, history: readings, varz }}>
+    <ServerContext.Provider value={{ poller, history: readings, latencies, varz }}>
       <a
         class="skip"
         href="#content"

@@ -9,7 +9,11 @@ export interface Reading<T> {
   value: T | undefined;
   /** What the server said instead, if it refused. */
   error: string | undefined;
+  /** When the value came, in milliseconds of `performance.now()`. */
+  at: number;
 }
+
+export const nothingRead: Reading<never> = { value: undefined, error: undefined, at: 0 };
 
 /** How it is with the server. */
 export interface Contact {
@@ -71,6 +75,11 @@ export class Poller {
     this.#schedule(interval);
   }
 
+  /** From this much time between two readings on, what was in between is not known. */
+  gapMs(every = 1): number {
+    return 4 * every * Math.max(this.#interval, 1000);
+  }
+
   /** Where a path of the server is. */
   url(path: string): string {
     return new URL(path, this.#base).href;
@@ -80,7 +89,7 @@ export class Poller {
   watch(path: string, every: number, changed: () => void): () => void {
     let watched = this.#watched.get(path);
     if (watched === undefined) {
-      watched = { path, every, users: new Set(), reading: { value: undefined, error: undefined }, dueAt: 0 };
+      watched = { path, every, users: new Set(), reading: nothingRead, dueAt: 0 };
       this.#watched.set(path, watched);
       this.#schedule(0);
     }
@@ -169,12 +178,14 @@ export class Poller {
 
   async #ask(watched: Watched): Promise<void> {
     const reading = await this.#get(watched.path);
-    watched.reading = { value: reading.value ?? watched.reading.value, error: reading.error };
-    watched.dueAt = this.#interval === 0 ? Infinity : performance.now() + this.#interval * watched.every;
+    const now = performance.now();
+    const known = reading.value === undefined ? watched.reading : { value: reading.value, at: now };
+    watched.reading = { value: known.value, error: reading.error, at: known.at };
+    watched.dueAt = this.#interval === 0 ? Infinity : now + this.#interval * watched.every;
     for (const changed of watched.users) changed();
   }
 
-  async #get(path: string): Promise<Reading<unknown>> {
+  async #get(path: string): Promise<Omit<Reading<unknown>, 'at'>> {
     let response: Response;
     let text: string;
     try {

@@ -20,7 +20,6 @@ interface Props<Row> {
   label: string;
   columns: Column<Row>[];
   rows: Row[];
-  key: string;
   keyOf: (row: Row) => string | number;
   /** Drawn as not well. */
   isMarked?: (row: Row) => boolean;
@@ -29,7 +28,7 @@ interface Props<Row> {
   empty: string;
 }
 
-export function Table<Row>({ label, columns, rows, keyOf, isMarked, sorted, onSort, empty }: Omit<Props<Row>, 'key'>) {
+export function Table<Row>({ label, columns, rows, keyOf, isMarked, sorted, onSort, empty }: Props<Row>) {
   if (rows.length === 0) return <p class="empty">{empty}</p>;
   return (
     <table role="table" aria-label={label}>

@@ -3,10 +3,11 @@
 import { useState } from 'preact/hooks';
 import type { Accstatz, AccountStat } from '../answers.ts';
 import { Pager } from '../controls.tsx';
-import { Waiting } from '../facts.tsx';
-import { bytes, count, exact, rate } from '../format.ts';
+import { PerSecond, Waiting } from '../facts.tsx';
+import { bytes, count, exact } from '../format.ts';
 import { Meters } from '../history.ts';
-import { type Route, address, change } from '../route.ts';
+import { pageOf } from '../list.ts';
+import { type Route, address } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { type Column, Table } from '../table.tsx';
 
@@ -18,16 +19,12 @@ export function Accounts({ route }: { route: Route }) {
   const { value, error } = useAnswer<Accstatz>(poller, 'accstatz?unused=1', 2);
   if (value === undefined || error !== undefined) return <Waiting error={error} />;
   const all = [...(value.account_statz ?? [])].sort((a, b) => b.conns - a.conns || (a.acc < b.acc ? -1 : 1));
-  const offset = Number(route.settings.get('offset') ?? '0');
-  const rows = all.slice(offset, offset + perPage);
+  const page = pageOf(route, perPage);
+  const rows = all.slice(page.offset, page.offset + page.size);
   const rates = meters.read(
     Date.parse(value.now),
     rows.map(({ acc, received, sent }) => [acc, { in: received.msgs, out: sent.msgs }]),
   );
-  const perSecond = (acc: string, name: string) => {
-    const value = rates.get(acc)?.[name];
-    return value ? <small>{rate(value)}/s</small> : null;
-  };
   const columns: Column<AccountStat>[] = [
     {
       title: 'Account',
@@ -43,8 +40,16 @@ export function Accounts({ route }: { route: Route }) {
     { title: 'Connections', numeric: true, cell: ({ conns }) => exact(conns) },
     { title: 'Leafnodes', numeric: true, cell: ({ leafnodes }) => exact(leafnodes) },
     { title: 'Subscriptions', numeric: true, cell: (row) => exact(row.num_subscriptions) },
-    { title: 'Messages in', numeric: true, cell: (row) => <>{count(row.received.msgs)}{perSecond(row.acc, 'in')}</> },
-    { title: 'Messages out', numeric: true, cell: (row) => <>{count(row.sent.msgs)}{perSecond(row.acc, 'out')}</> },
+    {
+      title: 'Messages in',
+      numeric: true,
+      cell: ({ acc, received }) => <>{count(received.msgs)}<PerSecond value={rates.get(acc)?.['in']} /></>,
+    },
+    {
+      title: 'Messages out',
+      numeric: true,
+      cell: ({ acc, sent }) => <>{count(sent.msgs)}<PerSecond value={rates.get(acc)?.['out']} /></>,
+    },
     { title: 'Bytes in', numeric: true, cell: (row) => bytes(row.received.bytes) },
     { title: 'Bytes out', numeric: true, cell: (row) => bytes(row.sent.bytes) },
     { title: 'Slow consumers', numeric: true, cell: (row) => exact(row.slow_consumers) },
@@ -52,14 +57,7 @@ export function Accounts({ route }: { route: Route }) {
   return (
     <section class="panel">
       <Table label="Accounts" columns={columns} rows={rows} keyOf={({ acc }) => acc} empty="There are no accounts." />
-      <Pager
-        what={all.length === 1 ? 'account' : 'accounts'}
-        offset={offset}
-        shown={rows.length}
-        found={all.length}
-        size={perPage}
-        onOffset={(offset) => change({ offset: offset || '' })}
-      />
+      <Pager what={all.length === 1 ? 'account' : 'accounts'} {...page} shown={rows.length} found={all.length} />
     </section>
   );
 }

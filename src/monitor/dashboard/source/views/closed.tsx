@@ -2,14 +2,14 @@
 
 import type { Connection, Connz } from '../answers.ts';
 import { Client, Owner } from '../client.tsx';
-import { Choice, Field, Pager } from '../controls.tsx';
+import { Choice, Field, Pager, Rows } from '../controls.tsx';
 import { Waiting } from '../facts.tsx';
 import { address as addressOf, bytes, count, duration, moment, uptime } from '../format.ts';
-import { type Route, change } from '../route.ts';
+import { listOf } from '../list.ts';
+import type { Route } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { isCutOff, lateSince } from '../slowness.tsx';
 import { type Column, Table } from '../table.tsx';
-import { pageSizes } from './connections.tsx';
 
 const orders: [string, string][] = [
   ['stop', 'Closed last'],
@@ -23,23 +23,11 @@ const orders: [string, string][] = [
 
 export function Closed({ route }: { route: Route }) {
   const { poller } = useServer();
-  const setting = (name: string, usual: string): string => route.settings.get(name) ?? usual;
-  const sort = setting('sort', 'stop');
-  const size = Number(setting('size', '25'));
-  const offset = Number(setting('offset', '0'));
-  const find = setting('find', '');
-  const query = new URLSearchParams({
-    state: 'closed',
-    sort,
-    limit: String(size),
-    offset: String(offset),
-    auth: '1',
-    ringmain: '1',
-  });
-  if (find !== '') query.set('find', find);
-  const { value, error } = useAnswer<Connz>(poller, `connz?${query}`);
+  const list = listOf(route, { state: 'closed', sort: 'stop', auth: '1', ringmain: '1' }, ['sort', 'find']);
+  const sort = list.query.get('sort') ?? '';
+  const find = list.setting('find');
+  const { value, error } = useAnswer<Connz>(poller, `connz?${list.query}`);
   const rows = value?.connections ?? [];
-  const reset = { offset: '' };
   const isSlowOnly = find.toLowerCase() === 'slow consumer';
   const columns: Column<Connection>[] = [
     { title: 'Connection', sort: 'cid', ascending: true, cell: (row) => <Client connection={row} /> },
@@ -79,15 +67,15 @@ export function Closed({ route }: { route: Route }) {
           label="Find"
           placeholder="reason, name, address, user, number"
           value={find}
-          onChange={(find) => change({ find, ...reset })}
+          onChange={(find) => list.change({ find })}
         />
-        <Choice label="Order" value={sort} options={orders} onChange={(sort) => change({ sort, ...reset })} />
-        <Choice label="Rows" value={String(size)} options={pageSizes} onChange={(size) => change({ size, ...reset })} />
+        <Choice label="Order" value={sort} options={orders} onChange={(sort) => list.change({ sort })} />
+        <Rows list={list} />
         <button
           type="button"
           class="toggle"
           aria-pressed={isSlowOnly}
-          onClick={() => change({ find: isSlowOnly ? '' : 'slow consumer', ...reset })}
+          onClick={() => list.change({ find: isSlowOnly ? '' : 'slow consumer' })}
         >
           Slow consumers only
         </button>
@@ -102,16 +90,14 @@ export function Closed({ route }: { route: Route }) {
             rows={rows}
             keyOf={({ cid }) => cid}
             sorted={sort}
-            onSort={(sort) => change({ sort, ...reset })}
+            onSort={(sort) => list.change({ sort })}
             empty={find === '' ? 'No connection has been closed yet.' : 'No closed connection has that in it.'}
           />
           <Pager
             what="closed connections"
-            offset={offset}
+            {...list.page}
             shown={rows.length}
             found={value.ringmain?.found ?? value.total}
-            size={size}
-            onOffset={(offset) => change({ offset: offset || '' })}
           />
         </section>
       )}

@@ -1,17 +1,18 @@
 // One connection, open or closed: what it is, how it keeps up, what it has subscribed to.
 
 import { useRef, useState } from 'preact/hooks';
-import type { Connz, Subscription, Subsz } from '../answers.ts';
+import type { Connz, Subsz } from '../answers.ts';
 import { Chart } from '../chart.tsx';
 import { accountOf, libraryOf } from '../client.tsx';
 import { Pager } from '../controls.tsx';
 import { Facts, Waiting } from '../facts.tsx';
-import { address as addressOf, bytes, count, exact, fullMoment, rate, roundTrip, uptime } from '../format.ts';
+import { address as addressOf, bytes, exact, fullMoment, rate, roundTrip, uptime } from '../format.ts';
 import { Meter } from '../history.ts';
 import { type Route, address } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { Slowness } from '../slowness.tsx';
-import { type Column, Table } from '../table.tsx';
+import { subscriptionColumns } from '../subscription.tsx';
+import { Table } from '../table.tsx';
 
 const samplesMax = 300;
 const subscriptionsPerPage = 25;
@@ -110,13 +111,7 @@ export function ConnectionView({ route }: { route: Route }) {
   );
 }
 
-const columns: Column<Subscription>[] = [
-  { title: 'Subject', cell: ({ subject }) => <code>{subject}</code> },
-  { title: 'Queue group', cell: ({ qgroup }) => qgroup ?? '–' },
-  { title: 'Sid', cell: ({ sid }) => sid },
-  { title: 'Delivered', numeric: true, cell: ({ msgs }) => count(msgs) },
-  { title: 'Ends after', numeric: true, cell: ({ max }) => (max === undefined ? '–' : exact(max)) },
-];
+const columns = subscriptionColumns();
 
 function OpenSubscriptions({ cid }: { cid: string }) {
   const { poller } = useServer();

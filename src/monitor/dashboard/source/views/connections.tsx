@@ -3,20 +3,15 @@
 import { useState } from 'preact/hooks';
 import type { Connection, Connz } from '../answers.ts';
 import { Client, Owner } from '../client.tsx';
-import { Choice, Field, Pager } from '../controls.tsx';
-import { Waiting } from '../facts.tsx';
-import { address as addressOf, bytes, count, exact, rate, roundTrip, uptime } from '../format.ts';
+import { Choice, Field, Pager, Rows } from '../controls.tsx';
+import { PerSecond, Waiting } from '../facts.tsx';
+import { address as addressOf, bytes, count, exact, roundTrip, uptime } from '../format.ts';
 import { Meters } from '../history.ts';
-import { type Route, change } from '../route.ts';
+import { listOf } from '../list.ts';
+import type { Route } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { SlownessChip, levelOf } from '../slowness.tsx';
 import { type Column, Table } from '../table.tsx';
-
-export const pageSizes: [string, string][] = [
-  ['25', '25'],
-  ['50', '50'],
-  ['100', '100'],
-];
 
 const orders: [string, string][] = [
   ['cid', 'Number'],
@@ -35,23 +30,16 @@ const orders: [string, string][] = [
 export function Connections({ route }: { route: Route }) {
   const { poller } = useServer();
   const [meters] = useState(() => new Meters());
-  const setting = (name: string, usual: string): string => route.settings.get(name) ?? usual;
-  const sort = setting('sort', 'pending');
-  const size = Number(setting('size', '25'));
-  const offset = Number(setting('offset', '0'));
-  const query = new URLSearchParams({ sort, limit: String(size), offset: String(offset), auth: '1', ringmain: '1' });
-  for (const name of ['find', 'acc']) if (setting(name, '') !== '') query.set(name, setting(name, ''));
-  const { value, error } = useAnswer<Connz>(poller, `connz?${query}`);
+  const list = listOf(route, { sort: 'pending', auth: '1', ringmain: '1' }, ['sort', 'find', 'acc']);
+  const sort = list.query.get('sort') ?? '';
+  const find = list.setting('find');
+  const { value, error } = useAnswer<Connz>(poller, `connz?${list.query}`);
   const rows = value?.connections ?? [];
   const rates = meters.read(
     value === undefined ? 0 : Date.parse(value.now),
     rows.map(({ cid, in_msgs, out_msgs }) => [String(cid), { in: in_msgs, out: out_msgs }]),
   );
-  const perSecond = (cid: number, name: string) => {
-    const value = rates.get(String(cid))?.[name];
-    return value ? <small>{rate(value)}/s</small> : null;
-  };
-  const reset = { offset: '' };
+  const grows = (cid: number, name: string): number | undefined => rates.get(String(cid))?.[name];
   const columns: Column<Connection>[] = [
     { title: 'Connection', sort: 'cid', ascending: true, cell: (row) => <Client connection={row} /> },
     { title: 'Account', cell: (row) => <Owner connection={row} /> },
@@ -67,8 +55,18 @@ export function Connections({ route }: { route: Route }) {
         </>
       ),
     },
-    { title: 'Messages in', sort: 'msgs_from', numeric: true, cell: (row) => <>{count(row.in_msgs)}{perSecond(row.cid, 'in')}</> },
-    { title: 'Messages out', sort: 'msgs_to', numeric: true, cell: (row) => <>{count(row.out_msgs)}{perSecond(row.cid, 'out')}</> },
+    {
+      title: 'Messages in',
+      sort: 'msgs_from',
+      numeric: true,
+      cell: ({ cid, in_msgs }) => <>{count(in_msgs)}<PerSecond value={grows(cid, 'in')} /></>,
+    },
+    {
+      title: 'Messages out',
+      sort: 'msgs_to',
+      numeric: true,
+      cell: ({ cid, out_msgs }) => <>{count(out_msgs)}<PerSecond value={grows(cid, 'out')} /></>,
+    },
     { title: 'Subs', sort: 'subs', numeric: true, cell: (row) => exact(row.subscriptions) },
     { title: 'Round trip', sort: 'rtt', numeric: true, cell: (row) => (row.rtt === '0s' ? '–' : roundTrip(row.rtt)) },
     { title: 'Idle', sort: 'idle', numeric: true, cell: (row) => uptime(row.idle) },
@@ -80,12 +78,12 @@ export function Connections({ route }: { route: Route }) {
         <Field
           label="Find"
           placeholder="name, address, user, library, number"
-          value={setting('find', '')}
-          onChange={(find) => change({ find, ...reset })}
+          value={find}
+          onChange={(find) => list.change({ find })}
         />
-        <Field label="Account" value={setting('acc', '')} onChange={(acc) => change({ acc, ...reset })} />
-        <Choice label="Order" value={sort} options={orders} onChange={(sort) => change({ sort, ...reset })} />
-        <Choice label="Rows" value={String(size)} options={pageSizes} onChange={(size) => change({ size, ...reset })} />
+        <Field label="Account" value={list.setting('acc')} onChange={(acc) => list.change({ acc })} />
+        <Choice label="Order" value={sort} options={orders} onChange={(sort) => list.change({ sort })} />
+        <Rows list={list} />
       </div>
       {value === undefined || error !== undefined ? (
         <Waiting error={error} />
@@ -98,16 +96,14 @@ export function Connections({ route }: { route: Route }) {
             keyOf={({ cid }) => cid}
             isMarked={(row) => levelOf(row, value.now) === 'behind'}
             sorted={sort}
-            onSort={(sort) => change({ sort, ...reset })}
-            empty={setting('find', '') === '' ? 'Nobody is connected.' : 'No connection has that in it.'}
+            onSort={(sort) => list.change({ sort })}
+            empty={find === '' ? 'Nobody is connected.' : 'No connection has that in it.'}
           />
           <Pager
             what="connections"
-            offset={offset}
+            {...list.page}
             shown={rows.length}
             found={value.ringmain?.found ?? value.total}
-            size={size}
-            onOffset={(offset) => change({ offset: offset || '' })}
           />
         </section>
       )}

@@ -4,6 +4,7 @@ import type { ConsumerState, Jsz, StreamState } from '../answers.ts';
 import { Pager } from '../controls.tsx';
 import { Tile, Waiting } from '../facts.tsx';
 import { bytes, count, exact } from '../format.ts';
+import { pageOf } from '../list.ts';
 import { type Route, change } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { type Column, Table } from '../table.tsx';
@@ -17,9 +18,8 @@ type ConsumerRow = ConsumerState & { account: string };
 
 export function JetStream({ route }: { route: Route }) {
   const { poller } = useServer();
-  const setting = (name: string): number => Number(route.settings.get(name) ?? '0');
-  const accounts = setting('accounts');
-  const path = `jsz?accounts=1&streams=1&consumers=1&limit=${accountsMax}&offset=${accounts}`;
+  const accounts = pageOf(route, accountsMax, 'accounts');
+  const path = `jsz?accounts=1&streams=1&consumers=1&limit=${accounts.size}&offset=${accounts.offset}`;
   const { value, error } = useAnswer<Jsz>(poller, path, 5);
   if (value === undefined || error !== undefined) return <Waiting error={error} />;
   const details = value.account_details ?? [];
@@ -29,9 +29,9 @@ export function JetStream({ route }: { route: Route }) {
   const consumers: ConsumerRow[] = streams
     .flatMap(({ account, consumer_detail }) => (consumer_detail ?? []).map((consumer) => ({ ...consumer, account })))
     .sort((a, b) => b.num_pending + b.num_ack_pending - (a.num_pending + a.num_ack_pending));
-  const [streamsFrom, consumersFrom] = [setting('streams'), setting('consumers')];
-  const shownStreams = streams.slice(streamsFrom, streamsFrom + perPage);
-  const shownConsumers = consumers.slice(consumersFrom, consumersFrom + perPage);
+  const [streamsPage, consumersPage] = [pageOf(route, perPage, 'streams'), pageOf(route, perPage, 'consumers')];
+  const shownStreams = streams.slice(streamsPage.offset, streamsPage.offset + perPage);
+  const shownConsumers = consumers.slice(consumersPage.offset, consumersPage.offset + perPage);
   return (
     <>
       <dl class="tiles">
@@ -48,7 +48,7 @@ export function JetStream({ route }: { route: Route }) {
           <h3 id="streams">Streams</h3>
         </header>
         <Table label="Streams" columns={streamColumns} rows={shownStreams} keyOf={({ account, name }) => `${account} ${name}`} empty="There are no streams." />
-        <Pager what="streams" offset={streamsFrom} shown={shownStreams.length} found={streams.length} size={perPage} onOffset={(from) => change({ streams: from || '' })} />
+        <Pager what="streams" {...streamsPage} shown={shownStreams.length} found={streams.length} />
       </section>
       <section class="panel" aria-labelledby="consumers">
         <header>
@@ -62,10 +62,17 @@ export function JetStream({ route }: { route: Route }) {
           keyOf={({ account, stream_name, name }) => `${account} ${stream_name} ${name}`}
           empty="There are no consumers."
         />
-        <Pager what="consumers" offset={consumersFrom} shown={shownConsumers.length} found={consumers.length} size={perPage} onOffset={(from) => change({ consumers: from || '' })} />
+        <Pager what="consumers" {...consumersPage} shown={shownConsumers.length} found={consumers.length} />
       </section>
-      {(value.total ?? 0) > accountsMax && (
-        <Pager what="accounts" offset={accounts} shown={details.length} found={value.total ?? 0} size={accountsMax} onOffset={(from) => change({ accounts: from || '', streams: '', consumers: '' })} />
+      {(value.total ?? 0) > accounts.size && (
+        <Pager
+          what="accounts"
+          {...accounts}
+          shown={details.length}
+          found={value.total ?? 0}
+          // Other accounts have other streams.
+          onOffset={(offset) => change({ accounts: offset || '', streams: '', consumers: '' })}
+        />
       )}
     </>
   );

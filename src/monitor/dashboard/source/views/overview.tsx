@@ -10,6 +10,7 @@ import { address } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
 import { SlownessChip, lateSince, levelOf } from '../slowness.tsx';
 import { Table } from '../table.tsx';
+import { Latency } from './latency.tsx';
 
 const shownMax = 5;
 
@@ -58,6 +59,7 @@ export function Overview() {
           least={1024}
           binary
         />
+        <Latency />
         <Chart
           title="Connections"
           times={times}

@@ -1,12 +1,12 @@
 // The server itself: what it is, its limits, its health, its workers.
 
-import { useRef, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import type { Healthz } from '../answers.ts';
 import { Facts } from '../facts.tsx';
 import { bytes, count, duration, exact, fullMoment, milli, nanoseconds, percent, rate, uptime } from '../format.ts';
 import { Meters } from '../history.ts';
-import { type Worker, quantile, workersOf } from '../metrics.ts';
-import { useAnswer, useServer } from '../server.ts';
+import { type Worker, boundOf, workersOf } from '../metrics.ts';
+import { useAnswer, useMetrics, useServer } from '../server.ts';
 import { type Column, Table } from '../table.tsx';
 
 const links = ['varz', 'connz', 'subsz', 'accountz', 'accstatz', 'jsz', 'routez', 'leafz', 'gatewayz', 'healthz', 'metrics'];
@@ -84,16 +84,13 @@ export function ServerView() {
 }
 
 function Workers() {
-  const { poller, varz } = useServer();
+  const { varz } = useServer();
   const [meters] = useState(() => new Meters());
-  const text = useAnswer<string>(poller, 'metrics', 2).value;
-  const read = useRef({ text: '', at: 0 });
-  if (text === undefined) return null;
-  // The text has no time of its own.
-  if (read.current.text !== text) read.current = { text, at: performance.now() };
-  const workers = workersOf(text);
+  const metrics = useMetrics();
+  if (metrics === undefined) return null;
+  const workers = workersOf(metrics.text);
   const rates = meters.read(
-    read.current.at,
+    metrics.at,
     workers.map(({ worker, values, turns }) => [
       worker,
       { ...values, ...Object.fromEntries(turns.map(([seconds, count]) => [`turns ${seconds}`, count])) },
@@ -110,7 +107,7 @@ function Workers() {
   };
   const turn = (row: Worker): string => {
     const lately = row.turns.map(([seconds]): [number, number] => [seconds, grows(row, `turns ${seconds}`) ?? 0]);
-    const bound = quantile(0.99, lately);
+    const bound = boundOf(0.99, lately);
     if (bound === undefined) return '–';
     return bound === Infinity ? `> ${duration((row.turns.at(-2)?.[0] ?? 0) * 1000)}` : `≤ ${milli(bound * 1000)}`;
   };

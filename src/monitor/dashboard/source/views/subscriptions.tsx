@@ -1,35 +1,26 @@
 // The subscriptions of all connections, and what the index of them has done.
 
-import type { Subscription, Subsz } from '../answers.ts';
-import { Choice, Field, Pager } from '../controls.tsx';
+import type { Subsz } from '../answers.ts';
+import { globalAccount } from '../client.tsx';
+import { Field, Pager, Rows } from '../controls.tsx';
 import { Tile, Waiting } from '../facts.tsx';
 import { count, exact, percent } from '../format.ts';
-import { type Route, address, change } from '../route.ts';
+import { listOf } from '../list.ts';
+import { type Route, address } from '../route.ts';
 import { useAnswer, useServer } from '../server.ts';
-import { type Column, Table } from '../table.tsx';
-import { globalAccount } from '../client.tsx';
-import { pageSizes } from './connections.tsx';
+import { subscriptionColumns } from '../subscription.tsx';
+import { Table } from '../table.tsx';
 
-const columns: Column<Subscription>[] = [
-  { title: 'Subject', cell: ({ subject }) => <code>{subject}</code> },
-  { title: 'Queue group', cell: ({ qgroup }) => qgroup ?? '–' },
+const columns = subscriptionColumns([
   { title: 'Account', cell: ({ account }) => account ?? globalAccount },
   { title: 'Connection', numeric: true, cell: ({ cid }) => <a href={address('connections', String(cid))}>{cid}</a> },
-  { title: 'Sid', numeric: true, cell: ({ sid }) => sid },
-  { title: 'Delivered', numeric: true, cell: ({ msgs }) => count(msgs) },
-  { title: 'Ends after', numeric: true, cell: ({ max }) => (max === undefined ? '–' : exact(max)) },
-];
+]);
 
 export function Subscriptions({ route }: { route: Route }) {
   const { poller } = useServer();
-  const setting = (name: string, usual = ''): string => route.settings.get(name) ?? usual;
-  const size = Number(setting('size', '25'));
-  const offset = Number(setting('offset', '0'));
-  const query = new URLSearchParams({ subs: '1', limit: String(size), offset: String(offset) });
-  for (const name of ['find', 'test', 'acc']) if (setting(name) !== '') query.set(name, setting(name));
-  const { value, error } = useAnswer<Subsz>(poller, `subsz?${query}`, 2);
+  const list = listOf(route, { subs: '1' }, ['find', 'test', 'acc']);
+  const { value, error } = useAnswer<Subsz>(poller, `subsz?${list.query}`, 2);
   const rows = value?.subscriptions_list ?? [];
-  const reset = { offset: '' };
   return (
     <>
       {value !== undefined && (
@@ -44,17 +35,17 @@ export function Subscriptions({ route }: { route: Route }) {
         <Field
           label="Find"
           placeholder="part of a subject or queue group"
-          value={setting('find')}
-          onChange={(find) => change({ find, ...reset })}
+          value={list.setting('find')}
+          onChange={(find) => list.change({ find })}
         />
         <Field
           label="Reached by subject"
           placeholder="orders.new"
-          value={setting('test')}
-          onChange={(test) => change({ test, ...reset })}
+          value={list.setting('test')}
+          onChange={(test) => list.change({ test })}
         />
-        <Field label="Account" value={setting('acc')} onChange={(acc) => change({ acc, ...reset })} />
-        <Choice label="Rows" value={String(size)} options={pageSizes} onChange={(size) => change({ size, ...reset })} />
+        <Field label="Account" value={list.setting('acc')} onChange={(acc) => list.change({ acc })} />
+        <Rows list={list} />
       </div>
       {value === undefined || error !== undefined ? (
         <Waiting error={error} />
@@ -67,14 +58,7 @@ export function Subscriptions({ route }: { route: Route }) {
             keyOf={({ cid, sid }) => `${cid} ${sid}`}
             empty="There is no such subscription."
           />
-          <Pager
-            what="subscriptions"
-            offset={offset}
-            shown={rows.length}
-            found={value.total}
-            size={size}
-            onOffset={(offset) => change({ offset: offset || '' })}
-          />
+          <Pager what="subscriptions" {...list.page} shown={rows.length} found={value.total} />
         </section>
       )}
     </>
