@@ -114,37 +114,35 @@ impl Decoder {
     ///
     /// The client breaks the rules; nothing it sends can be understood any more.
     pub fn next(&mut self, bytes: &mut [u8], at: &mut usize) -> Result<Option<Piece>, FrameError> {
-        loop {
-            let frame = match self.frame {
+        let frame = match self.frame {
+            Some(frame) => frame,
+            None => match self.read_head(bytes, at)? {
                 Some(frame) => frame,
-                None => match self.read_head(bytes, at)? {
-                    Some(frame) => frame,
-                    None => return Ok(None),
-                },
-            };
-            match frame.kind {
-                Kind::Data { is_compressed, ends_message } => {
-                    if frame.left > 0 && *at == bytes.len() {
-                        self.frame = Some(frame);
-                        return Ok(None);
-                    }
-                    let (range, frame) = self.take_payload(frame, bytes, at);
-                    let ends_message = ends_message && frame.left == 0;
-                    return Ok(Some(Piece::Data { range, is_compressed, ends_message }));
+                None => return Ok(None),
+            },
+        };
+        match frame.kind {
+            Kind::Data { is_compressed, ends_message } => {
+                if frame.left > 0 && *at == bytes.len() {
+                    self.frame = Some(frame);
+                    return Ok(None);
                 }
-                Kind::Control(opcode) => {
-                    let (range, frame) = self.take_payload(frame, bytes, at);
-                    self.control.extend_from_slice(&bytes[range]);
-                    if frame.left > 0 {
-                        return Ok(None);
-                    }
-                    let payload = std::mem::take(&mut self.control);
-                    return Ok(Some(match opcode {
-                        PING => Piece::Ping(payload),
-                        PONG => Piece::Pong,
-                        _ => Piece::Close(payload),
-                    }));
+                let (range, frame) = self.take_payload(frame, bytes, at);
+                let ends_message = ends_message && frame.left == 0;
+                return Ok(Some(Piece::Data { range, is_compressed, ends_message }));
+            }
+            Kind::Control(opcode) => {
+                let (range, frame) = self.take_payload(frame, bytes, at);
+                self.control.extend_from_slice(&bytes[range]);
+                if frame.left > 0 {
+                    return Ok(None);
                 }
+                let payload = std::mem::take(&mut self.control);
+                return Ok(Some(match opcode {
+                    PING => Piece::Ping(payload),
+                    PONG => Piece::Pong,
+                    _ => Piece::Close(payload),
+                }));
             }
         }
     }
