@@ -67,7 +67,8 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     pub(super) fn note_disconnected(&mut self, conn: u32, reason: CloseReason) {
-        if self.is_observed() {
+        // Who has not been upgraded yet is no client.
+        if self.is_observed() && !self.is_guest(conn) {
             let parting = self.parting(conn, reason);
             self.note(Notice::Disconnected(parting));
         }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Client applications on the official clients, played to each server given (default: the release build of Ringmain, the
 # same on epoll, and the real nats-server). Everything is installed into .deps/ at the top of the repository, once.
+# Then each client logs in in every way that it knows; the certificates and keys of logins/ are for that alone.
 #
 #   tests/clients/run.sh [SERVER_BIN...]
 set -u
@@ -45,12 +46,12 @@ install_python() {
 }
 
 install_javascript() {
-    mkdir -p "$deps/js" && cp "$here"/javascript/package*.json "$here/javascript/app.js" "$deps/js/" &&
+    mkdir -p "$deps/js" && cp "$here"/javascript/package*.json "$here"/javascript/*.js "$deps/js/" &&
         npm ci --prefix "$deps/js" --no-audit --no-fund --prefer-offline
 }
 
 install_go() {
-    cd "$here/go" && go build -o "$deps/bin/client-go" .
+    cd "$here/go" && go build -o "$deps/bin/client-go" . && go build -o "$deps/bin/login-go" ./login
 }
 
 install_rust() {
@@ -67,19 +68,19 @@ else
     skip python "no python3"
 fi
 if command -v node >/dev/null && command -v npm >/dev/null; then
-    install javascript "$here"/javascript/package*.json "$here/javascript/app.js" -- install_javascript && clients+=(javascript websocket)
+    install javascript "$here"/javascript/*.js* -- install_javascript && clients+=(javascript websocket)
 else
     skip javascript "no node"
 fi
 if command -v go >/dev/null; then
-    install go "$here"/go/* -- install_go && clients+=(go)
+    install go "$here"/go/*.* "$here"/go/login/* -- install_go && clients+=(go)
     install cli "$here"/cli/version -- install_cli && clients+=(cli)
 else
     skip go "no go toolchain"
     skip cli "no go toolchain"
 fi
 if command -v cargo >/dev/null; then
-    install rust "$here"/rust/Cargo.* "$here"/rust/src/* -- install_rust && clients+=(rust)
+    install rust "$here"/rust/Cargo.* "$here"/rust/src/*.rs "$here"/rust/src/bin/* -- install_rust && clients+=(rust)
 else
     skip rust "no cargo"
 fi
@@ -93,6 +94,45 @@ play() {
     rust) "$deps/clients-target/debug/client-test" ;;
     cli) NATS_CLI=$deps/bin/nats "$here/cli/smoke.sh" ;;
     esac
+}
+
+# How clients log in, and the configuration in logins/ that wants it.
+logins="token:token password:users hashed:users nkey:users wrong:users tls:tls certificate:certificate"
+
+# login CLIENT WAY URL
+login() {
+    cd "$here/logins" || return
+    case $1 in
+    python) "$deps/py/bin/python" "$here/python/login.py" "$2" "$3" ;;
+    javascript) node "$deps/js/login.js" "$2" "$3" ;;
+    go) "$deps/bin/login-go" "$2" "$3" ;;
+    rust) "$deps/clients-target/debug/login" "$2" "$3" ;;
+    esac
+}
+
+# play_logins SERVER: every client that can, in every way, at a server with the configuration for it
+play_logins() {
+    local server=$1 way config client pid log url
+    log=$deps/log/server
+    for pair in $logins; do
+        way=${pair%:*} config=${pair#*:}
+        (cd "$here/logins" && exec "$server" -a 127.0.0.1 -p -1 -c "$config.conf") >"$log" 2>&1 &
+        pid=$!
+        for _ in $(seq 2000); do
+            grep -q "Server is ready" "$log" && break
+            kill -0 $pid 2>/dev/null || break
+            sleep 0.01
+        done
+        url=nats://localhost:$(sed -n 's/.*Listening for client connections on .*:\([0-9]*\)$/\1/p' "$log")
+        for client in "${clients[@]}"; do
+            case $client in
+            cli | websocket) ;;
+            *) echo "$client: $( (login "$client" "$way" "$url") 2>&1 | tail -1)" ;;
+            esac
+        done
+        kill $pid 2>/dev/null
+        wait $pid 2>/dev/null
+    done
 }
 
 if [ $# -eq 0 ]; then
@@ -123,6 +163,15 @@ for server in "$@"; do
         passed=$((passed + ok))
         failed=$((failed + bad))
     done
+    log=$deps/log/logins-$label
+    play_logins "$(realpath "$server")" >"$log"
+    ok=$(grep -c ': ok ' "$log")
+    # Whatever a client says instead of "ok" is a failure.
+    bad=$(grep -vc ': ok ' "$log")
+    echo "client=logins server=$label passed=$ok failed=$bad"
+    [ "$bad" -gt 0 ] && grep -v ': ok ' "$log"
+    passed=$((passed + ok))
+    failed=$((failed + bad))
 done
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
