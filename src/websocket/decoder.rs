@@ -129,7 +129,7 @@ impl Decoder {
                 }
                 let (range, frame) = self.take_payload(frame, bytes, at);
                 let ends_message = ends_message && frame.left == 0;
-                return Ok(Some(Piece::Data { range, is_compressed, ends_message }));
+                Ok(Some(Piece::Data { range, is_compressed, ends_message }))
             }
             Kind::Control(opcode) => {
                 let (range, frame) = self.take_payload(frame, bytes, at);
@@ -138,11 +138,11 @@ impl Decoder {
                     return Ok(None);
                 }
                 let payload = std::mem::take(&mut self.control);
-                return Ok(Some(match opcode {
+                Ok(Some(match opcode {
                     PING => Piece::Ping(payload),
                     PONG => Piece::Pong,
                     _ => Piece::Close(payload),
-                }));
+                }))
             }
         }
     }
