@@ -84,7 +84,7 @@ function latencyRows(page) {
 
 /** What the page makes of a time, in microseconds. */
 function micros(text) {
-  const [, number, unit] = /^(?:> )?([\d.]+) (µs|ms|s)$/.exec(text) ?? [];
+  const [, number, unit] = /^(?:[<>] )?([\d.]+) (µs|ms|s)$/.exec(text) ?? [];
   return Number(number) * { 'µs': 1, ms: 1e3, s: 1e6 }[unit];
 }
 
@@ -132,7 +132,7 @@ const scenarios = {
     const rows = () => latencyRows(view.page);
     await until('messages were routed and sent', async () => {
       const [routing, , sending] = await rows();
-      return /messages$/.test(routing?.counted) && number(routing.counted) > 500 && /pieces$/.test(sending.counted);
+      return /^\d.* messages$/.test(routing?.counted) && /^\d.* pieces$/.test(sending.counted);
     });
     for (const { part, quantiles, counted } of await rows()) {
       if (counted === 'no messages') {

@@ -23,6 +23,8 @@ interface Props {
   least?: number;
   /** Sizes have ticks at powers of two. */
   binary?: boolean;
+  /** The powers of ten from here on are equally far apart, instead of steps from zero. */
+  decadesFrom?: number;
   height?: number;
 }
 
@@ -31,7 +33,7 @@ const spanSecondsMin = 60;
 
 const binarySteps = Array.from({ length: 50 }, (_, at) => 2 ** at);
 
-export function Chart({ title, times, series, format, least = 10, binary = false, height = 180 }: Props) {
+export function Chart({ title, times, series, format, least = 10, binary = false, decadesFrom, height = 180 }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const [at, setAt] = useState<number | undefined>(undefined);
@@ -61,7 +63,10 @@ export function Chart({ title, times, series, format, least = 10, binary = false
               return [Math.min(seconds[0] ?? last, last - spanSecondsMin), last];
             },
           },
-          y: { range: (_, __, max) => [0, Math.max(least, (max ?? 0) * 1.08)] },
+          y:
+            decadesFrom === undefined
+              ? { range: (_, __, max) => [0, Math.max(least, (max ?? 0) * 1.08)] }
+              : { distr: 3, range: (_, __, max) => [decadesFrom, nextDecade(Math.max(least, max ?? 0))] },
         },
         axes: [
           {
@@ -77,6 +82,7 @@ export function Chart({ title, times, series, format, least = 10, binary = false
             size: 70,
             space: 40,
             ...(binary ? { incrs: binarySteps } : {}),
+            ...(decadesFrom === undefined ? {} : { splits: decades, filter: (_, splits) => splits }),
             values: (_, splits) => splits.map(format),
           },
         ],
@@ -107,7 +113,7 @@ export function Chart({ title, times, series, format, least = 10, binary = false
       plot.current = undefined;
     };
     // A new plot for new colours; values go into the one that is there.
-  }, [theme, height, least, binary, series.map(({ label }) => label).join()]);
+  }, [theme, height, least, binary, decadesFrom, series.map(({ label }) => label).join()]);
 
   useEffect(() => plot.current?.setData(data), [times.at(-1), times.length]);
 
@@ -162,6 +168,16 @@ export function Chart({ title, times, series, format, least = 10, binary = false
       />
     </figure>
   );
+}
+
+/** The power of ten that is not less. */
+function nextDecade(value: number): number {
+  return 10 ** Math.ceil(Math.log10(value));
+}
+
+function decades(_plot: uPlot, _axis: number, from: number, to: number): number[] {
+  const first = Math.round(Math.log10(from));
+  return Array.from({ length: Math.round(Math.log10(to)) - first + 1 }, (_, at) => 10 ** (first + at));
 }
 
 /** Where the values are that have none before and none after them. */

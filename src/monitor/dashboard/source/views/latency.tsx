@@ -13,6 +13,9 @@ const texts: Record<Part, { name: string; meaning: string; counted: string; colo
   send: { name: 'sending', meaning: 'of output, until the kernel has it', counted: 'pieces', color: '--out' },
 };
 
+/** The server measures microseconds. */
+const leastMs = 0.001;
+
 /** A panel and a chart: two cells of a grid. */
 export function Latency() {
   const { poller, latencies } = useServer();
@@ -43,6 +46,7 @@ export function Latency() {
     {
       title: 'Counted',
       numeric: true,
+      wide: true,
       cell: (part) => {
         if (latest === undefined) return '–';
         const times = latest[part];
@@ -70,16 +74,20 @@ export function Latency() {
           values: samples.map((interval) => milliseconds(interval[part]?.p99)),
         }))}
         format={milli}
-        least={0.1}
+        least={1}
+        decadesFrom={leastMs}
+        // As high as the panel beside it.
+        height={206}
       />
     </>
   );
 }
 
 function shown(seconds: number, { longest }: Times): string {
-  return seconds === longest ? `> ${milli(seconds * 1000)}` : milli(seconds * 1000);
+  const ms = seconds * 1000;
+  return ms < leastMs ? `< ${milli(leastMs)}` : seconds === longest ? `> ${milli(ms)}` : milli(ms);
 }
 
 function milliseconds(seconds: number | undefined): number | null {
-  return seconds === undefined ? null : seconds * 1000;
+  return seconds === undefined ? null : Math.max(leastMs, seconds * 1000);
 }
