@@ -504,7 +504,7 @@ impl Listener {
     fn open(world: &World) -> Listener {
         let mut peer = open(&world.server, "sys", "s");
         peer.send("SUB $SYS.> 1\r\n");
-        peer.round_trip();
+        peer.round_trip_after_messages();
         Listener(peer)
     }
 
@@ -609,7 +609,10 @@ fn lame_duck_mode_is_told_and_events_go_on() {
         world.server.signal(libc::SIGUSR2);
         told.push(listener.wait_for(&world, "$SYS.SERVER.ID.LAMEDUCK"));
         if binary == candidate() {
-            drop(world.member.peer);
+            // Who leaves with something unread has its connection reset.
+            let mut leaving = world.member.peer;
+            leaving.round_trip();
+            drop(leaving);
             let gone = world.id.clone();
             let event = loop {
                 match listener.0.next() {
@@ -646,13 +649,13 @@ fn events_reach_accounts_that_import_them() {
         .replace(
             "A: { users: [",
             r#"A: {
-                imports: [{ stream: { account: $SYS, subject: "$SYS.ACCOUNT.B.CONNECT" }, to: "b.comes" }]
+                imports: [{ stream: { account: "$SYS", subject: "$SYS.ACCOUNT.B.CONNECT" }, to: "b.comes" }]
                 users: ["#,
         );
     let server = ServerProcess::start(&candidate(), &config).expect("a server");
     let mut listener = open(&server, "a", "a");
     listener.send("SUB b.comes 1\r\n");
-    listener.round_trip();
+    listener.round_trip_after_messages();
     let _comes = open(&server, "b", "b");
     match listener.next() {
         Event::Message { subject, payload, .. } => {
