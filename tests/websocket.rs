@@ -572,6 +572,9 @@ fn play(binary: &Path, case: &Case) -> String {
             server.log().contains("websocket handshake error")
         });
     }
+    if case.steps.iter().all(|step| matches!(step, Leave | Rest)) {
+        wait_until("the log has the handshake", PATIENCE, || server.log().contains("TLS handshake error"));
+    }
     let ends_itself = seen.trim_end().ends_with("the end");
     seen + &shown_log(&server.log(), ends_itself)
 }
