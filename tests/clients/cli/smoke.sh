@@ -70,7 +70,7 @@ check server_list 'smoke' "$dir/list"
 system server info >"$dir/info" 2>&1
 check server_info 'smoke' "$dir/info"
 check server_info_version '2\.15\.1' "$dir/info"
-system server ping --count 1 >"$dir/ping" 2>&1
+system server ping 1 >"$dir/ping" 2>&1
 check server_ping 'smoke.*rtt' "$dir/ping"
 nats sub idle >"$dir/idle" 2>&1 &
 wait_for 'Subscribing' "$dir/idle"
