@@ -581,10 +581,6 @@ impl Monitor {
         let mut rows = Vec::new();
         let mut found = 0;
         if query.lists {
-            let window = Window { skip: query.offset, take: query.limit, found: 0 };
-            let internal = self.internal_subscriptions(&query.filter(), window);
-            rows.extend(internal.rows);
-            found += internal.window.found;
             // One worker after the other: where the page begins in one depends on how many there were in those before.
             for worker in 0..self.shared.doors.len() {
                 let window = Window {
@@ -599,6 +595,12 @@ impl Monitor {
                 rows.extend(more);
                 found += window.found;
             }
+            // Those of the server itself come last: who looks for something looks for a client's.
+            let skip = query.offset.saturating_sub(found);
+            let window = Window { skip, take: query.limit - rows.len(), found: 0 };
+            let internal = self.internal_subscriptions(&query.filter(), window);
+            rows.extend(internal.rows);
+            found += internal.window.found;
         }
         Ok(self.with_snapshot(configured, |snapshot| {
             query.answer(snapshot, index_stats(snapshot, account, &tally), &rows, found)
