@@ -145,6 +145,7 @@ fn directory(demands_credentials: bool) -> Directory {
                     user(login("s", "p")),
                 ],
                 limits: AccountLimits { connections: Some(3), subscriptions: Some(5), payload: Some(100) },
+                ..Account::default()
             },
             Account { name: "B".into(), users: vec![user(login("t", "p"))], ..Account::default() },
         ];
