@@ -5,6 +5,7 @@
 //! sends as messages is shown as the stream that it is: how it is cut into frames is up to the server.
 //! `WEBSOCKET_CASE=name` plays one case and prints what both servers did.
 
+mod certificates;
 mod server_process;
 mod web;
 
@@ -12,15 +13,11 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rcgen::{CertificateParams, KeyPair};
+use certificates::{CERTIFICATES, Offer};
 use ringmain::websocket::{Deflater, Inflater, unmask};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 use server_process::{ServerProcess, announce, candidate, reference, wait_until};
 use web::get;
 
@@ -422,29 +419,29 @@ const CASES: &[Case] = &[
     ),
     case(
         "encrypted",
-        "tls { PAIR }",
+        "tls { <PAIR> }",
         "",
         &[Tls, Upgrade(""), Say(CONNECT), Get, Frame(0x89, b"hi"), Control, Frame(0x88, b"\x03\xE8"), Rest],
     ),
     case(
         "encrypted, and the same origin",
-        "tls { PAIR }, same_origin: true",
+        "tls { <PAIR> }, same_origin: true",
         "",
         &[Tls, Upgrade("Origin: https://HOST\n"), Say(CONNECT), Get],
     ),
     case(
         "encrypted and compressed",
-        "tls { PAIR }, compression: true",
+        "tls { <PAIR> }, compression: true",
         "",
         &[Tls, Upgrade(OFFER), Deflated(CONNECT), Get],
     ),
     case(
         "encrypted, and monitoring",
-        "tls { PAIR }, no_tls: true",
+        "tls { <PAIR> }, no_tls: true",
         "http: \"127.0.0.1:-1\"",
         &[Tls, Upgrade(""), Say(CONNECT), Get, Ask("/varz"), Ask("/connz")],
     ),
-    case("gone before the handshake of TLS", "tls { PAIR }", "", &[Leave, Rest]),
+    case("gone before the handshake of TLS", "tls { <PAIR> }", "", &[Leave, Rest]),
 ];
 
 const LONG_LINE: &str = {
@@ -495,21 +492,8 @@ fn without_what_may_be_lost(seen: &str) -> String {
     seen.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// A certificate and its key, as files of a directory that lives as long as the tests.
-static CERTIFICATE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().expect("a directory");
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
-    let certificate = params.self_signed(&key).expect("a certificate");
-    std::fs::write(dir.path().join("cert.pem"), certificate.pem()).expect("a file");
-    std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).expect("a file");
-    dir
-});
-
 fn configuration(block: &str, config: &str) -> String {
-    let file = |name: &str| CERTIFICATE.path().join(name).display().to_string();
-    let pair = format!("cert_file: {:?}, key_file: {:?}", file("cert.pem"), file("key.pem"));
-    format!("websocket {{ listen: \"127.0.0.1:-1\", {} }}\n{config}\n", block.replace("PAIR", &pair))
+    format!("websocket {{ listen: \"127.0.0.1:-1\", {} }}\n{config}\n", CERTIFICATES.fill(block))
 }
 
 /// Where a server listens for WebSocket clients.
@@ -638,15 +622,7 @@ impl Client {
 
     fn secure(&mut self) {
         let Stream::Clear(stream) = std::mem::replace(&mut self.stream, Stream::None) else { panic!("once") };
-        let provider = Arc::new(ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Believer(provider)))
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+        let connection = Offer::default().connection();
         self.stream = Stream::Sealed(Box::new(StreamOwned::new(connection, stream)));
     }
 
@@ -878,45 +854,4 @@ fn shown_log(log: &str, ends_itself: bool) -> String {
         let _ = writeln!(shown, "{}", words.join(" "));
     }
     shown
-}
-
-/// Believes everything: these tests are about the server's side.
-#[derive(Debug)]
-struct Believer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Believer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -396,14 +396,7 @@ impl Monitor {
     /// The workers do not answer.
     pub async fn count_subscriptions(&self, filter: &SubscriptionFilter) -> Result<usize, NoAnswer> {
         let _asking = self.ask_in_turn().await;
-        let found = self
-            .ask_all(|_| {
-                let window = Window { skip: 0, take: 0, found: 0 };
-                let answer = FoundSubscriptions { rows: Vec::new(), window };
-                let (inquiry, answered) = Inquiry::new(filter.clone(), answer);
-                (Question::Subscriptions(inquiry), answered)
-            })
-            .await?;
+        let found = self.subscriptions(Window { skip: 0, take: 0, found: 0 }, |_| filter.clone()).await?;
         Ok(found.into_iter().map(|found| found.window.found).sum())
     }
 
@@ -507,13 +500,7 @@ impl Monitor {
 
     /// The numbers of the connections that have such subscriptions.
     async fn subscribers(&self, filter: &SubscriptionFilter) -> Result<HashSet<u64>, NoAnswer> {
-        let found = self
-            .ask_all(|_| {
-                let answer = FoundSubscriptions { rows: Vec::new(), window: Window::ALL };
-                let (inquiry, answered) = Inquiry::new(filter.clone(), answer);
-                (Question::Subscriptions(inquiry), answered)
-            })
-            .await?;
+        let found = self.subscriptions(Window::ALL, |_| filter.clone()).await?;
         Ok(found.into_iter().flat_map(|found| found.rows).map(|row| row.cid).collect())
     }
 
@@ -545,14 +532,9 @@ impl Monitor {
             return Ok(described);
         }
         let found = self
-            .ask_all(|worker| {
-                let filter = SubscriptionFilter {
-                    connections: Some(wanted[worker].iter().copied().collect()),
-                    ..SubscriptionFilter::default()
-                };
-                let answer = FoundSubscriptions { rows: Vec::new(), window: Window::ALL };
-                let (inquiry, answered) = Inquiry::new(filter, answer);
-                (Question::Subscriptions(inquiry), answered)
+            .subscriptions(Window::ALL, |worker| SubscriptionFilter {
+                connections: Some(wanted[worker].iter().copied().collect()),
+                ..SubscriptionFilter::default()
             })
             .await?;
         for row in found.into_iter().flat_map(|found| found.rows) {
@@ -704,6 +686,20 @@ impl Monitor {
             total.add(worker, tally);
         }
         Ok(total)
+    }
+
+    /// What each worker has in its window of such subscriptions.
+    async fn subscriptions(
+        &self,
+        window: Window,
+        filter: impl Fn(usize) -> SubscriptionFilter,
+    ) -> Result<Vec<FoundSubscriptions>, NoAnswer> {
+        self.ask_all(|worker| {
+            let (inquiry, answered) =
+                Inquiry::new(filter(worker), FoundSubscriptions { rows: Vec::new(), window });
+            (Question::Subscriptions(inquiry), answered)
+        })
+        .await
     }
 
     /// Asks all workers at the same time.

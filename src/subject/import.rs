@@ -5,8 +5,8 @@
 //! found by the exporter's index alone, and delivered under the subject that the window shows it by
 //! ([`Change::apply`]), which is made once, when the fan-out list is built.
 //!
-//! An imported service is a pattern in the *importer's* index that belongs to nobody: what is published there is
-//! published again, in the exporter's account ([`crate::broker::services`]).
+//! An imported service is a pattern in the *importer's* index that belongs to nobody. It is read and checked; nothing is
+//! published again in the exporter's account yet.
 //!
 //! The rules, the odd ones too, are those of nats-server 2.15.1. Neither sort knows who may import what: the
 //! configuration has seen to that.
