@@ -14,10 +14,9 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringmain::config::{Certificate, HandshakeFirst, TlsOptions};
 use ringmain::tls::{Acceptor, Channel, Progress, SealedBuffer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 #[derive(Arbitrary, Debug)]
 enum Input {
@@ -51,11 +50,16 @@ enum Step {
 /// Enough for a few records in each direction.
 const STEPS_MAX: usize = 12;
 
-static ACCEPTOR: LazyLock<Arc<Acceptor>> = LazyLock::new(|| {
+/// Of the server, which its clients believe for itself.
+static PAIR: LazyLock<Certificate> = LazyLock::new(|| {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    Certificate { chain: vec![made.cert.der().clone()], key: Arc::new(key) }
+});
+
+static ACCEPTOR: LazyLock<Arc<Acceptor>> = LazyLock::new(|| {
     let options = TlsOptions {
-        certificates: vec![Certificate { chain: vec![made.cert.der().clone()], key: Arc::new(key) }],
+        certificates: vec![PAIR.clone()],
         authorities: None,
         verify: false,
         map: false,
@@ -71,12 +75,13 @@ static ACCEPTOR: LazyLock<Arc<Acceptor>> = LazyLock::new(|| {
 });
 
 static CLIENTS: LazyLock<[Arc<ClientConfig>; 2]> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    roots.add(PAIR.chain[0].clone()).expect("a certificate");
     [rustls::ALL_VERSIONS, &[&rustls::version::TLS12]].map(|versions| {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions");
-        let verifier = Arc::new(Unverified);
-        Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+        Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth())
     })
 });
 
@@ -247,42 +252,4 @@ fn read_all(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, 
         client.reader().read_exact(&mut opened[at..]).expect("as many as it says");
     }
     Ok(opened)
-}
-
-#[derive(Debug)]
-struct Unverified;
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
