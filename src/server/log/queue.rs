@@ -15,7 +15,7 @@ use crate::broker::LogLines;
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// From so many on, workers are asked to hold back. Behind it there is room for what is in their hands already: about
-/// half a megabyte each (`broker/publish.rs` bounds what a turn traces).
+/// a hundred kilobytes each (`broker/publish.rs` bounds what a turn traces).
 pub(super) const HOLD_BYTES: usize = 8 * 1024 * 1024;
 
 /// Something for the writing thread.

@@ -1,5 +1,5 @@
 //! Memory of lines that have been written, for the lines of a later turn. Under a protocol trace every turn of a worker
-//! fills some hundred kilobytes. If the log thread freed them, the worker would have to wait, every few turns, for a lock
+//! fills up to a hundred kilobytes. If the log thread freed them, the worker would have to wait, every few turns, for a lock
 //! of the allocator or for the kernel, which unmaps pages of the same process meanwhile. That is the kind of stall that the
 //! log thread is there to prevent.
 
