@@ -45,9 +45,17 @@ fn nothing_is_answered_without_the_password() {
     for password in ["secret".to_owned(), format!("\"{HASH}\"")] {
         let server = start(&format!("monitor {{ authorization {{ user: ops, password: {password} }} }}"));
         let at = server.monitoring();
-        for path in
-            ["/", "/dashboard", "/links", "/varz", "/connz", "/healthz", "/metrics", "/debug/vars", "/nope"]
-        {
+        for path in [
+            "/",
+            "/dashboard",
+            "/links",
+            "/varz",
+            "/connz",
+            "/healthz?details=1",
+            "/metrics",
+            "/debug/vars",
+            "/nope",
+        ] {
             let refused = get(at, path);
             assert_eq!((refused.status, refused.body.as_str()), (401, "authorization required\n"), "{path}");
             let challenge = refused.header("www-authenticate").expect("what may be shown");
@@ -64,6 +72,27 @@ fn nothing_is_answered_without_the_password() {
         let asked = showing(at, "/varz", &basic("ops:secret")).json();
         assert_eq!(asked["http_req_stats"]["/connz"], 1, "refused requests are not counted");
     }
+}
+
+#[test]
+fn probes_are_told_whether_the_server_is_well_and_nothing_more() {
+    let server = start("monitor { authorization { token: secret } }");
+    let at = server.monitoring();
+    for path in ["/healthz", "/healthz?js-enabled-only=true", "/healthz?js-server-only=true"] {
+        let told = get(at, path);
+        assert_eq!((told.status, told.body.as_str()), (200, "{\"status\":\"ok\"}"), "{path}");
+        assert_eq!(showing(at, path, "Bearer wrong").status, 200, "{path}");
+    }
+    assert_eq!(get(at, "/healthz?account=A").status, 401);
+    assert_eq!(get(at, "/healthz?js-server-only=maybe").body, "{\"status\":\"error\"}");
+    assert_eq!(showing(at, "/varz", "Bearer secret").json()["http_req_stats"]["/healthz"], 7);
+
+    let guarded = "monitor { authorization { token: secret, healthz: true } }";
+    fs::write(server.path("server.conf"), with_http(guarded)).expect("the file");
+    server.signal(libc::SIGHUP);
+    wait_until("it is guarded", PATIENCE, || get(at, "/healthz").status == 401);
+    assert_eq!(showing(at, "/healthz", "Bearer secret").status, 200);
+    assert!(server.log().contains("Reloaded: monitor authorization healthz = true"), "{}", server.log());
 }
 
 #[test]

@@ -342,6 +342,7 @@ impl Decoder {
             let lower = name.to_lowercase();
             let result = match lower.as_str() {
                 _ if keys::status(keys::MONITOR_AUTHORIZATION, &lower).is_none() => unknown(name, entry),
+                "healthz" => boolean(entry).map(|guarded| self.options.monitor_healthz_guarded = guarded),
                 "token" => string(entry).map(|text| token = Some(text.to_owned())),
                 "user" | "username" => string(entry).map(|text| user = Some(text.to_owned())),
                 _ => string(entry).map(|text| password = Some(text.to_owned())),

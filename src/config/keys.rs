@@ -165,6 +165,7 @@ pub const MONITOR_AUTHORIZATION: &[(&str, Status)] = &[
     ("pass", Supported),
     ("password", Supported),
     ("token", Supported),
+    ("healthz", Supported),
 ];
 
 /// The options of an entry in `authorization.users`.

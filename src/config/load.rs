@@ -436,7 +436,7 @@ mod tests {
             max_control_line: 1KB, max_payload: 2MB, max_pending: 3MB
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
             http: \"h:-1\", http_base_path: \"/b\", max_closed_clients: 9
-            monitor { authorization { username: ops, password: pw }, verify: true }
+            monitor { authorization { username: ops, password: pw, healthz: true }, verify: true }
             no_header_support: true, no_fast_producer_stall: true
             lame_duck_duration: 31s, lame_duck_grace_period: 1s, allow_non_tls: true
             authorization { user: a, pass: b, timeout: 0.5 }
@@ -481,6 +481,7 @@ mod tests {
             http_base_path: "/b".into(),
             max_closed_clients: 9,
             monitor_verify: true,
+            monitor_healthz_guarded: true,
             monitor_access: MonitorAccess::User {
                 user: "ops".into(),
                 password: Password::Plain("pw".into()),

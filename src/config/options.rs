@@ -110,6 +110,8 @@ pub struct Options {
     pub max_closed_clients: u32,
     /// `monitor.authorization`. Who may ask the monitoring.
     pub monitor_access: MonitorAccess,
+    /// `monitor.authorization.healthz`. Who asks whether the server is well has to show it too.
+    pub monitor_healthz_guarded: bool,
     /// `monitor.verify`. Who asks over HTTPS must show a certificate that `tls.ca_file` vouches for.
     pub monitor_verify: bool,
     /// `no_header_support`. INFO says `headers: false` and HPUB is refused.
@@ -203,6 +205,7 @@ impl Default for Options {
             http_base_path: String::new(),
             max_closed_clients: 10_000,
             monitor_access: MonitorAccess::Everybody,
+            monitor_healthz_guarded: false,
             monitor_verify: false,
             no_header_support: false,
             no_fast_producer_stall: false,

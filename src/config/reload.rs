@@ -130,6 +130,8 @@ pub fn compare(old: &Options, new: &Options) -> Result<Vec<String>, NotReloadabl
     if old.monitor_access != new.monitor_access {
         lines.0.push("Reloaded: monitor authorization".to_owned());
     }
+    let (before, after) = (old.monitor_healthz_guarded, new.monitor_healthz_guarded);
+    lines.changed("monitor authorization healthz", &before, &after);
     lines.changed("monitor verify", &old.monitor_verify, &new.monitor_verify);
     if old.server_tags != new.server_tags {
         lines.0.push("Reloaded: tags".to_owned());

@@ -3,10 +3,15 @@
 //!
 //! A token is shown as `Authorization: Bearer TOKEN`, or as the password of any user, for browsers ask people for those and
 //! for nothing else. As for clients, a bcrypt hash takes too long to be compared with here: that is work for a thread.
+//!
+//! Probes of an orchestrator and load balancers have no password: whether the server is well is told to everybody, in one
+//! word, unless `monitor.authorization.healthz` says otherwise.
 
 use data_encoding::BASE64;
 
 use super::answer::{Answer, Kind};
+use super::json;
+use super::parameters::Parameters;
 use crate::auth::HashCheck;
 use crate::auth::secret::{Comparison, Secret, digest, same};
 use crate::config::MonitorAccess;
@@ -79,6 +84,24 @@ impl Access {
     }
 }
 
+/// Whether a request asks for nothing but whether the server is well: not how an account, a stream or a consumer is, and
+/// not what is wrong.
+pub fn asks_for_health_alone(base: &str, path: &str, query: &str) -> bool {
+    let parameters = Parameters::parse(query);
+    path.strip_prefix(base) == Some("/healthz")
+        && ["account", "stream", "consumer", "details"].iter().all(|name| parameters.text(name).is_empty())
+}
+
+/// What of an answer about health is for everybody: its status, in one word.
+pub fn health_in_a_word(answer: Answer) -> Answer {
+    let word = match answer.status {
+        200 => "ok",
+        503 => "unavailable",
+        _ => "error",
+    };
+    Answer { body: json::compact(&serde_json::json!({ "status": word })), kind: Kind::Json, ..answer }
+}
+
 /// User and password of the scheme of that name.
 fn basic(authorization: &str) -> Option<(String, String)> {
     let bytes = BASE64.decode(behind_scheme(authorization, "Basic")?.as_bytes()).ok()?;
@@ -143,6 +166,31 @@ mod tests {
             assert!(!may(&access, Some("Bearer secre")) && !may(&access, Some("secret")));
             assert!(!may(&access, Some(&basic_of("secret:x"))) && !may(&access, None));
         }
+    }
+
+    #[test]
+    fn health_alone_names_nothing_that_is_inside() {
+        for (base, path, query, is_so) in [
+            ("", "/healthz", "", true),
+            ("/nats", "/nats/healthz", "js-enabled-only=true&x=1", true),
+            ("/nats", "/healthz", "", false),
+            ("", "/healthz/", "", false),
+            ("", "//healthz", "", false),
+            ("", "/varz", "", false),
+            ("", "/healthz", "details=1", false),
+            ("", "/healthz", "stream=S", false),
+            ("", "/healthz", "js-server-only=1&account=A", false),
+        ] {
+            assert_eq!(asks_for_health_alone(base, path, query), is_so, "{path}?{query}");
+        }
+        let told = |status| {
+            let body = b"{\"status\":\"x\",\"error\":\"stream 'A > S'\"}".to_vec();
+            let answer = health_in_a_word(Answer { status, kind: Kind::Text, body });
+            (answer.status, String::from_utf8(answer.body).unwrap())
+        };
+        assert_eq!(told(200), (200, "{\"status\":\"ok\"}".to_owned()));
+        assert_eq!(told(503), (503, "{\"status\":\"unavailable\"}".to_owned()));
+        assert_eq!(told(400), (400, "{\"status\":\"error\"}".to_owned()));
     }
 
     #[test]

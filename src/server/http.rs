@@ -45,7 +45,7 @@ use crate::broker::internal::{InternalSubscription, Publisher};
 use crate::config::{Options, Port};
 use crate::io::listener;
 use crate::io::process;
-use crate::monitor::access::{Access, Decision};
+use crate::monitor::access::{Access, Decision, asks_for_health_alone, health_in_a_word};
 use crate::monitor::answer::{Answer, Kind};
 use crate::monitor::clock::Timestamp;
 use crate::monitor::connz::{self, Candidate, OpenConnection};
@@ -235,9 +235,12 @@ impl Monitor {
                 let preferences = preferences(request.headers());
                 let authorization = request.headers().get(AUTHORIZATION).cloned();
                 let guard = monitor.guard.lock().clone();
-                let answer = match guard.admits(authorization.as_ref()).await {
-                    true => monitor.answer(&path, &query, &preferences).await,
-                    false => guard.access.refusal(),
+                let answer = if guard.admits(authorization.as_ref()).await {
+                    monitor.answer(&path, &query, &preferences).await
+                } else if guard.tells_health && asks_for_health_alone(&monitor.base, &path, &query) {
+                    health_in_a_word(monitor.answer(&path, &query, &preferences).await)
+                } else {
+                    guard.access.refusal()
                 };
                 Ok::<_, Infallible>(response(answer))
             }
@@ -816,6 +819,8 @@ fn response(answer: Answer) -> hyper::Response<Full<Bytes>> {
 /// Who may ask. One password is held against a hash at a time, by a thread that yields to all others.
 struct Guard {
     access: Access,
+    /// Whether those who may not ask are told if the server is well.
+    tells_health: bool,
     /// The digest of what was shown last and was right: dashboards ask every second, and a hash takes a tenth of one.
     right: Mutex<Option<[u8; 32]>>,
     /// Held by whoever waits for a hash.
@@ -826,6 +831,7 @@ impl Guard {
     fn new(options: &Options) -> Guard {
         Guard {
             access: Access::new(&options.monitor_access),
+            tells_health: !options.monitor_healthz_guarded,
             right: Mutex::new(None),
             checking: tokio::sync::Mutex::new(()),
         }
