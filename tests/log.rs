@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peer::{PATIENCE, Peer};
+use peer::{Event, PATIENCE, Peer};
 use server_process::{ServerProcess, announce, candidate, reference, wait_until};
 
 /// Traced clients and what each of them publishes.
@@ -160,6 +160,59 @@ fn a_trace_shows_what_the_reference_shows() {
             None => announce("SKIPPED for the reference: no nats-server here"),
         }
     }
+}
+
+/// What `trace_verbose` adds to that, on both servers: the server itself in the system account.
+#[test]
+fn a_verbose_trace_shows_what_the_server_itself_says() {
+    const ADMIN: &str = "CONNECT {\"verbose\":false,\"user\":\"admin\",\"pass\":\"x\"}\r\n";
+    let config = |trace: &str| {
+        format!(
+            "server_name: s, max_traced_msg_len: 15, {trace}: true\n\
+             accounts {{ $SYS {{ users: [ {{ user: admin, password: x }} ] }} }}\n"
+        )
+    };
+    let ask = |server: &ServerProcess, inbox: &str| {
+        let mut admin = Peer::open_with(server.address, ADMIN);
+        admin.send(&format!("SUB {inbox} 1\r\n"));
+        admin.send(&format!("PUB $SYS.REQ.SERVER.PING.IDZ {inbox} 0\r\n\r\n"));
+        assert!(matches!(admin.next(), Event::Message { .. }));
+    };
+    let shown = |binary: &Path| {
+        let server = start(binary, &config("trace_verbose"));
+        ask(&server, "inbox");
+        let delivered = || server.log().contains("->> [MSG inbox 1");
+        wait_until("the answer in the trace", PATIENCE, delivered);
+        let log = server.log();
+        let mut own = log.lines().filter_map(|line| line.split_once("[TRC] SYSTEM - ")).map(|(_, text)| text);
+        // Behind the subject there is a number of the server's own.
+        let subscribed = own.by_ref().find(|text| text.starts_with("<<- [SUB $SYS.REQ.SERVER.PING.IDZ "));
+        let number = subscribed.and_then(|text| text.strip_prefix("<<- [SUB $SYS.REQ.SERVER.PING.IDZ  "));
+        let number = number.and_then(|rest| rest.strip_suffix(']')).expect("a subscription");
+        assert!(number.parse::<u32>().is_ok(), "{number}");
+        let published = own.by_ref().find(|text| text.starts_with("<<- [PUB inbox "));
+        let payload = own.next().map(str::to_owned);
+        (published.map(str::to_owned), payload)
+    };
+    let own = shown(&candidate());
+    let payload = "<<- MSG_PAYLOAD: [\"{\\\"name\\\":\\\"s\\\",\\\"ho...\"]";
+    assert_eq!(own.1.as_deref(), Some(payload));
+    match reference() {
+        Some(reference) => assert_eq!(own, shown(&reference)),
+        None => announce("SKIPPED for the reference: no nats-server here"),
+    }
+
+    on_both(|binary| {
+        let server = start(binary, &config("trace"));
+        ask(&server, "first");
+        fs::write(server.path("server.conf"), format!("log_file: log, {}", config("trace_verbose")))
+            .expect("the file");
+        server.signal(libc::SIGHUP);
+        wait_until("a reload", PATIENCE, || server.log().contains("Reloaded server configuration"));
+        ask(&server, "second");
+        wait_until("the trace", PATIENCE, || server.log().contains("SYSTEM - <<- [PUB second "));
+        assert!(!server.log().contains("SYSTEM - <<- [PUB first "));
+    });
 }
 
 /// Prints what a client beside a traced load has to wait for an answer, and without the trace. Both depend on the

@@ -133,8 +133,26 @@ pub(super) struct Traced {
 }
 
 impl Traced {
-    fn new(settings: &Settings) -> Traced {
+    pub fn new(settings: &Settings) -> Traced {
         Traced { headers_only: settings.trace_headers, len_max: settings.traced_len_max }
+    }
+
+    /// Headers and payload as they are shown, in quotes; `None` if nothing of them is.
+    pub fn shown(self, header_len: Option<usize>, content: &[u8]) -> Option<String> {
+        let Traced { headers_only, len_max } = self;
+        // Without the empty line that ends them, as in the reference.
+        let headers = || &content[..header_len.map_or(0, |len| len.saturating_sub(4))];
+        let content = if headers_only { headers() } else { content };
+        if content.is_empty() {
+            return None;
+        }
+        let is_cut = len_max > 0 && content.len() > len_max;
+        let mut quoted = quote(if is_cut { &content[..len_max] } else { content });
+        if is_cut {
+            // Before the closing quote, as in the reference.
+            quoted.insert_str(quoted.len() - 1, "...");
+        }
+        Some(quoted)
     }
 }
 
@@ -836,18 +854,8 @@ impl Local {
     /// Shows headers and payload of a message.
     #[cold]
     pub fn trace_content(&mut self, conn: u32, arrow: &str, header_len: Option<usize>, content: &[u8]) {
-        let Traced { headers_only, len_max } = self.traced;
-        // Without the empty line that ends them, as in the reference.
-        let headers = || &content[..header_len.map_or(0, |len| len.saturating_sub(4))];
-        let content = if headers_only { headers() } else { content };
-        if !content.is_empty() {
-            let is_cut = len_max > 0 && content.len() > len_max;
-            let mut quoted = quote(if is_cut { &content[..len_max] } else { content });
-            if is_cut {
-                // Before the closing quote, as in the reference.
-                quoted.insert_str(quoted.len() - 1, "...");
-            }
-            self.trace(conn, format_args!("{arrow} MSG_PAYLOAD: [{quoted}]"));
+        if let Some(shown) = self.traced.shown(header_len, content) {
+            self.trace(conn, format_args!("{arrow} MSG_PAYLOAD: [{shown}]"));
         }
     }
 

@@ -10,16 +10,21 @@
 //! old place before it hears that the connection has arrived at the new one ([`super::relocation`]).
 //!
 //! What has been published and cannot be handed over yet waits, up to [`WAITING_BYTES_MAX`]; beyond, it is dropped and
-//! counted. It does not get what it publishes itself, and it takes what comes in no particular order among
+//! counted. With `trace_verbose` what it says in the system account, and all that it publishes, is in the log, as of the
+//! reference's `SYSTEM` client. It does not get what it publishes itself, and it takes what comes in no particular order among
 //! the workers.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use slab::Slab;
 
 use super::batch::{Batch, Content, Entry, Message, To};
+use super::core::Traced;
+use super::log_lines::{Level, LogLines};
 use super::notice::Notice;
+use super::settings::Settings;
 use crate::subject::fanout::TargetList;
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId, shown_as};
 use crate::subject::name::Pattern;
@@ -50,6 +55,16 @@ pub struct InternalClient<A> {
     batches: Vec<Batch>,
     matches: Matches,
     random: fastrand::Rng,
+    trace: Option<Trace>,
+    log: LogLines,
+}
+
+/// What of it is in the log.
+#[derive(Debug)]
+struct Trace {
+    /// Slot of the system account.
+    system: Option<u16>,
+    traced: Traced,
 }
 
 /// Names a subscription of this client, and is never that of another one.
@@ -183,7 +198,22 @@ impl<A: InterestAccess> InternalClient<A> {
             batches: (0..workers).map(|_| Batch::default()).collect(),
             matches: Matches::default(),
             random: fastrand::Rng::with_seed(seed),
+            trace: None,
+            log: LogLines::default(),
         }
+    }
+
+    /// Goes by settings, for what of it is in the log.
+    pub fn apply_settings(&mut self, settings: &Settings) {
+        let system = settings.directory.accounts().iter().find(|account| account.is_system);
+        self.trace = settings
+            .trace_verbose
+            .then(|| Trace { system: system.map(|account| account.slot), traced: Traced::new(settings) });
+    }
+
+    /// Lines for the log since the last call, if there are any.
+    pub fn take_log(&mut self) -> Option<LogLines> {
+        (!self.log.is_empty()).then(|| std::mem::take(&mut self.log))
     }
 
     /// Adds the index of an account that there has not been before.
@@ -216,6 +246,10 @@ impl<A: InterestAccess> InternalClient<A> {
         let target = self.target(id);
         self.accounts[usize::from(account)]
             .write(|interest| interest.subscribe_internal(pattern, queue, target));
+        if self.trace.as_ref().is_some_and(|trace| trace.system == Some(account)) {
+            let (subject, queue) = (text(subject), text(queue.unwrap_or_default()));
+            self.log.push(Level::Trace, format_args!("SYSTEM - <<- [SUB {subject} {queue} {generation}]"));
+        }
         id
     }
 
@@ -269,6 +303,9 @@ impl<A: InterestAccess> InternalClient<A> {
         if self.waiting_bytes + message.cost() > WAITING_BYTES_MAX {
             self.dropped += 1;
             return;
+        }
+        if let Some(trace) = &self.trace {
+            trace.show(&message, &mut self.log);
         }
         self.waiting_bytes += message.cost();
         self.waiting.push_back(message);
@@ -405,6 +442,24 @@ impl<'a> Received<'a> {
             publisher: message.requester.map(|(conn, cid)| Publisher { worker: from, conn, cid }),
         }
     }
+}
+
+impl Trace {
+    /// A message that is published, in the reference's words.
+    #[cold]
+    fn show(&self, message: &InternalMessage, log: &mut LogLines) {
+        let InternalMessage { subject, reply, header_len, content, .. } = message;
+        let content = &content[..content.len() - 2];
+        let (subject, reply) = (text(subject), text(reply.as_deref().unwrap_or_default()));
+        log.push(Level::Trace, format_args!("SYSTEM - <<- [PUB {subject} {reply} {}]", content.len()));
+        if let Some(shown) = self.traced.shown(*header_len, content) {
+            log.push(Level::Trace, format_args!("SYSTEM - <<- MSG_PAYLOAD: [{shown}]"));
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Settings {
     pub directory: Arc<Directory>,
     /// Log every protocol line.
     pub trace: bool,
+    /// Log what the server's own client says in the system account too.
+    pub trace_verbose: bool,
     /// Log connections and their ends.
     pub debug: bool,
     /// Show only the headers of messages in a trace.
@@ -78,6 +80,7 @@ impl Default for Settings {
             web: None,
             directory: Arc::new(Directory::open()),
             trace: false,
+            trace_verbose: false,
             debug: false,
             trace_headers: false,
             traced_len_max: 0,

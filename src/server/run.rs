@@ -184,6 +184,7 @@ impl ServerOptions {
                 web,
                 directory,
                 trace: options.trace,
+                trace_verbose: options.trace_verbose,
                 debug: options.debug,
                 trace_headers: options.trace_headers,
                 traced_len_max: options.max_traced_msg_len.map_or(0, |max| max.get() as usize),

@@ -140,6 +140,7 @@ impl System {
         self.shared.remembers_closed.store(remembers, Ordering::Relaxed);
         let mut served = self.served.lock();
         self.shared.internal.with_client(|client| {
+            client.apply_settings(&live.settings);
             for interest in live.interests.into_iter().skip(client.account_count()) {
                 client.add_account(interest);
             }
@@ -174,6 +175,14 @@ impl System {
                 }
             }
         });
+        self.write_log();
+    }
+
+    /// What the server's own client has for the log.
+    fn write_log(&self) {
+        if let Some(lines) = self.shared.internal.with_client(|client| client.take_log()) {
+            self.log.write_lines(lines);
+        }
     }
 
     /// Answers and tells until the runtime ends.
@@ -411,6 +420,8 @@ impl System {
 
     fn publish(&self, message: InternalMessage) {
         self.shared.internal.with_client(|client| client.publish(message));
+        // Before what becomes of it.
+        self.write_log();
         // What does not find room now is tried again.
         if self.shared.internal.hand_over(&self.shared) {
             self.shared.internal.knock();
