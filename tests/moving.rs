@@ -1,16 +1,20 @@
 //! Connections move between the workers of a running server, and their clients cannot tell: every message arrives once
-//! and in order, requests are answered, and monitoring sees each connection once, all the time.
+//! and in order, requests are answered, and monitoring sees each connection once, all the time. Some of the clients come by
+//! WebSocket, with compression and without.
 
 mod peer;
 mod server_process;
 mod web;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peer::{Event, Peer};
+use peer::websocket::WebSocketStream;
+use peer::{Event, HELLO, Peer};
 use server_process::{ServerProcess, candidate};
 use web::get;
 
@@ -31,15 +35,22 @@ const AHEAD_MAX: usize = 2_000;
 
 #[test]
 fn clients_cannot_tell_that_they_move() {
-    let config = "http: \"127.0.0.1:-1\"\nworkers: 3\ndebug: true\n";
+    let config = "http: \"127.0.0.1:-1\"\nworkers: 3\ndebug: true\n\
+        websocket { listen: \"127.0.0.1:-1\", no_tls: true, compression: true }\n";
     let server = ServerProcess::start(&candidate(), config).expect("a server");
-    let (address, monitoring) = (server.address, server.monitoring());
+    let (address, web, monitoring) = (server.address, server.websocket(), server.monitoring());
     let ending = AtomicBool::new(false);
     let is_ending = || ending.load(Ordering::Relaxed);
     let got: Vec<AtomicUsize> = (0..PAIRS).map(|_| AtomicUsize::new(0)).collect();
 
-    let subscribers: Vec<Peer> = (0..PAIRS).map(|pair| subscribed(address, pair)).collect();
-    let publishers: Vec<Peer> = (0..PAIRS).map(|_| Peer::open(address)).collect();
+    // Either side by either way, and by WebSocket every other one with compression.
+    let client = |pair: usize, by_websocket: bool| match by_websocket {
+        true => AnyPeer::over(Box::new(WebSocketStream::open(web, pair.is_multiple_of(2))), HELLO),
+        false => AnyPeer::over(Box::new(connected(address)), HELLO),
+    };
+    let subscribers: Vec<AnyPeer> =
+        (0..PAIRS).map(|pair| subscribed(client(pair, pair % 3 != 0), pair)).collect();
+    let publishers: Vec<AnyPeer> = (0..PAIRS).map(|pair| client(pair, pair % 4 == 2)).collect();
     let mut responder = Peer::open(address);
     responder.send("SUB ask 1\r\n");
     responder.round_trip();
@@ -124,10 +135,17 @@ fn clients_cannot_tell_that_they_move() {
         let give_up = Instant::now() + LOOKS_FOR;
         let mut looks = 0;
         let mut moved = 0;
-        while moved < MOVES_ENOUGH && Instant::now() < give_up {
-            let page = get(monitoring, "/connz").json();
+        // By number: at which workers a connection by WebSocket has been seen.
+        let mut seen = BTreeMap::<u64, BTreeSet<u64>>::new();
+        let web_has_moved = |seen: &BTreeMap<u64, BTreeSet<u64>>| seen.values().any(|at| at.len() > 1);
+        while (moved < MOVES_ENOUGH || !web_has_moved(&seen)) && Instant::now() < give_up {
+            let page = get(monitoring, "/connz?ringmain=1").json();
             let listed = page["connections"].as_array().expect("a list");
             let cids: BTreeSet<u64> = listed.iter().filter_map(|row| row["cid"].as_u64()).collect();
+            for row in listed.iter().filter(|row| row["type"] == "websocket") {
+                let worker = row["ringmain"]["worker"].as_u64().expect("a worker");
+                seen.entry(row["cid"].as_u64().expect("a number")).or_default().insert(worker);
+            }
             assert_eq!(
                 (page["num_connections"].as_u64(), cids.len()),
                 (Some(connections as u64), connections)
@@ -146,11 +164,22 @@ fn clients_cannot_tell_that_they_move() {
         last.expect_message("last", b"end");
         assert!(looks > 0);
         assert!(moved > 0, "no connection moved:\n{}", server.log());
+        assert!(moved < MOVES_ENOUGH || web_has_moved(&seen), "none by WebSocket moved: {seen:?}");
     });
 }
 
-fn subscribed(address: std::net::SocketAddr, pair: usize) -> Peer {
-    let mut subscriber = Peer::open(address);
+/// A connection of either kind.
+type AnyPeer = Peer<Box<dyn Stream>>;
+
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+fn connected(address: SocketAddr) -> TcpStream {
+    Peer::open_with(address, "").stream.into_inner()
+}
+
+fn subscribed(mut subscriber: AnyPeer, pair: usize) -> AnyPeer {
     subscriber.send(&format!("SUB pair.{pair} 1\r\n"));
     subscriber.round_trip();
     subscriber

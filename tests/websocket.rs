@@ -6,16 +6,19 @@
 //! `WEBSOCKET_CASE=name` plays one case and prints what both servers did.
 
 mod certificates;
+mod peer;
 mod server_process;
 mod web;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use certificates::{CERTIFICATES, Offer};
+use peer::Peer;
 use ringmain::websocket::{Deflater, Inflater, unmask};
 use rustls::{ClientConnection, StreamOwned};
 use server_process::{ServerProcess, announce, candidate, reference, wait_until};
@@ -26,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONNECT: &str =
     "CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"headers\":true}\r\nPING\r\n";
+
+/// Of a client that is told of changes. Behind the first `PONG` it gets another `INFO`.
+const CONNECT_FOR_INFO: &str =
+    "CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":1,\"headers\":true}\r\nPING\r\nPING\r\n";
 
 /// What a client of the comparison does.
 #[derive(Clone, Copy)]
@@ -60,13 +67,21 @@ enum Step {
     Leave,
     /// Ends the server, by its signal.
     Stop,
+    /// Lame duck mode, by its signal.
+    LameDuck,
+    /// Another `websocket` block, and another rest of the configuration.
+    Reload(&'static str, &'static str),
+    /// Another client publishes to `flood`, more than the server keeps for one that does not read.
+    Flood,
+    /// Reads to the end, whatever comes: what has reached the client until then is for the kernel to say.
+    Gone,
     /// Asks monitoring, and shows what it says of WebSocket.
     Ask(&'static str),
 }
 
 use Step::{
-    Answer, Ask, Bomb, Bytes, Control, Deflated, Frame, Get, Leave, Raw, Rest, Say, Stop, Tls, Upgrade,
-    UpgradeTo,
+    Answer, Ask, Bomb, Bytes, Control, Deflated, Flood, Frame, Get, Gone, LameDuck, Leave, Raw, Reload, Rest,
+    Say, Stop, Tls, Upgrade, UpgradeTo,
 };
 
 struct Case {
@@ -97,6 +112,12 @@ const USERS: &str = "authorization { users: [ { user: a, password: b }, \
     { user: w, password: w, allowed_connection_types: [WEBSOCKET] }, \
     { user: s, password: s, allowed_connection_types: [STANDARD, MQTT] }, \
     { user: p, password: p, permissions: { publish: ok, subscribe: ok } } ] }";
+
+const FEWER_USERS: &str = "authorization { users: [ \
+    { user: w, password: w, allowed_connection_types: [WEBSOCKET] }, \
+    { user: p, password: p, permissions: { publish: other, subscribe: other } } ] }";
+const FLOODED: &str = "max_pending: 2000000";
+const LAME_DUCK: &str = "lame_duck_duration: \"30s\", lame_duck_grace_period: \"100ms\"";
 
 const CASES: &[Case] = &[
     case(
@@ -305,6 +326,90 @@ const CASES: &[Case] = &[
         &[Upgrade(""), Say(CONNECT), Get, Rest],
     ),
     case("the end of the server", OPEN, "", &[Upgrade(""), Say(CONNECT), Get, Stop, Rest]),
+    case("lame duck mode", OPEN, LAME_DUCK, &[Upgrade(""), Say(CONNECT_FOR_INFO), Get, LameDuck, Rest]),
+    case(
+        "lame duck mode, compressed",
+        DEFLATE,
+        LAME_DUCK,
+        &[Upgrade(OFFER), Deflated(CONNECT_FOR_INFO), Get, LameDuck, Rest],
+    ),
+    case(
+        "a slow consumer",
+        OPEN,
+        FLOODED,
+        &[Upgrade(""), Say(CONNECT), Get, Say("SUB flood 1\r\nPING\r\n"), Get, Flood, Gone],
+    ),
+    case(
+        "a reload of limits",
+        DEFLATE,
+        "",
+        &[
+            Upgrade(OFFER),
+            Deflated(CONNECT),
+            Get,
+            Reload(DEFLATE, "max_payload: 1000"),
+            Deflated("SUB a 1\r\nPUB a 2\r\nhi\r\nPING\r\n"),
+            Get,
+            Say("PUB a 1001\r\n"),
+            Rest,
+        ],
+    ),
+    case(
+        "a reload that leaves its user alone",
+        OPEN,
+        USERS,
+        &[
+            Upgrade(""),
+            Say("CONNECT {\"verbose\":false,\"user\":\"w\",\"pass\":\"w\"}\r\nPING\r\n"),
+            Get,
+            Reload(OPEN, FEWER_USERS),
+            Say("SUB a 1\r\nPUB a 2\r\nhi\r\nPING\r\n"),
+            Get,
+        ],
+    ),
+    // nats-server closes it without a word.
+    Case {
+        tells: true,
+        ..case(
+            "a reload without its user",
+            OPEN,
+            USERS,
+            &[
+                Upgrade(""),
+                Say("CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nPING\r\n"),
+                Get,
+                Reload(OPEN, FEWER_USERS),
+                Rest,
+            ],
+        )
+    },
+    case(
+        "a reload that takes permissions away",
+        OPEN,
+        USERS,
+        &[
+            Upgrade(""),
+            Say("CONNECT {\"verbose\":false,\"user\":\"p\",\"pass\":\"p\"}\r\nSUB ok 1\r\nPING\r\n"),
+            Get,
+            Reload(OPEN, FEWER_USERS),
+            Say("PUB ok 0\r\n\r\nPING\r\n"),
+            Get,
+        ],
+    ),
+    case(
+        "a reload under wss",
+        "tls { <PAIR> }",
+        "",
+        &[
+            Tls,
+            Upgrade(""),
+            Say(CONNECT),
+            Get,
+            Reload("tls { <PAIR> }", "max_connections: 10"),
+            Say("PING\r\n"),
+            Get,
+        ],
+    ),
     case(
         "a password",
         OPEN,
@@ -496,21 +601,14 @@ fn configuration(block: &str, config: &str) -> String {
     format!("websocket {{ listen: \"127.0.0.1:-1\", {} }}\n{config}\n", CERTIFICATES.fill(block))
 }
 
-/// Where a server listens for WebSocket clients.
-fn websocket_address(server: &ServerProcess) -> SocketAddr {
-    let log = server.log();
-    let (_, rest) = log.split_once("Listening for websocket clients on ").expect("a log line that names it");
-    let (_, rest) = rest.split_once("://").expect("a scheme");
-    rest.lines().next().expect("a line").trim().parse().expect("an address")
-}
-
 /// What a client sees, and what the log says of it.
 fn play(binary: &Path, case: &Case) -> String {
     let config = configuration(case.block, case.config);
     let arguments = ["-a", "127.0.0.1", "-p", "-1", "-D"];
     let server = ServerProcess::start_with(binary, &config, &arguments).expect("a server");
-    let address = websocket_address(&server);
+    let address = server.websocket();
     let mut client = Client::connect(address);
+    let mut flooding = None;
     let mut seen = String::new();
     for step in case.steps {
         let words = match step {
@@ -535,9 +633,31 @@ fn play(binary: &Path, case: &Case) -> String {
                 String::new()
             }
             Stop => {
-                // SAFETY: the process is ours and has not been waited for.
-                unsafe { libc::kill(server.pid() as i32, libc::SIGTERM) };
+                server.signal(libc::SIGTERM);
                 String::new()
+            }
+            LameDuck => {
+                server.signal(libc::SIGUSR2);
+                String::new()
+            }
+            Reload(block, config) => {
+                fs::write(server.path("server.conf"), configuration(block, config)).expect("the file");
+                server.signal(libc::SIGHUP);
+                wait_until("the reload", PATIENCE, || server.log().contains("Reloaded server configuration"));
+                String::new()
+            }
+            Flood => {
+                let publisher = flooding.insert(Peer::open(server.address));
+                wait_until("a slow consumer", PATIENCE, || {
+                    publisher.publish("flood", &[b'x'; 100_000]);
+                    server.log().contains("Slow Consumer")
+                });
+                String::new()
+            }
+            Gone => {
+                let words = client.read_until(|_| false, false);
+                let goodbye = words.lines().filter(|line| line.starts_with("close"));
+                goodbye.chain(words.ends_with("the end").then_some("the end")).collect::<Vec<_>>().join("\n")
             }
             Ask(path) => shown_answer(&get(server.monitoring(), path).body),
         };
@@ -832,6 +952,9 @@ fn shown_log(log: &str, ends_itself: bool) -> String {
             || text.starts_with("[ERR]")
             || text.contains("Websocket not configured");
         let is_timer = text.contains("Ping Timer") || text.contains("Delaying PING");
+        // How often depends on the moment.
+        let is_timer =
+            is_timer || text.contains("fast producer stall") || text.contains("Producer was stalled");
         // A connection that is left is left at a moment of its own.
         let is_left = !ends_itself && text.contains("Client connection closed");
         // Said for the second time.

@@ -1,6 +1,10 @@
 //! A client that hides nothing: one connection, frames in and out as they are. Used by several test binaries, each of
 //! which needs a part of it.
+//!
+//! * `websocket`: the same through a WebSocket.
 #![allow(dead_code)]
+
+pub mod websocket;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,8 +26,8 @@ pub enum Event {
 }
 
 /// One connection. Answers PING by itself, as clients do.
-pub struct Peer {
-    pub stream: BufReader<TcpStream>,
+pub struct Peer<S = TcpStream> {
+    pub stream: BufReader<S>,
 }
 
 impl Peer {
@@ -38,6 +42,13 @@ impl Peer {
         stream.set_nodelay(true).expect("nodelay");
         stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("write timeout");
+        Self::over(stream, hello)
+    }
+}
+
+impl<S: Read + Write> Peer<S> {
+    /// Says `hello` on a connection that stands.
+    pub fn over(stream: S, hello: &str) -> Self {
         let mut peer = Self { stream: BufReader::new(stream) };
         peer.send(hello);
         peer

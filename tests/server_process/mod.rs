@@ -140,6 +140,15 @@ impl ServerProcess {
             .expect("a log line that names it")
     }
 
+    /// Where clients connect by WebSocket, of a server that has been told to have them.
+    pub fn websocket(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) =
+            log.split_once("Listening for websocket clients on ").expect("a log line that names it");
+        let (_, rest) = rest.split_once("://").expect("a scheme");
+        rest.lines().next().expect("a line").trim().parse().expect("an address")
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
