@@ -41,10 +41,11 @@ export class Server {
       },
       readyWithinMs,
     );
-    const port = (words) => Number(text.match(new RegExp(`${words} .*:(\\d+)`))[1]);
+    const port = (words) => Number(text.match(new RegExp(`${words} .*:(\\d+)`))?.[1]);
     server.ports = {
       clients: port('Listening for client connections on'),
       monitoring: port('Starting http monitor on'),
+      websocket: port('Listening for websocket clients on'),
     };
     return server;
   }
@@ -56,6 +57,11 @@ export class Server {
   async reload(config) {
     await this.configure(config);
     this.child.kill('SIGHUP');
+  }
+
+  /** Where clients connect by WebSocket, if it is told to have them. */
+  get websocket() {
+    return `ws://127.0.0.1:${this.ports.websocket}`;
   }
 
   get origin() {

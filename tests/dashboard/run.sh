@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The dashboard: that what is committed is what its sources give, that the sources have no type errors, and everything
-# that it does in a headless browser under live traffic. Packages go into node_modules beside the lockfiles, screenshots
-# into target/dashboard: both are ignored by git.
+# that it does in a headless browser under live traffic. Then, in the same browser, the official client in a page, over
+# WebSocket. Packages go into node_modules beside the lockfiles, screenshots into target/dashboard: both are ignored by git.
 #
 #   tests/dashboard/run.sh [RINGMAIN RINGMAIN_BENCH]      (default: the debug builds)
-#   DASHBOARD_CASE=text tests/dashboard/run.sh            only scenarios with the text in their name
+#   DASHBOARD_CASE=text tests/dashboard/run.sh            only scenarios of the dashboard with the text in their name
+#   PAGE_CASE=text tests/dashboard/run.sh                 the same of the client in a page
 set -u
 cd "$(dirname "$0")/../.."
 
@@ -55,9 +56,17 @@ if [ $# -eq 0 ]; then
 fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-node tests/dashboard/dashboard.mjs "$1" "$2" target/dashboard 2>&1 | tee "$log" | grep -v ' passed, '
-read -r ok bad none < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log")
-# What ended without a count has failed.
-passed=$((passed + ${ok:-0})) failed=$((failed + ${bad:-1})) skipped=$((skipped + ${none:-0}))
+
+# play SCRIPT ARGUMENTS...: its scenarios, counted
+play() {
+    local ok bad none
+    node "$@" 2>&1 | tee "$log" | grep -v ' passed, '
+    read -r ok bad none < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log")
+    # What ended without a count has failed.
+    passed=$((passed + ${ok:-0})) failed=$((failed + ${bad:-1})) skipped=$((skipped + ${none:-0}))
+}
+
+[ -n "${PAGE_CASE:-}" ] || play tests/dashboard/dashboard.mjs "$1" "$2" target/dashboard
+[ -n "${DASHBOARD_CASE:-}" ] || play tests/dashboard/websocket.mjs "$1"
 printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]
