@@ -11,6 +11,7 @@
 //! * [`tls`]: encrypted connections, bytes to plaintext and back.
 //! * [`websocket`]: connections of web pages: handshakes, frames, compression.
 //! * [`broker`]: core NATS as a state machine: sessions, delivery, limits, slow consumers.
+//! * [`store`]: the messages of one stream: segments, indexes, recovery. Plans of file operations out, results in.
 //! * [`monitor`]: what monitoring answers over HTTP: paths and readings in, JSON and metrics out.
 //! * [`system`]: requests and events of the system account: messages and readings in, answers and JSON out.
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
@@ -29,6 +30,7 @@ pub mod config;
 pub mod io;
 pub mod monitor;
 pub mod server;
+pub mod store;
 pub mod subject;
 pub mod system;
 pub mod tls;

@@ -1,0 +1,910 @@
+//! The store in files: segments that are appended to, a batch of records per commit.
+//!
+//! * What changes the store changes the indexes at once and adds a record to what is pending. A commit takes all that is
+//!   pending, at most one is under way, the next collects meanwhile.
+//! * A commit reserves its space before it writes: a full disk shows before a byte of the batch is in the file, so that it
+//!   can be taken back in memory and nowhere else (`roll_back`). Anything else that goes wrong while writing or
+//!   syncing poisons the store: it is not known what is on disk, so nothing is added to it by this process any more.
+//! * Messages that go from the head of the stream (limits, expiry, purges) need no record each: one per commit says where
+//!   the stream begins.
+//! * A segment is removed only after what makes it superfluous is durable: the records that removed its last
+//!   messages, and copies of the notes in it.
+//!
+//! Opening is in [`recovery`](super::recovery), the format in `segment.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::index::{Index, Place};
+use super::message::{Message, Purged, Removed, StoreError, StoredMessage};
+use super::plan::{Commit, CommitError, CommitErrorKind, Committed, Damaged, FileId, ReadPlan, Step};
+use super::segment::{
+    HEADER_BYTES, Header, Kind, RECORD_BYTES, RECORD_BYTES_MAX, RECORD_BYTES_MORE, Record, Trailer, salt,
+};
+use super::segment_index::Summary;
+use super::tail_cache::TailCache;
+use super::{PENDING_BYTES_MAX, Read, Store};
+
+/// How much room the file of the open segment always has beyond its end: removals and notes are still recorded when
+/// the disk is full.
+const RESERVE_BYTES: u64 = 64 << 10;
+/// By how much the file of the open segment grows at most: with half its length, so that small streams stay small.
+const GROWTH_BYTES_MAX: u64 = 8 << 20;
+/// How many files a commit removes at most, so that messages do not wait for more.
+const REMOVALS_MAX: usize = 8;
+/// Space is given back in whole blocks, and in pieces of at least so many bytes, so that it takes few calls.
+const HOLE_BLOCK: u64 = if cfg!(test) { 64 } else { 4096 };
+const HOLE_BYTES_MIN: u64 = if cfg!(test) { 64 } else { 16 << 10 };
+/// How many holes a commit makes at most.
+const HOLES_MAX: usize = 64;
+/// Notes whose key begins with this byte are the store's own.
+const OWN_NOTE: u8 = 0;
+
+/// What a file store is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// A segment is sealed when a record would make it longer.
+    pub segment_bytes_max: u32,
+    /// How many bytes of what was written last stay in memory. What is not committed yet stays in any case.
+    pub cache_bytes_max: usize,
+    /// A random number of the stream's own. It is stored in every segment, the stored one holds.
+    pub stream_salt: u64,
+}
+
+impl Settings {
+    /// The usual settings.
+    pub fn new(stream_salt: u64) -> Settings {
+        Settings { segment_bytes_max: 64 << 20, cache_bytes_max: 4 << 20, stream_salt }
+    }
+}
+
+/// See the file's header. The methods are those of [`Store`].
+pub struct FileStore {
+    pub(super) settings: Settings,
+    pub(super) index: Index,
+    /// Those that are in use, the open one included.
+    pub(super) segments: BTreeMap<u64, Segment>,
+    pub(super) open_segment: u64,
+    /// Where the next record of the open segment goes.
+    pub(super) end: u32,
+    salt: u32,
+    open: Pending,
+    /// Segments sealed since the last commit.
+    rolled: Vec<Pending>,
+    pending_bytes: usize,
+    /// Segments whose seal is not durable yet.
+    sealed_since: Vec<u64>,
+    cache: TailCache,
+    pub(super) notes: BTreeMap<Box<[u8]>, Note>,
+    position: u64,
+    committed: u64,
+    durable: Durable,
+    in_flight: Option<InFlight>,
+    /// The beginning of the stream, or its next sequence without a message, changed since it was last recorded.
+    is_state_due: bool,
+    /// Removals that are not durable yet, with their positions.
+    removed: VecDeque<(u64, u64)>,
+    health: Health,
+    /// Sealed segments without live messages.
+    pub(super) emptied: Vec<u64>,
+    /// Files to be removed when the position is committed.
+    doomed: VecDeque<(u64, FileId)>,
+    /// Records to be overwritten when the position is committed.
+    erasures: VecDeque<(u64, Erasure)>,
+    /// Ranges of sealed segments without live records, to be given back when the position is committed.
+    holes: VecDeque<(u64, FileId, u64, u64)>,
+    cleaned_last: bool,
+    warnings: Vec<String>,
+}
+
+/// What is known of a segment in use, its messages aside.
+pub(super) struct Segment {
+    pub file: FileId,
+    /// Where its records end; the open segment's is `FileStore::end`.
+    pub end: u32,
+    /// How long the file is, reserved space included.
+    pub allocated: u64,
+    /// What the next sequence was when it was begun.
+    pub base_seq: u64,
+    /// Messages of earlier segments that it removed, as ranges; only kept until the segment is sealed and durable.
+    pub removed: Vec<(u64, u64)>,
+    pub has_removed: bool,
+}
+
+pub(super) struct Note {
+    /// `None`: forgotten, which has to be known as long as an older segment may say otherwise.
+    pub value: Option<Box<[u8]>>,
+    pub segment: u64,
+    pub position: u64,
+}
+
+struct Pending {
+    file: FileId,
+    offset: u32,
+    bytes: Vec<u8>,
+    /// The file does not exist yet.
+    is_new: bool,
+    /// The whole file's length, if this is the last that is written to it.
+    sealed_len: Option<u64>,
+}
+
+/// What a rollback goes back to.
+#[derive(Debug, Clone, Copy)]
+struct Durable {
+    segment: u64,
+    /// Where its last commit began.
+    batch: u32,
+    end: u32,
+    allocated: u64,
+    next_seq: u64,
+    last_time_ns: i64,
+}
+
+struct InFlight {
+    /// `None`: nothing of the log, only files to remove or space to try for.
+    log: Option<(u64, Durable)>,
+    /// The first step after which the disk is no longer as it was.
+    first_write: usize,
+    is_probe: bool,
+}
+
+struct Erasure {
+    segment: u64,
+    offset: u32,
+    len: u32,
+    seq: u64,
+    time_ns: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// `true`: something wants to be stored, so that space should be tried for.
+    Full(bool),
+    Poisoned(String),
+}
+
+impl FileStore {
+    /// A new, empty store, and what has to be done before it is used.
+    pub fn create(settings: Settings) -> (FileStore, Vec<Step>) {
+        let mut store = FileStore::empty(settings);
+        store.begin_segment(1);
+        let mut steps = Vec::new();
+        while let Some(commit) = store.take_commit() {
+            steps.extend(commit.steps);
+            assert_eq!(store.finish_commit(Ok(())), Committed::Done);
+        }
+        (store, steps)
+    }
+
+    pub(super) fn empty(settings: Settings) -> FileStore {
+        let file = FileId::new(0);
+        FileStore {
+            settings,
+            index: Index::new(),
+            segments: BTreeMap::new(),
+            open_segment: 0,
+            end: 0,
+            salt: 0,
+            open: Pending { file, offset: 0, bytes: Vec::new(), is_new: false, sealed_len: None },
+            rolled: Vec::new(),
+            pending_bytes: 0,
+            sealed_since: Vec::new(),
+            cache: TailCache::default(),
+            notes: BTreeMap::new(),
+            position: 0,
+            committed: 0,
+            durable: Durable { segment: 0, batch: 0, end: 0, allocated: 0, next_seq: 0, last_time_ns: 0 },
+            in_flight: None,
+            is_state_due: false,
+            removed: VecDeque::new(),
+            health: Health::Good,
+            emptied: Vec::new(),
+            doomed: VecDeque::new(),
+            erasures: VecDeque::new(),
+            holes: VecDeque::new(),
+            cleaned_last: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Goes on in a segment that recovery read to its end.
+    pub(super) fn continue_segment(&mut self, segment: u64, end: u32) {
+        let open = &self.segments[&segment];
+        self.open_segment = segment;
+        self.end = end;
+        self.salt = salt(self.settings.stream_salt, segment, open.file.generation);
+        self.open =
+            Pending { file: open.file, offset: end, bytes: Vec::new(), is_new: false, sealed_len: None };
+    }
+
+    /// What is in the indexes now is what is on disk.
+    pub(super) fn mark_recovered(&mut self) {
+        self.durable = self.now();
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(super) fn append(&mut self, message: &Message<'_>) -> Result<(), StoreError> {
+        assert!(message.seq >= self.index.next_seq().max(1), "sequences grow");
+        let record = Record::message(message, self.open.offset);
+        let len = record.len();
+        if len > RECORD_BYTES_MAX || message.subject.len() > usize::from(u16::MAX) {
+            return Err(StoreError::TooLarge);
+        }
+        if self.health != Health::Good {
+            if let Health::Full(wanted) = &mut self.health {
+                *wanted = true;
+            }
+            return Err(self.refusal().expect("it is not good"));
+        }
+        if self.pending_bytes + len > PENDING_BYTES_MAX {
+            return Err(StoreError::Backlog);
+        }
+        if self.is_roll_due(len) {
+            self.roll();
+        }
+        let record = Record { batch: self.open.offset, ..record };
+        record.encode(self.salt, &mut self.open.bytes);
+        let (seq, time_ns) = (message.seq, message.time_ns);
+        self.index.append(seq, time_ns, message.subject, self.end, len as u32 - RECORD_BYTES_MORE);
+        self.count(len);
+        Ok(())
+    }
+
+    fn count(&mut self, len: usize) {
+        self.end += len as u32;
+        self.pending_bytes += len;
+        self.position += 1;
+    }
+
+    fn is_roll_due(&self, len: usize) -> bool {
+        let is_long = self.end as usize + len > self.settings.segment_bytes_max as usize;
+        self.index.is_open_full() || (is_long && self.end as usize > HEADER_BYTES)
+    }
+
+    /// Adds a record that is not a message.
+    fn push_record(&mut self, record: Record<'_>) {
+        let len = record.len();
+        if self.is_roll_due(len) && self.health == Health::Good {
+            self.roll();
+        }
+        self.push_here(record);
+    }
+
+    /// Adds a record to the open segment, whatever its length.
+    fn push_here(&mut self, record: Record<'_>) {
+        let record = Record { batch: self.open.offset, ..record };
+        record.encode(self.salt, &mut self.open.bytes);
+        self.count(record.len());
+    }
+
+    pub(super) fn skip_to(&mut self, next_seq: u64) {
+        if self.index.skip_to(next_seq) {
+            self.is_state_due = true;
+            self.position += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, seq: u64, erase: bool) -> Option<Removed<'_>> {
+        let place = self.index.find(seq)?;
+        let (segment, offset) = self.place(place);
+        self.record_removal(seq);
+        if erase {
+            let time_ns = self.index.time_of(seq).expect("it is live");
+            let erasure = Erasure { segment, offset, len: place.size + RECORD_BYTES_MORE, seq, time_ns };
+            self.erasures.push_back((self.position, erasure));
+        }
+        self.index.remove(seq)
+    }
+
+    fn record_removal(&mut self, seq: u64) {
+        if seq == self.index.first_seq() {
+            self.is_state_due = true;
+            self.position += 1;
+            return;
+        }
+        self.push_record(Record::of(Kind::Remove, seq));
+        self.removed.push_back((self.position, seq));
+        self.note_removed(seq);
+    }
+
+    /// The open segment says that an earlier one's message was removed.
+    fn note_removed(&mut self, seq: u64) {
+        let open = self.segments.get_mut(&self.open_segment).expect("the open segment is in use");
+        open.record_removed(seq);
+    }
+
+    pub(super) fn remove_up_to(&mut self, seq: u64) -> Purged {
+        let purged = self.index.remove_up_to(seq);
+        if purged.messages > 0 {
+            self.is_state_due = true;
+            self.position += 1;
+        }
+        purged
+    }
+
+    pub(super) fn note(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        assert!(key.first() != Some(&OWN_NOTE), "keys of notes do not begin with a zero");
+        if let Health::Poisoned(_) = self.health {
+            return Err(self.refusal().expect("it is poisoned"));
+        }
+        let len = RECORD_BYTES + key.len() + value.map_or(0, <[u8]>::len);
+        if key.len() > usize::from(u16::MAX) || len > RECORD_BYTES_MAX {
+            return Err(StoreError::TooLarge);
+        }
+        if self.pending_bytes + len > PENDING_BYTES_MAX {
+            return Err(StoreError::Backlog);
+        }
+        if value.is_some() || self.notes.get(key).is_some_and(|note| note.value.is_some()) {
+            self.push_note(key, value);
+        }
+        Ok(())
+    }
+
+    fn push_note(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let kind = if value.is_some() { Kind::Note } else { Kind::Forget };
+        self.push_record(Record { subject: key, payload: value.unwrap_or_default(), ..Record::of(kind, 0) });
+        let note = Note { value: value.map(Box::from), segment: self.open_segment, position: self.position };
+        self.notes.insert(key.into(), note);
+    }
+
+    pub(super) fn notes(&self) -> impl Iterator<Item = (&[u8], &[u8])> + '_ {
+        let notes = self.notes.iter().filter(|(key, _)| key.first() != Some(&OWN_NOTE));
+        notes.filter_map(|(key, note)| Some((&**key, note.value.as_deref()?)))
+    }
+
+    /// Ends the open segment with its index and begins the next.
+    fn roll(&mut self) {
+        // Its records must say all that its index says.
+        if self.is_state_due {
+            self.push_state();
+        }
+        let segment = self.open_segment;
+        let state = self.index.state();
+        let sealed = self.index.seal(segment).is_some();
+        if !sealed {
+            self.emptied.push(segment);
+        }
+        let open = self.segments.get_mut(&segment).expect("the open segment is in use");
+        let summary = Summary {
+            first_seq: state.first_seq,
+            next_seq: self.index.next_seq(),
+            last_time_ns: state.last_time_ns,
+            removed: std::mem::take(&mut open.removed),
+            notes: self
+                .notes
+                .iter()
+                .filter(|(_, note)| note.segment == segment)
+                .map(|(key, note)| (&**key, note.value.as_deref()))
+                .collect(),
+        };
+        let mut body = Vec::new();
+        let sealed = self.index.last_sealed().filter(|_| sealed);
+        summary.write(sealed, self.index.subjects(), &mut body);
+        open.removed = summary.removed;
+        open.end = self.end;
+        let record =
+            Record { batch: self.open.offset, payload: &body, ..Record::of(Kind::Index, state.last_seq) };
+        let before = self.open.bytes.len();
+        record.encode(self.salt, &mut self.open.bytes);
+        let trailer = Trailer { index_offset: self.end, index_len: record.len() as u32 };
+        trailer.encode(self.salt, &mut self.open.bytes);
+        self.pending_bytes += self.open.bytes.len() - before;
+        self.open.sealed_len = Some(u64::from(self.open.offset) + self.open.bytes.len() as u64);
+        self.sealed_since.push(segment);
+        self.begin_segment(segment + 1);
+    }
+
+    /// Begins a segment; what is pending for the one before is kept.
+    pub(super) fn begin_segment(&mut self, segment: u64) {
+        let state = self.index.state();
+        let header = Header {
+            segment,
+            generation: 0,
+            stream_salt: self.settings.stream_salt,
+            next_seq: self.index.next_seq(),
+            first_seq: state.first_seq,
+            last_time_ns: state.last_time_ns,
+            previous: self.open_segment,
+            previous_end: self.end,
+        };
+        let file = FileId::new(segment);
+        let bytes = header.encode();
+        self.pending_bytes += bytes.len();
+        let open = Pending { file, offset: 0, bytes, is_new: true, sealed_len: None };
+        let before = std::mem::replace(&mut self.open, open);
+        if self.open_segment != 0 && (!before.bytes.is_empty() || before.sealed_len.is_some()) {
+            self.rolled.push(before);
+        }
+        self.open_segment = segment;
+        self.end = HEADER_BYTES as u32;
+        self.salt = header.salt();
+        self.segments.insert(
+            segment,
+            Segment {
+                file,
+                end: self.end,
+                allocated: 0,
+                base_seq: header.next_seq,
+                removed: Vec::new(),
+                has_removed: false,
+            },
+        );
+    }
+
+    fn now(&self) -> Durable {
+        Durable {
+            segment: self.open_segment,
+            batch: self.end,
+            end: self.end,
+            allocated: self.segments[&self.open_segment].allocated,
+            next_seq: self.index.next_seq(),
+            last_time_ns: self.index.state().last_time_ns,
+        }
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    pub(super) fn committed_seq(&self) -> u64 {
+        self.durable.next_seq.max(1) - 1
+    }
+
+    pub(super) fn take_commit(&mut self) -> Option<Commit> {
+        if self.in_flight.is_some() || matches!(self.health, Health::Poisoned(_)) {
+            return None;
+        }
+        self.doom_emptied();
+        self.plan_holes();
+        if self.is_state_due {
+            self.push_state();
+        }
+        let has_log = self.pending_bytes > 0;
+        if (!has_log || !self.cleaned_last)
+            && let Some(commit) = self.take_cleanup()
+        {
+            self.cleaned_last = true;
+            return Some(commit);
+        }
+        self.cleaned_last = false;
+        if has_log {
+            return Some(self.take_log());
+        }
+        if self.health == Health::Full(true) {
+            return Some(self.take_probe());
+        }
+        None
+    }
+
+    /// Where the stream begins, and the next sequence.
+    fn push_state(&mut self) {
+        self.is_state_due = false;
+        let state = self.index.state();
+        let next_seq = self.index.next_seq().to_le_bytes();
+        let record = Record::of(Kind::State, state.first_seq);
+        self.push_here(Record { time_ns: state.last_time_ns, payload: &next_seq, ..record });
+    }
+
+    /// The pending records as a commit.
+    fn take_log(&mut self) -> Commit {
+        let mut steps = Vec::new();
+        let mut parts = std::mem::take(&mut self.rolled);
+        let (file, end) = (self.open.file, self.end);
+        let next = Pending { file, offset: end, bytes: Vec::new(), is_new: false, sealed_len: None };
+        let open = std::mem::replace(&mut self.open, next);
+        let batch = open.offset;
+        if !open.bytes.is_empty() {
+            parts.push(open);
+        }
+        // First everything that may fail for want of space.
+        for part in parts.iter().filter(|part| part.is_new) {
+            steps.push(Step::Create { file: part.file });
+        }
+        let is_full = self.health != Health::Good;
+        for part in &parts {
+            let segment = self.segments.get_mut(&part.file.segment).expect("a written segment is in use");
+            let end = u64::from(part.offset) + part.bytes.len() as u64;
+            let wanted = match part.sealed_len {
+                Some(len) => len,
+                None if is_full => end,
+                None => end + RESERVE_BYTES,
+            };
+            if segment.allocated < wanted {
+                let growth = if part.sealed_len.is_some() { 0 } else { (end / 2).min(GROWTH_BYTES_MAX) };
+                let target =
+                    if part.sealed_len.is_some() { wanted } else { (wanted + growth).next_multiple_of(4096) };
+                let (offset, length) = (segment.allocated, target - segment.allocated);
+                steps.push(Step::Allocate { file: part.file, offset, length });
+                segment.allocated = target;
+            }
+        }
+        if parts.iter().any(|part| part.is_new) {
+            steps.push(Step::SyncDirectory);
+        }
+        let first_write = steps.len();
+        for part in parts {
+            let file = part.file;
+            // Much room behind a small batch would be kept with it in the cache.
+            let bytes = if part.bytes.len() < part.bytes.capacity() / 2 {
+                let copy = Bytes::copy_from_slice(&part.bytes);
+                if self.open.bytes.capacity() == 0 {
+                    self.open.bytes = part.bytes;
+                    self.open.bytes.clear();
+                }
+                copy
+            } else {
+                if self.open.bytes.capacity() == 0 {
+                    self.open.bytes = Vec::with_capacity(part.bytes.len());
+                }
+                Bytes::from(part.bytes)
+            };
+            let head = if part.is_new { HEADER_BYTES } else { 0 };
+            self.cache.push(file.segment, part.offset + head as u32, bytes.slice(head..));
+            steps.push(Step::Write { file, offset: u64::from(part.offset), buffers: vec![bytes] });
+            if let Some(length) = part.sealed_len {
+                let segment = self.segments.get_mut(&file.segment).expect("a written segment is in use");
+                if segment.allocated > length {
+                    steps.push(Step::Truncate { file, length });
+                    segment.allocated = length;
+                }
+            }
+            steps.push(Step::SyncData { file });
+        }
+        self.pending_bytes = 0;
+        let log = Some((self.position, Durable { batch, ..self.now() }));
+        self.in_flight = Some(InFlight { log, first_write, is_probe: false });
+        Commit { steps }
+    }
+
+    /// Tries whether there is space again.
+    fn take_probe(&mut self) -> Commit {
+        let file = self.open.file;
+        let offset = self.segments[&self.open_segment].allocated;
+        self.in_flight = Some(InFlight { log: None, first_write: usize::MAX, is_probe: true });
+        Commit { steps: vec![Step::Allocate { file, offset, length: RESERVE_BYTES }] }
+    }
+
+    /// Files that are superfluous, records that shall be unreadable: what made them so is durable.
+    fn take_cleanup(&mut self) -> Option<Commit> {
+        let mut steps = Vec::new();
+        let mut touched = Vec::new();
+        while let Some((position, erasure)) = self.erasures.front()
+            && *position <= self.committed
+        {
+            // In the last commit a record that is not whole would be taken for its end: another one has to follow.
+            if (erasure.segment, erasure.offset) >= (self.durable.segment, self.durable.batch) {
+                self.is_state_due = true;
+                self.position += 1;
+                break;
+            }
+            let (_, erasure) = self.erasures.pop_front().expect("it was just there");
+            let Some(segment) = self.segments.get(&erasure.segment) else { continue };
+            let zeros = vec![0; erasure.len as usize - RECORD_BYTES];
+            let mut bytes = Vec::new();
+            let salt = salt(self.settings.stream_salt, erasure.segment, segment.file.generation);
+            let record = Record::of(Kind::Erased, erasure.seq);
+            Record { payload: &zeros, time_ns: erasure.time_ns, ..record }.encode(salt, &mut bytes);
+            let (file, offset) = (segment.file, u64::from(erasure.offset));
+            steps.push(Step::Write { file, offset, buffers: vec![bytes.into()] });
+            if touched.last() != Some(&file) {
+                touched.push(file);
+            }
+        }
+        steps.extend(touched.into_iter().map(|file| Step::SyncData { file }));
+        let mut removed = 0;
+        while removed < REMOVALS_MAX
+            && let Some((position, file)) = self.doomed.front()
+            && *position <= self.committed
+        {
+            // One after the other: what the second says of the first must not go before it.
+            steps.push(Step::Remove { file: *file });
+            steps.push(Step::SyncDirectory);
+            self.doomed.pop_front();
+            removed += 1;
+        }
+        let mut made = 0;
+        while made < HOLES_MAX
+            && let Some((position, _, _, _)) = self.holes.front()
+            && *position <= self.committed
+        {
+            let (_, file, offset, length) = self.holes.pop_front().expect("it was just there");
+            if self.segments.get(&file.segment).is_some_and(|segment| segment.file == file) {
+                steps.push(Step::PunchHole { file, offset, length });
+                made += 1;
+            }
+        }
+        if steps.is_empty() {
+            return None;
+        }
+        self.in_flight = Some(InFlight { log: None, first_write: usize::MAX, is_probe: false });
+        Some(Commit { steps })
+    }
+
+    /// Takes sealed segments without messages out of use, the oldest first, and copies the notes that are in them.
+    fn doom_emptied(&mut self) {
+        self.emptied.extend(self.index.take_emptied());
+        if self.emptied.is_empty() {
+            return;
+        }
+        self.emptied.sort_unstable();
+        let mut kept = Vec::new();
+        for segment in std::mem::take(&mut self.emptied) {
+            let Some(first) = self.segments.keys().next() else { break };
+            let is_oldest = *first == segment;
+            let Some(known) = self.segments.get(&segment) else { continue };
+            if segment >= self.durable.segment {
+                kept.push(segment);
+                continue;
+            }
+            // What it says of older segments' messages is said nowhere else.
+            if known.has_removed && !is_oldest {
+                kept.push(segment);
+                continue;
+            }
+            let file = known.file;
+            let keys: Vec<Box<[u8]>> = self
+                .notes
+                .iter()
+                .filter(|(_, note)| note.segment == segment)
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in keys {
+                let value = self.notes[&key].value.clone();
+                if value.is_none() && is_oldest {
+                    self.notes.remove(&key);
+                } else {
+                    self.push_note(&key, value.as_deref());
+                }
+            }
+            // Where segments stop following each other without a word, one is missing.
+            if !is_oldest {
+                self.push_note(&dropped_key(segment), Some(b""));
+            }
+            self.segments.remove(&segment);
+            // The state says that its messages are gone, if no record does.
+            self.is_state_due = true;
+            self.doomed.push_back((self.position + 1, file));
+        }
+        self.emptied = kept;
+    }
+
+    /// Space of removed messages in segments that others keep in use. What lies between them, removals and notes, stays:
+    /// the records still say all that the index says.
+    fn plan_holes(&mut self) {
+        for (segment, start, end) in self.index.take_dead_extents() {
+            let (start, end) = (start.next_multiple_of(HOLE_BLOCK), end / HOLE_BLOCK * HOLE_BLOCK);
+            let Some(known) = self.segments.get(&segment) else { continue };
+            // What is sealed but not durable may still be taken apart again.
+            if segment < self.durable.segment && start + HOLE_BYTES_MIN <= end {
+                self.holes.push_back((self.position, known.file, start, end - start));
+            }
+        }
+    }
+
+    pub(super) fn finish_commit(&mut self, result: Result<(), CommitError>) -> Committed {
+        let in_flight = self.in_flight.take().expect("a commit was taken");
+        match (result, in_flight.log) {
+            (Ok(()), Some((position, durable))) => {
+                self.committed = position;
+                self.durable = durable;
+                while self.removed.front().is_some_and(|(at, _)| *at <= position) {
+                    self.removed.pop_front();
+                }
+                for number in self.sealed_since.extract_if(.., |number| *number < durable.segment) {
+                    if let Some(segment) = self.segments.get_mut(&number) {
+                        segment.removed = Vec::new();
+                    }
+                }
+                self.cache.shrink(self.settings.cache_bytes_max);
+                Committed::Done
+            }
+            (Ok(()), None) => {
+                if in_flight.is_probe {
+                    let open = self.segments.get_mut(&self.open_segment).expect("the open segment is in use");
+                    open.allocated += RESERVE_BYTES;
+                    self.health = Health::Good;
+                }
+                Committed::Done
+            }
+            (Err(error), None) => {
+                if in_flight.is_probe {
+                    self.health = Health::Full(false);
+                } else if self.warnings.len() < 16 {
+                    self.warnings.push(error.text);
+                }
+                Committed::Done
+            }
+            (Err(error), Some(_)) => {
+                let is_full = error.kind == CommitErrorKind::NoSpace && error.step < in_flight.first_write;
+                self.health =
+                    if is_full { Health::Full(false) } else { Health::Poisoned(error.text.clone()) };
+                let messages = self.roll_back();
+                if is_full {
+                    Committed::RolledBack { messages }
+                } else {
+                    Committed::Poisoned { text: error.text }
+                }
+            }
+        }
+    }
+
+    /// Takes back every message that is not durable. Removals and notes stay, and are pending once more.
+    fn roll_back(&mut self) -> u64 {
+        let Durable { segment, batch: _, end, allocated, next_seq, last_time_ns } = self.durable;
+        let mut messages = self.index.truncate(next_seq, last_time_ns);
+        for number in (segment..self.open_segment).rev() {
+            self.index.reopen(number);
+            messages += self.index.truncate(next_seq, last_time_ns);
+        }
+        self.segments.retain(|number, _| *number <= segment);
+        self.emptied.retain(|number| *number < segment);
+        self.rolled.clear();
+        self.sealed_since.clear();
+        self.pending_bytes = 0;
+        self.segments.get_mut(&segment).expect("the open segment is in use").allocated = allocated;
+        self.continue_segment(segment, end);
+        self.cache.cut(segment, end);
+        let open = self.segments.get_mut(&segment).expect("the open segment is in use");
+        open.end = end;
+        self.erasures.retain(|(_, erasure)| (erasure.segment, erasure.offset) < (segment, end));
+        let removed = std::mem::take(&mut self.removed);
+        let notes: Vec<_> = self
+            .notes
+            .iter()
+            .filter(|(_, note)| note.position > self.committed)
+            .map(|(key, note)| (key.clone(), note.value.clone()))
+            .collect();
+        self.is_state_due = true;
+        if let Health::Poisoned(_) = self.health {
+            return messages;
+        }
+        for (_, seq) in removed.into_iter().filter(|(_, seq)| *seq < next_seq) {
+            self.push_record(Record::of(Kind::Remove, seq));
+            self.removed.push_back((self.position, seq));
+            self.note_removed(seq);
+        }
+        for (key, value) in notes {
+            self.push_note(&key, value.as_deref());
+        }
+        messages
+    }
+
+    pub(super) fn refusal(&self) -> Option<StoreError> {
+        match &self.health {
+            Health::Good => None,
+            Health::Full(_) => Some(StoreError::NoSpace),
+            Health::Poisoned(text) => Some(StoreError::Poisoned(text.clone())),
+        }
+    }
+
+    /// What went wrong in the background since this was asked before, for the log: files that could not be removed,
+    /// messages that could not be overwritten.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The segment and the offset of a message.
+    fn place(&self, place: Place) -> (u64, u32) {
+        (place.segment.unwrap_or(self.open_segment), place.offset)
+    }
+
+    pub(super) fn read(&self, seq: u64) -> Read {
+        let Some(place) = self.index.find(seq) else { return Read::Missing };
+        let (segment, offset) = self.place(place);
+        let len = place.size + RECORD_BYTES_MORE;
+        match self.in_memory(segment, offset, len as usize) {
+            Some(bytes) => Read::Found(stored_message(&bytes, 0).expect("what was written is a message").0),
+            None => Read::OnDisk(self.plan(segment, offset, len, seq, seq)),
+        }
+    }
+
+    fn plan(&self, segment: u64, offset: u32, length: u32, first_seq: u64, last_seq: u64) -> ReadPlan {
+        let file = self.segments[&segment].file;
+        let salt = salt(self.settings.stream_salt, segment, file.generation);
+        ReadPlan { file, offset: u64::from(offset), length, first_seq, last_seq, salt }
+    }
+
+    fn in_memory(&self, segment: u64, offset: u32, len: usize) -> Option<Bytes> {
+        for pending in self.rolled.iter().chain([&self.open]) {
+            if pending.file.segment == segment && offset >= pending.offset {
+                let start = (offset - pending.offset) as usize;
+                return Some(Bytes::copy_from_slice(&pending.bytes[start..start + len]));
+            }
+        }
+        self.cache.get(segment, offset, len)
+    }
+
+    pub(super) fn read_ahead(&self, from_seq: u64, last_seq: u64, bytes_max: u32) -> Option<ReadPlan> {
+        let (segment, start) = self.place(self.index.find(from_seq)?);
+        let (mut end, mut last, mut next) = (start, from_seq, Some(from_seq));
+        while let Some(seq) = next.filter(|&seq| seq <= last_seq) {
+            let place = self.index.find(seq).expect("a live message");
+            let len = place.size + RECORD_BYTES_MORE;
+            let is_elsewhere = self.place(place).0 != segment;
+            let is_cached = self.in_memory(segment, place.offset, len as usize).is_some();
+            let is_far = seq != from_seq && place.offset.saturating_add(len) - start > bytes_max;
+            if is_elsewhere || is_cached || is_far {
+                break;
+            }
+            (end, last) = (place.offset + len, seq);
+            next = self.index.next(seq + 1);
+        }
+        (end > start).then(|| self.plan(segment, start, end - start, from_seq, last))
+    }
+
+    /// What the indexes take in memory.
+    pub fn index_bytes(&self) -> usize {
+        self.index.heap_bytes()
+    }
+
+    /// What the cache of recent messages takes in memory.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.len()
+    }
+}
+
+impl Segment {
+    pub(super) fn record_removed(&mut self, seq: u64) {
+        if seq >= self.base_seq {
+            return;
+        }
+        self.has_removed = true;
+        match self.removed.last_mut() {
+            Some((_, last)) if *last + 1 == seq => *last = seq,
+            _ => self.removed.push((seq, seq)),
+        }
+    }
+}
+
+impl ReadPlan {
+    /// The wanted messages that `bytes` hold, which were read from the plan's place. Ends before the first that is damaged;
+    /// an error if that is the first wanted one.
+    pub fn decode(&self, bytes: &Bytes) -> Result<Vec<StoredMessage>, Damaged> {
+        let mut messages = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let Some((record, len)) = Record::decode(self.salt, &bytes[at..]) else { break };
+            if record.kind == Kind::Message && (self.first_seq..=self.last_seq).contains(&record.seq) {
+                messages.extend(stored_message(bytes, at).map(|(message, _)| message));
+            }
+            at += len;
+        }
+        if messages.first().is_none_or(|first| first.seq != self.first_seq) {
+            return Err(Damaged { seq: self.first_seq, file: self.file, offset: self.offset });
+        }
+        Ok(messages)
+    }
+}
+
+/// The message whose record begins at `at`, sharing its bytes, and the record's length. Its checksum is not looked at.
+fn stored_message(bytes: &Bytes, at: usize) -> Option<(StoredMessage, usize)> {
+    let (record, len) = Record::split(&bytes[at..])?;
+    let start = at + len - record.subject.len() - record.header.len() - record.payload.len();
+    let shared = bytes.slice(start..at + len);
+    Some((
+        StoredMessage::new(record.seq, record.time_ns, record.subject.len(), record.header.len(), shared),
+        len,
+    ))
+}
+
+/// The key of the note that a segment was removed though older ones exist.
+pub(super) fn dropped_key(segment: u64) -> Vec<u8> {
+    let mut key = vec![OWN_NOTE];
+    key.extend_from_slice(&segment.to_be_bytes());
+    key
+}
+
+impl From<FileStore> for Store {
+    fn from(store: FileStore) -> Store {
+        Store::File(Box::new(store))
+    }
+}
