@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds that a person can spell: fuzz/corpus/{command,connect,config,broker,websocket}/seed-*.
+"""Writes the seeds that a person can spell: fuzz/corpus/{command,connect,config,broker,websocket,jetstream}/seed-*.
 
 The targets' files say what their inputs mean. `header`, `interest` and `matcher` read structures that only the fuzzer
 spells; their corpora are what it found, reduced with `-merge=1`. Run it after a change here and commit the result.
@@ -216,3 +216,19 @@ WEBSOCKETS = {
     b"Origin: https://a.b:443\r\n\r\nPOST / HTTP/1.0\r\n\r\n",
 }
 write("websocket", WEBSOCKETS)
+
+
+def jetstream():
+    """The dialogues with the real server, a case each."""
+    verbs = {"api": "a", "pub": "p", "put": "p", "get": "g", "batch": "g", "wait": "t"}
+    seeds = {}
+    for path in sorted((pathlib.Path(__file__).parent.parent / "tests/jetstream").glob("*.txt")):
+        for number, case in enumerate(path.read_text().split("\ncase ")[1:]):
+            lines = [line.removeprefix("times ").lstrip("0123456789 ") for line in case.split("\n")[1:]]
+            steps = [f"{verbs[verb]} {rest}" for verb, _, rest in (line.partition(" ") for line in lines) if verb in verbs]
+            if all(len(step) < 400 for step in steps):
+                seeds[f"{path.stem}-{number}"] = "\n".join(steps).encode()
+    return seeds
+
+
+write("jetstream", jetstream())

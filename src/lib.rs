@@ -14,6 +14,7 @@
 //! * [`store`]: the messages of one stream: segments, indexes, recovery. Plans of file operations out, results in.
 //! * [`monitor`]: what monitoring answers over HTTP: paths and readings in, JSON and metrics out.
 //! * [`system`]: requests and events of the system account: messages and readings in, answers and JSON out.
+//! * [`stream`]: JetStream's streams: configuration, API, what becomes of a message.
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
 //! * [`server`]: puts it together: the worker loop, start, signals, shutdown, the log.
 //!
@@ -31,6 +32,7 @@ pub mod io;
 pub mod monitor;
 pub mod server;
 pub mod store;
+pub mod stream;
 pub mod subject;
 pub mod system;
 pub mod tls;

@@ -1,0 +1,406 @@
+//! Atomic batches: messages that are stored together or not at all.
+//!
+//! The messages of a batch name it and their place in it (`Nats-Batch-Id`, `Nats-Batch-Sequence`); the last one commits it. Until then they are
+//! kept in memory, checked for gaps only. The commit checks each as if those before it were stored, and stores all of them in one step, so that
+//! nobody sees a part. Should a power cut leave a part of them on disk, it is taken away when the stream is opened: the last message of a batch
+//! that was stored says so in its header.
+//!
+//! Limits are those of the reference by default; a batch that waits for too long is dropped, and an advisory tells it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::api;
+use super::config::Discard;
+use super::error::{ApiError, ErrorId};
+use super::headers::{self, Published};
+use super::json::{go_quoted, write_uint};
+use super::outbox::Kind;
+use super::publish::{Asked, Incoming, Refusal, Rollup, parse_ttl};
+use super::stream::Stream;
+
+/// Limits of atomic batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Messages of one batch.
+    pub messages: u64,
+    /// Batches of one stream that are not committed.
+    pub open: usize,
+    /// Bytes of one batch that is not committed, which the reference does not limit but keeps on disk.
+    pub bytes: usize,
+    /// How long a batch waits for its next message.
+    pub timeout_ns: i64,
+}
+
+impl Default for BatchLimits {
+    fn default() -> BatchLimits {
+        BatchLimits { messages: 1000, open: 50, bytes: 64 << 20, timeout_ns: 10_000_000_000 }
+    }
+}
+
+/// The longest name of a batch.
+const ID_BYTES_MAX: usize = 64;
+
+/// The batches of a stream that are not committed.
+#[derive(Debug)]
+pub(super) struct Batches {
+    open: BTreeMap<Vec<u8>, Batch>,
+    limits: BatchLimits,
+}
+
+impl Batches {
+    pub(super) fn new(limits: BatchLimits) -> Batches {
+        Batches { open: BTreeMap::new(), limits }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    messages: Vec<Staged>,
+    bytes: usize,
+    deadline_ns: i64,
+}
+
+#[derive(Debug)]
+struct Staged {
+    subject: Vec<u8>,
+    header: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// What the messages of a batch that were checked so far would change.
+#[derive(Default)]
+struct Difference {
+    msg_ids: BTreeSet<Vec<u8>>,
+    /// Messages by subject.
+    written: BTreeMap<Vec<u8>, u64>,
+    /// What was expected of subjects.
+    expected: BTreeMap<Vec<u8>, u64>,
+    messages: u64,
+    bytes: u64,
+}
+
+/// Why a batch was dropped.
+#[derive(Debug, Clone, Copy)]
+enum Abandoned {
+    Timeout,
+    Large,
+    Incomplete,
+    Unsupported,
+}
+
+impl Abandoned {
+    fn word(self) -> &'static str {
+        match self {
+            Abandoned::Timeout => "timeout",
+            Abandoned::Large => "large",
+            Abandoned::Incomplete => "incomplete",
+            Abandoned::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// How a message ends its batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CommitHeader {
+    None,
+    /// With this message.
+    Here,
+    /// With the message before this one, which is not stored.
+    Before,
+    Invalid,
+}
+
+impl Stream {
+    /// Takes a message of an atomic batch.
+    pub(super) fn publish_in_batch(
+        &mut self,
+        incoming: Incoming<'_>,
+        published: &Published<'_>,
+        answered: bool,
+        now_ns: i64,
+    ) -> Result<(), Refusal> {
+        let Incoming { subject, reply, header, payload } = incoming;
+        self.check_batch_message(header, payload)?;
+        if !self.config.allow_atomic {
+            return Err(ErrorId::AtomicPublishDisabled.into());
+        }
+        let id = published.batch_id;
+        if id.len() > ID_BYTES_MAX {
+            return Err(ErrorId::AtomicPublishInvalidBatchId.into());
+        }
+        let seq = u64::try_from(headers::number(published.batch_sequence))
+            .map_err(|_| ErrorId::AtomicPublishMissingSeq)?;
+        let commit = match headers::get(header, b"Nats-Batch-Commit") {
+            None => CommitHeader::None,
+            Some(b"1") => CommitHeader::Here,
+            Some(b"eob") => CommitHeader::Before,
+            Some(_) => CommitHeader::Invalid,
+        };
+        // The message that only ends the batch does not count.
+        let size = seq.saturating_sub(u64::from(commit == CommitHeader::Before));
+        let limits = self.batches.limits;
+        let too_large =
+            || Refusal::from(ApiError::with(ErrorId::AtomicPublishTooLargeBatch, limits.messages));
+        if !self.batches.open.contains_key(id) {
+            if seq != 1 {
+                let large = size > limits.messages;
+                return Err(if large { too_large() } else { ErrorId::AtomicPublishIncompleteBatch.into() });
+            }
+            if self.batches.open.len() >= limits.open {
+                return Err(ErrorId::AtomicPublishTooManyInflight.into());
+            }
+            self.batches.open.insert(id.to_vec(), Batch::default());
+        }
+        if commit == CommitHeader::Invalid {
+            self.batches.open.remove(id);
+            return Err(ErrorId::AtomicPublishInvalidBatchCommit.into());
+        }
+        let mut header = header.to_vec();
+        if headers::get(&header, b"Nats-Required-Api-Level").is_some_and(|level| !level.is_empty()) {
+            if headers::needs_newer_level(&header) {
+                self.abandon(id, Abandoned::Unsupported, now_ns);
+                return Err(ErrorId::RequiredApiLevel.into());
+            }
+            header = headers::remove(&header, b"Nats-Required-Api-Level");
+        }
+        let batch = self.batches.open.get_mut(id).expect("it was there or was just made");
+        batch.deadline_ns = now_ns.saturating_add(limits.timeout_ns);
+        let next = batch.messages.len() as u64 + 1;
+        if seq != next || seq == 1 && commit == CommitHeader::Before {
+            self.abandon(id, Abandoned::Incomplete, now_ns);
+            return Err(ErrorId::AtomicPublishIncompleteBatch.into());
+        }
+        batch.bytes += subject.len() + header.len() + payload.len();
+        if size > limits.messages || batch.bytes > limits.bytes {
+            self.abandon(id, Abandoned::Large, now_ns);
+            return Err(too_large());
+        }
+        if commit != CommitHeader::Before {
+            batch.messages.push(Staged { subject: subject.to_vec(), header, payload: payload.to_vec() });
+        }
+        if commit == CommitHeader::None {
+            if answered {
+                self.now.push(0, Kind::Ack, reply, &[], &[]);
+            }
+            return Ok(());
+        }
+        let batch = self.batches.open.remove(id).expect("it was just there");
+        let count = batch.messages.len() as u64;
+        let last = self.commit(batch, commit == CommitHeader::Before, now_ns)?;
+        if answered {
+            let mut suffix = b",\"batch\":".to_vec();
+            suffix.extend_from_slice(go_quoted(&String::from_utf8_lossy(id)).as_bytes());
+            suffix.extend_from_slice(b",\"count\":");
+            write_uint(&mut suffix, count);
+            suffix.push(b'}');
+            self.later.push_ack(self.store.position(), reply, &self.ack_prefix, last, &suffix);
+        }
+        Ok(())
+    }
+
+    /// Drops batches that have waited for too long.
+    pub(super) fn expire_batches(&mut self, now_ns: i64) {
+        while let Some((id, _)) = self.batches.open.iter().find(|(_, batch)| batch.deadline_ns <= now_ns) {
+            let id = id.clone();
+            self.abandon(&id, Abandoned::Timeout, now_ns);
+        }
+    }
+
+    /// When the next batch has waited for too long.
+    pub(super) fn next_batch_deadline_ns(&self) -> Option<i64> {
+        self.batches.open.values().map(|batch| batch.deadline_ns).min()
+    }
+
+    /// Removes what is left of a batch at the end of the stream that was not stored completely, given its messages from the last backwards.
+    pub(super) fn is_torn_batch(header: &[u8]) -> Option<&[u8]> {
+        let id = headers::get(header, b"Nats-Batch-Id").filter(|id| !id.is_empty())?;
+        headers::get(header, b"Nats-Batch-Commit").is_none().then_some(id)
+    }
+
+    /// The checks that every message of a batch meets when it arrives.
+    pub(super) fn check_batch_message(&self, header: &[u8], payload: &[u8]) -> Result<(), Refusal> {
+        if self.config.sealed {
+            return Err(ErrorId::StreamSealed.into());
+        }
+        if self.config.max_msg_size >= 0 && header.len() + payload.len() > self.config.max_msg_size as usize {
+            return Err(ErrorId::StreamMessageExceedsMaximum.into());
+        }
+        Ok(())
+    }
+
+    /// Checks all messages, then stores them. Returns the sequence of the last.
+    fn commit(&mut self, batch: Batch, ended_before: bool, now_ns: i64) -> Result<u64, Refusal> {
+        let mut difference = Difference::default();
+        let mut subjects = Vec::with_capacity(batch.messages.len());
+        let mut all_asked = Vec::with_capacity(batch.messages.len());
+        let mut room = self.account_room_bytes;
+        for message in &batch.messages {
+            let subject = self.transformed(&message.subject).unwrap_or_else(|| message.subject.clone());
+            let published = Published::of(&message.header);
+            if !published.expected_last_msg_id.is_empty() {
+                let header = "Nats-Expected-Last-Msg-Id";
+                return Err(ApiError::with(ErrorId::AtomicPublishUnsupportedHeaderBatch, header).into());
+            }
+            let asked = self.check_staged(&mut difference, &subject, &published, message, now_ns)?;
+            if let Some(room) = &mut room {
+                let bytes = self.bytes_of(&subject, &message.header, &message.payload);
+                *room = room.checked_sub(bytes).ok_or(ErrorId::AccountResourcesExceeded)?;
+            }
+            subjects.push(subject);
+            all_asked.push(asked);
+        }
+        if let Some(refusal) = self.store.refusal() {
+            return Err(ApiError::with(ErrorId::StreamStoreFailed, refusal).into());
+        }
+        let mut last = 0;
+        let count = batch.messages.len();
+        for (index, ((message, subject), asked)) in
+            batch.messages.iter().zip(&subjects).zip(all_asked).enumerate()
+        {
+            let mut header = message.header.clone();
+            if ended_before && index + 1 == count {
+                headers::add(&mut header, "Nats-Batch-Commit", "1");
+            }
+            last = self.store_message(subject, &header, &message.payload, asked, now_ns)?;
+        }
+        Ok(last)
+    }
+
+    fn check_staged<'m>(
+        &mut self,
+        difference: &mut Difference,
+        subject: &[u8],
+        published: &Published<'m>,
+        message: &'m Staged,
+        now_ns: i64,
+    ) -> Result<Asked<'m>, Refusal> {
+        let constant = || Refusal::from(ErrorId::StreamWrongLastSequenceConstant);
+        self.check_header_size(&message.header)?;
+        if !published.incr.is_empty() {
+            // Counters do not come in batches here; the reference's answers where a stream has none.
+            return Err(self.check_increment(published, &message.payload).err().unwrap_or_else(|| {
+                ApiError::with(ErrorId::AtomicPublishUnsupportedHeaderBatch, "Nats-Incr").into()
+            }));
+        }
+        if !published.expected_stream.is_empty() && published.expected_stream != self.config.name.as_bytes() {
+            return Err(ErrorId::StreamNotMatch.into());
+        }
+        let ttl_s = match parse_ttl(published.ttl) {
+            Ok(0) => 0,
+            _ if !self.config.allow_msg_ttl => return Err(ErrorId::MessageTtlDisabled.into()),
+            Ok(ttl_s) => ttl_s,
+            Err(()) => return Err(ErrorId::MessageTtlInvalid.into()),
+        };
+        if !published.msg_id.is_empty() {
+            let window_ns = self.config.duplicate_window.0;
+            if self.dedup.find(published.msg_id, now_ns, window_ns).is_some()
+                || !difference.msg_ids.insert(published.msg_id.to_vec())
+            {
+                return Err(ErrorId::AtomicPublishContainsDuplicateMessage.into());
+            }
+        }
+        if !published.stream_source.is_empty() {
+            return Err(ErrorId::MessageSourceHdrNotAllowed.into());
+        }
+        if self.config.allow_msg_counter {
+            return Err(ErrorId::MessageIncrMissing.into());
+        }
+        if !published.expected_last_seq.is_empty() {
+            let last = self.store.state().last_seq + difference.messages;
+            if headers::number(published.expected_last_seq) as u64 != last {
+                return Err(ApiError::with(ErrorId::StreamWrongLastSequence, last).into());
+            }
+            if difference.messages > 0 {
+                return Err(constant());
+            }
+        }
+        let other = published.expected_last_subject_seq_subject;
+        if !published.expected_last_subject_seq.is_empty() {
+            let wanted = headers::number(published.expected_last_subject_seq) as u64;
+            let checked = if other.is_empty() { subject } else { other };
+            if difference.written.contains_key(checked) {
+                return Err(constant());
+            }
+            let last = match difference.expected.get(checked) {
+                Some(last) => *last,
+                None => self.last_by_subject(checked).unwrap_or(0),
+            };
+            if last != wanted {
+                return Err(ApiError::with(ErrorId::StreamWrongLastSequence, last).into());
+            }
+            difference.expected.insert(checked.to_vec(), last);
+        } else if !other.is_empty() {
+            return Err(ErrorId::StreamExpectedLastSeqPerSubjectInvalid.into());
+        }
+        let scheduling = self.check_schedules(published, subject, now_ns)?;
+        let rollup = match scheduling.is_schedule {
+            true => Some(Rollup::Subject),
+            false => self.rollup(published.rollup)?,
+        };
+        let rollup_failed = |text: &str| Err(ApiError::with(ErrorId::StreamRollupFailed, text).into());
+        match rollup {
+            Some(Rollup::Subject) if difference.written.contains_key(subject) => {
+                return rollup_failed("batch rollup sub invalid");
+            }
+            Some(Rollup::All) if difference.messages > 0 => return rollup_failed("batch rollup all invalid"),
+            _ => {}
+        }
+        let bytes = self.bytes_of(subject, &message.header, &message.payload);
+        let written = difference.written.entry(subject.to_vec()).or_default();
+        *written += 1;
+        let of_subject = *written;
+        difference.messages += 1;
+        difference.bytes += bytes;
+        if self.config.discard == Discard::New {
+            self.check_full_for_batch(difference, subject, of_subject, rollup.is_some())?;
+        }
+        Ok(Asked {
+            msg_id: published.msg_id,
+            rollup,
+            ttl_s,
+            adds_rollup: scheduling.is_schedule && published.rollup.is_empty(),
+            purged_schedule: scheduling.purged,
+            ..Asked::default()
+        })
+    }
+
+    fn check_full_for_batch(
+        &self,
+        difference: &Difference,
+        subject: &[u8],
+        of_subject: u64,
+        is_rollup: bool,
+    ) -> Result<(), Refusal> {
+        let refuse = |text: &str| Err(ApiError::with(ErrorId::StreamStoreFailed, text).into());
+        let state = self.store.state();
+        if self.config.max_msgs > 0 && state.messages + difference.messages > self.config.max_msgs as u64 {
+            return refuse("maximum messages exceeded");
+        }
+        if self.config.max_bytes > 0 && state.bytes + difference.bytes > self.config.max_bytes as u64 {
+            return refuse("maximum bytes exceeded");
+        }
+        let max = self.config.max_msgs_per_subject;
+        if self.config.discard_new_per_subject
+            && max > 0
+            && !is_rollup
+            && self.store.count_of(subject) + of_subject > max as u64
+        {
+            return refuse("maximum messages per subject exceeded");
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self, id: &[u8], reason: Abandoned, now_ns: i64) {
+        self.batches.open.remove(id);
+        let mut body = Vec::with_capacity(256);
+        let mut object = api::begin_advisory(&mut body, "stream_batch_abandoned", &mut self.random, now_ns);
+        object.string_unless_empty("account", &self.account);
+        object.string("stream", &self.config.name);
+        object.string_unless_empty("domain", &self.domain);
+        object.string("batch", &String::from_utf8_lossy(id));
+        object.string("reason", reason.word());
+        object.end();
+        let subject = format!("$JS.EVENT.ADVISORY.STREAM.BATCH_ABANDONED.{}", self.config.name);
+        self.now.push(0, Kind::Message, subject.as_bytes(), &[], &[&body]);
+    }
+}
