@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 FUZZ_SECONDS ?= 600
 
-.PHONY: help run build test check unit clients dashboard bench fuzz compare torture clean
+.PHONY: help run build test check unit clients dashboard bench fuzz compare torture crash clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -41,6 +41,9 @@ fuzz: ## Ten minutes of each fuzz target (FUZZ_SECONDS=600)
 
 torture: ## A million malformed frames beside an undisturbed pair
 	MALFORMED_FRAMES=1000000 $(CARGO) test --test blackbox malformed -- --nocapture
+
+crash: ## A hundred rounds of kill -9 under load: what was acknowledged is there (CRASH_ROUNDS=100)
+	CRASH_ROUNDS=$${CRASH_ROUNDS:-100} $(CARGO) test --release --test crash -- --nocapture
 
 compare: ## Measure against the real nats-server and write docs/numbers.md; ARGS="--quick" or ARGS="--only publish"
 	scripts/compare.sh $(ARGS)

@@ -7,6 +7,13 @@ use ringmain::server::run::{self, ServerOptions};
 use ringmain::server::signal;
 
 fn main() -> ExitCode {
+    // A worker that dies would leave the others waiting for it: better to end, and be restarted. (The profile of releases says so too;
+    // that of development does not, so that its tests and its programs share one library.)
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     match config::load(std::env::args_os().skip(1)) {
         Ok(Startup::Run(options, warnings)) => {
             let options =

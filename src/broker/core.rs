@@ -11,6 +11,7 @@ use rustc_hash::{FxBuildHasher, FxSeededState};
 use slab::Slab;
 
 use super::batch::Batch;
+use super::capture::{Captured, Sink};
 use super::imports::Shadow;
 use super::inspect::Caches;
 use super::log_lines::{Level, LogLines};
@@ -63,6 +64,8 @@ pub struct Broker<A> {
     /// Connections that move between workers.
     pub(super) relocations: Relocations,
     generation: u32,
+    /// Where the subject is cached that the server published to last.
+    pub(super) issue_memo: Memo,
     /// Of the hashes of caches.
     seed: u64,
 }
@@ -93,6 +96,9 @@ pub(super) struct Local {
     pub subscriptions: Slab<Subscription>,
     /// What subscriptions have in the indexes of other accounts, by slot.
     pub shadows: HashMap<u32, Box<[Shadow]>, FxBuildHasher>,
+    /// Subscriptions of the server itself at this worker, and what came to them.
+    pub sinks: Slab<Sink>,
+    pub captured: Captured,
     pub sid_seed: FxSeededState,
     pub pool: ChunkPool,
     /// Sessions with unsent output, each once.
@@ -245,6 +251,8 @@ impl<A: InterestAccess> Broker<A> {
             sessions: Slab::new(),
             subscriptions: Slab::new(),
             shadows: HashMap::default(),
+            sinks: Slab::new(),
+            captured: Captured::default(),
             sid_seed: FxSeededState::with_seed(seed as usize),
             pool: ChunkPool::default(),
             dirty: Vec::new(),
@@ -287,6 +295,7 @@ impl<A: InterestAccess> Broker<A> {
             next_check: 0,
             relocations: Relocations::default(),
             generation: 0,
+            issue_memo: Memo::default(),
             seed,
         };
         broker.find_system_account();

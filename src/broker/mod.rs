@@ -22,11 +22,13 @@
 //! * [`web`]: WebSocket connections, before and behind their handshake.
 //! * [`internal`]: the server's own client, which subscribes and publishes beside the workers.
 //! * [`notice`]: what has happened that the system account may want to know.
+//! * [`capture`]: what the server itself takes and publishes at a worker.
 //! * [`inspect`]: what monitoring sees, a slice at a time.
 //!
 //! A session belongs to one account, and interest and caches are per account.
 
 pub mod batch;
+pub mod capture;
 pub mod core;
 pub mod imports;
 pub mod inspect;

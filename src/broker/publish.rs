@@ -166,6 +166,7 @@ impl<A: InterestAccess> Broker<A> {
             congested_peers: &self.congested_peers,
             random: &mut self.random,
             publish,
+            shown: None,
             stays: false,
             internal: self.workers,
             asker: (conn, cid),
@@ -275,6 +276,8 @@ pub(super) struct Sending<'a> {
     pub congested_peers: &'a HashSet<(WorkerId, u32)>,
     pub random: &'a mut fastrand::Rng,
     pub publish: &'a Publish<'a>,
+    /// The subject by which members of queue groups get it, if that is another one.
+    pub shown: Option<&'a [u8]>,
     /// It has come into the account as a request for a service, and no import of a stream leads it out.
     pub stays: bool,
     /// The place of the server's own client among the workers. It answers by who asks.
@@ -360,7 +363,7 @@ impl<'a> Sending<'a> {
             for i in 0..group.members.len() {
                 let member = group.members[(start + i) % group.members.len()];
                 self.local.turn_bytes += TARGET_COST_BYTES;
-                let shown = fanout.shown_to(member);
+                let shown = self.shown.or_else(|| fanout.shown_to(member));
                 if self.stays && member.import != 0 {
                     continue;
                 }
@@ -418,7 +421,7 @@ impl Local {
     pub fn deliver(&mut self, target: Target, message: &Outbound<'_>) -> Delivered {
         debug_assert_eq!(target.worker, self.worker);
         let Some(subscription) = self.subscriptions.get_mut(target.sub as usize) else {
-            return Delivered::Gone;
+            return self.capture(target, message);
         };
         if subscription.generation != target.generation || subscription.is_exhausted() {
             return Delivered::Gone;

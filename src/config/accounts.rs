@@ -64,6 +64,7 @@ impl Decoder {
         let (mut users, mut default_permissions) = (Vec::new(), None);
         let mut limits = AccountLimits::default();
         let (mut mappings, mut shared) = (Mappings::default(), Entries::default());
+        let mut jetstream = None;
         for (name, entry) in in_order(entries) {
             let lower = name.to_lowercase();
             let result = match keys::status(keys::ACCOUNT, &lower) {
@@ -79,6 +80,7 @@ impl Decoder {
                         permissions_of(entry, &mut self.problems).map(|read| default_permissions = Some(read))
                     }
                     "mappings" | "maps" => self.mappings(entry).map(|read| mappings.add_all(read)),
+                    "jetstream" => self.account_jetstream(name, entry).map(|read| jetstream = read),
                     "exports" => self.exports(entry, &mut shared),
                     "imports" => self.imports(entry, &mut shared),
                     _ => unreachable!("{lower} is in the table as supported"),
@@ -100,6 +102,7 @@ impl Decoder {
         }
         let added = self.options.accounts.last_mut().expect("added above");
         (added.users, added.limits, added.mappings) = (users, limits, mappings);
+        added.jetstream = jetstream;
         Ok(shared)
     }
 

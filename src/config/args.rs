@@ -47,7 +47,9 @@ pub struct Args {
     pub tls_cert: Option<String>,
     pub tls_key: Option<String>,
     pub tls_ca_cert: Option<String>,
-    /// Flags of the reference that do nothing here yet, as written (`-js`).
+    pub jetstream: Option<bool>,
+    pub store_dir: Option<String>,
+    /// Flags of the reference that do nothing here yet, as written (`-cluster`).
     pub not_supported: Vec<String>,
     /// What follows the flags.
     pub words: Vec<String>,
@@ -126,8 +128,8 @@ const FLAGS: &[(&[&str], Target)] = &[
     (&["user"], Target::Text(|args| &mut args.user)),
     (&["pass"], Target::Text(|args| &mut args.pass)),
     (&["auth"], Target::Text(|args| &mut args.auth)),
-    (&["js", "jetstream"], Target::NotYet(Type::Bool)),
-    (&["sd", "store_dir"], Target::NotYet(Type::Text)),
+    (&["js", "jetstream"], Target::Bool(|args| &mut args.jetstream)),
+    (&["sd", "store_dir"], Target::Text(|args| &mut args.store_dir)),
     (&["routes"], Target::NotYet(Type::Text)),
     (&["cluster", "cluster_listen"], Target::NotYet(Type::Text)),
     (&["cluster_name"], Target::NotYet(Type::Text)),
@@ -272,9 +274,11 @@ mod tests {
 
     #[test]
     fn flags_without_implementation_are_kept_as_written() {
-        let args =
-            parse("-js --store_dir=/x --profile 8222 --no_advertise=false --tls --tlscert c -ms 0").unwrap();
-        assert_eq!(args.not_supported, ["-js", "--store_dir", "--profile"]);
+        let args = parse(
+            "-cluster nats://x --routes=/x --profile 8222 --no_advertise=false --tls --tlscert c -ms 0",
+        )
+        .unwrap();
+        assert_eq!(args.not_supported, ["-cluster", "--routes", "--profile"]);
         assert_eq!((args.tls, args.tls_cert.as_deref()), (Some(true), Some("c")));
     }
 

@@ -189,6 +189,23 @@ const JETSTREAM: MapShape = MapShape {
     ..EMPTY
 };
 
+/// Of an account.
+pub(super) const JETSTREAM_ACCOUNT: MapShape = MapShape {
+    expected: "Expected map, bool or string to define JetStream",
+    keys: &[
+        (&["max_memory", "max_mem", "mem", "memory"], Integer),
+        (&["max_store", "max_file", "max_disk", "store", "disk"], Integer),
+        (&["max_streams", "streams"], Integer),
+        (&["max_consumers", "consumers"], Integer),
+        (&["max_bytes_required", "max_stream_bytes", "max_bytes"], Bool),
+        (&["mem_max_stream_bytes", "memory_max_stream_bytes"], Integer),
+        (&["disk_max_stream_bytes", "store_max_stream_bytes"], Integer),
+        (&["max_ack_pending"], Integer),
+        (&["cluster_traffic"], Text),
+    ],
+    ..EMPTY
+};
+
 const JETSTREAM_LIMITS: MapShape = MapShape {
     expected: "Expected a map to define JetStreamLimits",
     keys: &[
@@ -761,7 +778,7 @@ fn named_storage_size(_: &mut Checker<'_>, entry: &Entry<'_>) -> Outcome {
 }
 
 /// Bytes: an integer, or a string with one of four letters at its end.
-fn storage_size(name: &str, node: &Node) -> Outcome<i64> {
+pub(super) fn storage_size(name: &str, node: &Node) -> Outcome<i64> {
     let problem = |reason: String| Problem::StorageSize { field: name.to_owned(), reason };
     let text = match &node.value {
         Value::Integer(number) => return Ok(*number),

@@ -157,6 +157,8 @@ impl Decoder {
                 self.check(&Shape::Checked(blocks::server_metadata), name, node)?;
                 self.options.server_metadata = texts(&node.value);
             }
+            "jetstream" => self.jetstream(name, node)?,
+            "store_dir" | "storedir" => options.store_dir = path(node)?,
             "workers" => options.workers = workers(integer(node)?)?,
             "io" => options.io = io(string(node)?)?,
             "debug" => options.debug = boolean(node)?,
@@ -513,7 +515,7 @@ pub fn is_public_user_key(text: &str) -> bool {
     text.starts_with('U') && nkeys::KeyPair::from_public_key(text).is_ok()
 }
 
-/// `jetstream: disabled`, `ocsp: false`, `http_port: 0`: switched off, so nothing is missing.
+/// `ocsp: false`, `proxy_protocol: false`, `http_port: 0`: switched off, so nothing is missing.
 fn asks_for_nothing(name: &str, value: &Value) -> bool {
     match value {
         Value::Bool(truth) => !truth,
@@ -522,7 +524,6 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
             let text = text.to_lowercase();
             text.is_empty()
                 || match name {
-                    "jetstream" => matches!(text.as_str(), "disabled" | "disable"),
                     // A client that takes too long is closed.
                     "write_timeout" => matches!(text.as_str(), "default" | "close"),
                     _ => false,

@@ -26,7 +26,7 @@ pub fn status(table: &[(&str, Status)], name: &str) -> Option<Status> {
     table.iter().find(|(known, _)| *known == name).map(|(_, status)| *status)
 }
 
-use Shape::{Any, Bool, Checked, Integer, Map, Text};
+use Shape::{Any, Bool, Checked, Integer, Map};
 use Status::{NoEffect, NotYet, Refused, Supported};
 
 /// The options at the top level of a file.
@@ -113,12 +113,12 @@ pub const TOP: &[(&str, Status)] = &[
     ("gateway", NotYet(Map(&blocks::GATEWAY))),
     ("leafnodes", NotYet(Map(&blocks::LEAFNODES))),
     ("leaf", NotYet(Map(&blocks::LEAFNODES))),
-    ("jetstream", NotYet(Checked(blocks::jetstream))),
+    ("jetstream", Supported),
     ("websocket", Supported),
     ("ws", Supported),
     ("mqtt", NotYet(Map(&blocks::MQTT))),
-    ("store_dir", NotYet(Text)),
-    ("storedir", NotYet(Text)),
+    ("store_dir", Supported),
+    ("storedir", Supported),
     ("default_js_domain", NotYet(Checked(blocks::default_js_domain))),
     ("operator", Refused),
     ("operators", Refused),
@@ -191,7 +191,7 @@ pub const ACCOUNT: &[(&str, Status)] = &[
     ("default_permissions", Supported),
     // Names the account in tokens of imports.
     ("nkey", NoEffect(Checked(blocks::account_nkey))),
-    ("jetstream", NotYet(Checked(blocks::jetstream))),
+    ("jetstream", Supported),
     ("mappings", Supported),
     ("maps", Supported),
     ("exports", Supported),

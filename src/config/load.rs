@@ -237,6 +237,10 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(max) = args.log_max_num {
         options.log_max_num = decode::limit_or_none("log_max_num", max).map_err(invalid)?;
     }
+    if args.jetstream == Some(true) {
+        options.jetstream.get_or_insert_default();
+    }
+    set(&mut options.store_dir, path(&args.store_dir));
     set(&mut options.server_name, given(&args.server_name));
     set(&mut options.pid_file, path(&args.pid_file));
     set(&mut options.ports_file_dir, path(&args.ports_file_dir));
@@ -382,6 +386,7 @@ mod tests {
     use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
     use std::time::Duration;
 
+    use super::super::jetstream::{JetStreamLimits, JetStreamOptions};
     use super::super::options::{ConnectionTypes, Io, KeyAt, Login, MonitorAccess, RemoteSyslog, User};
     use super::*;
     use crate::config::advertise::Advertise;
@@ -437,7 +442,9 @@ mod tests {
             ping_interval: \"1.5s\", ping_max: 4, write_deadline: 5s
             http: \"h:-1\", http_base_path: \"/b\", max_closed_clients: 9
             monitor { authorization { username: ops, password: pw, healthz: true }, verify: true }
-            no_header_support: true, no_fast_producer_stall: true
+            no_header_support: true, no_fast_producer_stall: true, store_dir: /js
+            jetstream { max_mem: 1G, max_file: -1, sync: always, strict: false
+                limits { duplicate_window: \"1m\", max_ack_pending: 9 } }
             lame_duck_duration: 31s, lame_duck_grace_period: 1s, allow_non_tls: true
             authorization { user: a, pass: b, timeout: 0.5 }
         ";
@@ -450,6 +457,17 @@ mod tests {
             server_name: Some("s".into()),
             server_tags: vec!["a".into(), "b".into()],
             server_metadata: [("K".to_owned(), "v".to_owned())].into(),
+            jetstream: Some(JetStreamOptions {
+                memory_max: Some(1_000_000_000),
+                strict: false,
+                limits: JetStreamLimits {
+                    duplicate_window: Some(Duration::from_secs(60)),
+                    ack_pending_max: Some(9),
+                    request_batch_max: None,
+                },
+                ..JetStreamOptions::default()
+            }),
+            store_dir: Some("/js".into()),
             workers: NonZeroU32::new(3),
             io: Io::Uring,
             debug: true,
@@ -645,18 +663,18 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_reported_with_its_place() {
         let options =
-            options("-c c -js -profile 6060", "debug: true\n  mqtt {}\njetstream: disabled\nleafnodes {}\n");
+            options("-c c -routes x -profile 6060", "debug: true\n  mqtt {}\nocsp: false\nleafnodes {}\n");
         let at = |line, column| Some(lang::Position { file: "c".into(), line, column });
         assert_eq!(
             options.not_supported,
             [
                 KeyAt { name: "mqtt".into(), at: at(2, 3) },
                 KeyAt { name: "leafnodes".into(), at: at(4, 1) },
-                KeyAt { name: "-js".into(), at: None },
+                KeyAt { name: "-routes".into(), at: None },
                 KeyAt { name: "-profile".into(), at: None },
             ]
         );
-        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -js, -profile";
+        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -routes, -profile";
         assert_eq!(options.not_supported_warning().as_deref(), Some(warning));
     }
 

@@ -44,7 +44,7 @@
 //!    `shape` and `blocks`: what the values of those look like that are not supported yet;
 //! 5. `decode`: tree to [`Options`], `duration` for Go's durations, `accounts` and `permissions` for those and for what
 //!    users may do, `tls` for the map of that name and its files, `websocket` for the
-//!    block of that name, `advertise` for addresses that clients are told;
+//!    block of that name, `jetstream` for those of servers and accounts, `advertise` for addresses that clients are told;
 //! 6. `load`: flags over file, rules between options;
 //! 7. `reload`: what differs between two readings, and whether it may;
 //! 8. `error`, `help`: what is printed when it does not work, or was asked for.
@@ -61,6 +61,7 @@ mod duration;
 mod error;
 mod help;
 mod imports;
+mod jetstream;
 mod keys;
 pub mod lang;
 mod load;
@@ -82,6 +83,7 @@ pub use imports::{
     Access, IMPORTS_MAX, ImportError, Latency, ServiceExport, ServiceImport, Sharing, StreamExport,
     StreamImport,
 };
+pub use jetstream::{JetStreamAccountLimits, JetStreamLimits, JetStreamOptions};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
     Account, AccountLimits, Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials,

@@ -14,6 +14,7 @@ use super::accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, first_known};
 use super::advertise::Advertise;
 use super::error::Problem;
 use super::imports::Sharing;
+use super::jetstream::{JetStreamAccountLimits, JetStreamOptions};
 use super::lang::Position;
 use super::permissions::Permissions;
 use super::tls::TlsOptions;
@@ -144,6 +145,12 @@ pub struct Options {
     /// `websocket`, `ws`, if it has a port. `None`: there is no listener for WebSocket clients.
     pub websocket: Option<WebSocketOptions>,
 
+    /// `jetstream`; `-js`. `None`: JetStream is off.
+    pub jetstream: Option<JetStreamOptions>,
+    /// `store_dir`, here or in `jetstream`; `-sd`. The directory above that of JetStream; `None`: `nats` among the system's temporary
+    /// files, with a warning.
+    pub store_dir: Option<PathBuf>,
+
     /// What was asked for and is not there yet: one warning at start, see [`Options::not_supported_warning`].
     pub not_supported: Vec<KeyAt>,
 }
@@ -220,6 +227,8 @@ impl Default for Options {
             tls: None,
             allow_non_tls: false,
             websocket: None,
+            jetstream: None,
+            store_dir: None,
             not_supported: Vec::new(),
         }
     }
@@ -250,6 +259,17 @@ impl Options {
     /// Whether clients have to show something, or be `no_auth_user`.
     pub fn demands_credentials(&self) -> bool {
         self.authorization.credentials != Credentials::None || self.users().next().is_some()
+    }
+
+    /// What the streams of an account may take; `None`: it can have none.
+    pub fn jetstream_of(&self, account: &str) -> Option<JetStreamAccountLimits> {
+        self.jetstream.as_ref()?;
+        if let Some(account) = self.accounts.iter().find(|known| known.name == account) {
+            return account.jetstream.clone();
+        }
+        // The global account has it as long as there are no others.
+        let is_alone = self.accounts.iter().all(|other| self.system_account() == Some(other.name.as_str()));
+        (account == GLOBAL_ACCOUNT && is_alone).then(JetStreamAccountLimits::default)
     }
 
     /// The name of the system's own account, if there is one.
@@ -490,6 +510,8 @@ pub struct Account {
     pub mappings: Mappings,
     /// `exports` and `imports`, held against those of the other accounts.
     pub sharing: Sharing,
+    /// `jetstream`: what its streams may take; `None`: it can have none.
+    pub jetstream: Option<JetStreamAccountLimits>,
 }
 
 /// What the connections of an account may take. `None`: no limit but the server's.

@@ -195,6 +195,12 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     }
     fixed("SystemAccount", text(&old.system_account), text(&new.system_account))?;
     fixed("NoSystemAccount", old.no_system_account, new.no_system_account)?;
+    let jetstream = |options: &Options| options.jetstream.is_some();
+    fixed("JetStream", jetstream(old), jetstream(new))?;
+    if old.jetstream != new.jetstream {
+        fixed("JetStreamOptions", format!("{:?}", old.jetstream), format!("{:?}", new.jetstream))?;
+    }
+    fixed("StoreDir", path(&old.store_dir), path(&new.store_dir))?;
     let http_port = |options: &Options| options.http_port.map_or(0, Port::as_integer);
     fixed("HTTPHost", text(&old.http_host), text(&new.http_host))?;
     fixed("HTTPPort", http_port(old), http_port(new))?;

@@ -1,6 +1,11 @@
 //! What the server asks of the system for the whole process: limits, memory, signals, times.
 
+use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// Blocks of this many bytes and more are mapped on their own, so that freeing one gives its memory back to the
@@ -103,6 +108,42 @@ pub fn usage() -> Usage {
 /// The number of files that the process has open.
 pub fn open_files() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+}
+
+/// Bytes of memory that the machine has.
+pub fn memory_bytes() -> u64 {
+    // SAFETY: plain calls that fill no memory of ours.
+    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
+}
+
+/// Bytes that may still be written where `path` is; `None` if that is not known.
+pub fn free_disk_bytes(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut found = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path ends in a zero, and there is room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call has succeeded and filled it.
+    let found = unsafe { found.assume_init() };
+    Some(found.f_bavail * found.f_frsize)
+}
+
+/// Locks a file as long as it is open. Whether it could be: otherwise another process has it locked.
+///
+/// # Errors
+///
+/// Files cannot be locked there.
+pub fn lock_file(file: &std::fs::File) -> io::Result<bool> {
+    // SAFETY: a plain call on a descriptor that is open for as long as the file is borrowed.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        error => Err(error),
+    }
 }
 
 /// Sends a signal to another process.

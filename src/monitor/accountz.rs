@@ -104,7 +104,7 @@ impl<'a> AccountDetail<'a> {
             is_system: account.is_system,
             expired: false,
             complete: true,
-            jetstream_enabled: false,
+            jetstream_enabled: snapshot.options.jetstream_of(&account.name).is_some(),
             leafnode_connections: 0,
             client_connections: account.connections,
             subscriptions: account.subscriptions,

@@ -66,6 +66,12 @@ impl Answer {
         Answer { status: 200, kind: Kind::Json, body: json::indented(value, "  ") }
     }
 
+    /// The same for a value with parts that have been written already.
+    pub fn json_with_raw(value: &impl Serialize) -> Answer {
+        let body = json::spread(&json::compact(value), "  ");
+        Answer { status: 200, kind: Kind::Json, body }
+    }
+
     /// A mistake of the request.
     pub fn bad_request(text: impl Into<String>) -> Answer {
         Answer { status: 400, kind: Kind::Text, body: text.into().into_bytes() }

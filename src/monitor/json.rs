@@ -33,6 +33,51 @@ pub fn compacted(json: &[u8]) -> Vec<u8> {
     text
 }
 
+/// JSON that stands on one line over several, each level indented by `indent`.
+pub fn spread(json: &[u8], indent: &str) -> Vec<u8> {
+    let mut text = Vec::with_capacity(2 * json.len());
+    let (mut in_string, mut escaped, mut depth) = (false, false, 0);
+    let new_line = |text: &mut Vec<u8>, depth: usize| {
+        text.push(b'\n');
+        (0..depth).for_each(|_| text.extend_from_slice(indent.as_bytes()));
+    };
+    for (at, &byte) in json.iter().enumerate() {
+        if in_string {
+            text.push(byte);
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        match byte {
+            b'{' | b'[' => {
+                text.push(byte);
+                // What is empty stays on its line.
+                if !matches!(json.get(at + 1), Some(b'}' | b']')) {
+                    depth += 1;
+                    new_line(&mut text, depth);
+                }
+            }
+            b'}' | b']' => {
+                if !matches!(json[at - 1], b'{' | b'[') {
+                    depth -= 1;
+                    new_line(&mut text, depth);
+                }
+                text.push(byte);
+            }
+            b',' => {
+                text.push(byte);
+                new_line(&mut text, depth);
+            }
+            b':' => text.extend_from_slice(b": "),
+            _ => {
+                in_string = byte == b'"';
+                text.push(byte);
+            }
+        }
+    }
+    text
+}
+
 fn write(value: &impl Serialize, layout: impl Formatter) -> Vec<u8> {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, AsGo(layout));
@@ -120,6 +165,14 @@ mod tests {
     #[test]
     fn what_is_compacted_is_what_would_have_been_written_on_one_line() {
         assert_eq!(compacted(&indented(&SAMPLE, "  ")), compact(&SAMPLE));
+    }
+
+    #[test]
+    fn what_is_spread_is_what_would_have_been_written_over_several_lines() {
+        assert_eq!(spread(&compact(&SAMPLE), "  "), indented(&SAMPLE, "  "));
+        let text = br#"{"a":{},"b":[{"c":"}\\\",[{"}],"d":[]}"#;
+        let value: serde_json::Value = serde_json::from_slice(text).unwrap();
+        assert_eq!(spread(text, "  "), indented(&value, "  "));
     }
 
     #[test]

@@ -1,16 +1,36 @@
-//! `/jsz`: JetStream. There is none yet, and this is the answer of a reference server whose JetStream is off.
+//! `/jsz`: JetStream. Without it the answer is that of a reference server whose JetStream is off.
+//!
+//! Accounts, streams and consumers are told by name; the reference tells streams and consumers in random order.
+
+use std::ops::Range;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::answer::Answer;
 use super::clock::Timestamp;
+use super::jetstream::{AccountStreams, Config, JetStreamReading, Limits, Stats, StreamReading, Wanted};
 use super::parameters::Parameters;
 use super::readings::Snapshot;
+use crate::stream::consumer::Description;
+use crate::stream::time;
 
-/// What is asked for, as far as it matters while there is nothing to tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Accounts in an answer unless it is said how many.
+const LIMIT_DEFAULT: i64 = 1024;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
+    account: String,
+    accounts: bool,
+    streams: bool,
+    consumers: bool,
+    direct_consumers: bool,
+    config: bool,
+    offset: i64,
+    limit: i64,
     leader_only: bool,
+    raft: bool,
 }
 
 impl Query {
@@ -21,74 +41,232 @@ impl Query {
     /// A switch is neither on nor off, or a number is none.
     pub fn parse(parameters: &Parameters) -> Result<Query, Answer> {
         // In the order in which the reference looks at them, for the first mistake is the answer.
-        for name in ["accounts", "streams", "consumers", "direct-consumers", "config"] {
-            parameters.boolean(name)?;
-        }
-        for name in ["offset", "limit"] {
-            parameters.integer(name)?;
-        }
+        let accounts = parameters.boolean("accounts")?;
+        let streams = parameters.boolean("streams")?;
+        let consumers = parameters.boolean("consumers")?;
+        let direct_consumers = parameters.boolean("direct-consumers")?;
+        let config = parameters.boolean("config")?;
+        let offset = parameters.integer("offset")?;
+        let limit = parameters.integer("limit")?;
         let leader_only = parameters.boolean("leader-only")?;
-        for name in ["raft", "stream-leader-only"] {
-            parameters.boolean(name)?;
+        let raft = parameters.boolean("raft")?;
+        // The server leads every stream that it has.
+        parameters.boolean("stream-leader-only")?;
+        let account = parameters.text("acc").to_owned();
+        let streams = streams || consumers;
+        Ok(Query {
+            accounts: accounts || streams && account.is_empty(),
+            account,
+            streams,
+            consumers,
+            direct_consumers,
+            config,
+            offset,
+            limit: if limit == 0 { LIMIT_DEFAULT } else { limit },
+            leader_only,
+            raft,
+        })
+    }
+
+    /// The same, of this account.
+    pub fn of_account(self, account: String) -> Query {
+        Query { account, ..self }
+    }
+
+    /// The account that is asked for, empty if there is none.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// Which accounts are shown, of all by name.
+    pub fn shown(&self, names: &[String]) -> Range<usize> {
+        if let Some(at) = names.iter().position(|name| *name == self.account) {
+            return at..at + 1;
         }
-        Ok(Query { leader_only })
+        if !self.accounts {
+            return 0..0;
+        }
+        if self.limit < 0 {
+            return 0..names.len();
+        }
+        let offset = usize::try_from(self.offset).unwrap_or(0).min(names.len());
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        offset..offset.saturating_add(limit).min(names.len())
+    }
+
+    /// Which consumers have to be read. `shown` is [`Query::shown`].
+    pub fn wanted<'a>(&self, shown: &'a (dyn Fn(&[String]) -> Range<usize> + Sync)) -> Wanted<'a> {
+        if !self.consumers {
+            return Wanted::None;
+        }
+        Wanted::OfAccounts { accounts: shown, max: usize::MAX, shows_config: self.config }
     }
 
     /// The answer.
-    pub fn answer(self, snapshot: &Snapshot<'_>) -> Answer {
+    pub fn answer(&self, snapshot: &Snapshot<'_>, reading: Option<&JetStreamReading>) -> Answer {
+        let options = snapshot.options.jetstream.as_ref();
+        let Some((options, reading)) = options.zip(reading) else { return self.answer_disabled(snapshot) };
+        let usage = reading.usage();
+        let streams = reading.accounts.iter().flat_map(|account| &account.streams);
+        let (messages, bytes) = streams.fold((0, 0), |(messages, bytes), stream| {
+            (messages + stream.report.state.messages, bytes + stream.report.state.bytes)
+        });
+        let names: Vec<String> = reading.accounts.iter().map(|account| account.name.clone()).collect();
+        let shown = &reading.accounts[self.shown(&names)];
+        let leads = |count: u64| if self.raft { count } else { 0 };
+        Answer::json_with_raw(&Jsz {
+            stats: Stats::of_server(reading),
+            server_id: &snapshot.identity.server_id,
+            now: snapshot.now,
+            disabled: false,
+            config: Config::of(options, reading),
+            limits: Some(Limits::of(options)),
+            streams: usage.streams,
+            streams_leader: leads(usage.streams),
+            consumers: usage.consumers,
+            consumers_leader: leads(usage.consumers),
+            messages,
+            bytes,
+            account_details: shown.iter().map(|account| self.detail(account, snapshot)).collect(),
+            total: reading.accounts.len(),
+        })
+    }
+
+    /// What is told of one account alone.
+    ///
+    /// # Errors
+    ///
+    /// It has no JetStream, or does not exist.
+    pub fn answer_account(
+        &self,
+        snapshot: &Snapshot<'_>,
+        reading: Option<&JetStreamReading>,
+    ) -> Result<Answer, String> {
+        let reading = reading.ok_or("jetstream not enabled")?;
+        if snapshot.account(&self.account).is_none() {
+            return Err(format!("account {:?} not found", self.account));
+        }
+        let account = reading.account(&self.account);
+        let account = account.ok_or_else(|| format!("account {:?} not jetstream enabled", self.account))?;
+        Ok(Answer::json_with_raw(&self.detail(account, snapshot)))
+    }
+
+    fn answer_disabled(&self, snapshot: &Snapshot<'_>) -> Answer {
         if self.leader_only {
             return Answer::bad_request("filtered response: not leader");
         }
         Answer::json(&Jsz {
-            memory: 0,
-            storage: 0,
-            reserved_memory: 0,
-            reserved_storage: 0,
-            accounts: 0,
-            ha_assets: 0,
-            api: Api::default(),
+            stats: Stats::default(),
             server_id: &snapshot.identity.server_id,
             now: snapshot.now,
             disabled: true,
-            config: Limits::default(),
+            config: Config::default(),
+            limits: None,
             streams: 0,
+            streams_leader: 0,
             consumers: 0,
+            consumers_leader: 0,
             messages: 0,
             bytes: 0,
+            account_details: Vec::new(),
             total: 0,
         })
     }
+
+    fn detail<'a>(&self, account: &'a AccountStreams, snapshot: &'a Snapshot<'_>) -> AccountDetail<'a> {
+        let leader = &snapshot.identity.server_name;
+        let streams = account.streams.iter().filter(|_| self.streams);
+        AccountDetail {
+            name: &account.name,
+            id: &account.name,
+            stats: Stats::of_account(account),
+            stream_detail: streams.map(|stream| self.stream_detail(stream, leader)).collect(),
+        }
+    }
+
+    fn stream_detail<'a>(&self, stream: &'a StreamReading, leader: &'a str) -> StreamDetail<'a> {
+        let StreamReading { report, consumers, .. } = stream;
+        let of_kind = |is_direct: bool| {
+            let consumers = consumers.iter().filter(|consumer| consumer.is_direct == is_direct);
+            consumers.map(|Description { info, .. }| raw(|out| out.extend_from_slice(info))).collect()
+        };
+        StreamDetail {
+            name: &report.config.name,
+            created: raw(|out| {
+                out.push(b'"');
+                time::write(out, report.created_ns);
+                out.push(b'"');
+            }),
+            cluster: Cluster { leader },
+            config: self.config.then(|| raw(|out| report.config.write(out))),
+            state: raw(|out| report.state.write(out)),
+            consumer_detail: of_kind(false),
+            direct_consumer_detail: if self.direct_consumers { of_kind(true) } else { Vec::new() },
+        }
+    }
+}
+
+/// What the cores write, as it is.
+fn raw(write: impl FnOnce(&mut Vec<u8>)) -> Box<RawValue> {
+    let mut text = Vec::new();
+    write(&mut text);
+    let text = String::from_utf8(text).expect("JSON is text");
+    RawValue::from_string(text).expect("the cores write JSON")
 }
 
 #[derive(Debug, Serialize)]
 struct Jsz<'a> {
-    memory: u64,
-    storage: u64,
-    reserved_memory: u64,
-    reserved_storage: u64,
-    accounts: u64,
-    ha_assets: u64,
-    api: Api,
+    #[serde(flatten)]
+    stats: Stats,
     server_id: &'a str,
     now: Timestamp,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     disabled: bool,
-    config: Limits,
+    config: Config<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Limits>,
     streams: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    streams_leader: u64,
     consumers: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    consumers_leader: u64,
     messages: u64,
     bytes: u64,
-    total: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    account_details: Vec<AccountDetail<'a>>,
+    total: usize,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Api {
-    level: u64,
-    total: u64,
-    errors: u64,
+#[derive(Debug, Serialize)]
+struct AccountDetail<'a> {
+    name: &'a str,
+    id: &'a str,
+    #[serde(flatten)]
+    stats: Stats,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stream_detail: Vec<StreamDetail<'a>>,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Limits {
-    max_memory: u64,
-    max_storage: u64,
+#[derive(Debug, Serialize)]
+struct StreamDetail<'a> {
+    name: &'a str,
+    created: Box<RawValue>,
+    cluster: Cluster<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Box<RawValue>>,
+    state: Box<RawValue>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    consumer_detail: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    direct_consumer_detail: Vec<Box<RawValue>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cluster<'a> {
+    leader: &'a str,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }

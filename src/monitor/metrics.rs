@@ -4,15 +4,19 @@
 //! rules: it flattens the JSON of an endpoint, so [`flatten`] does the same with ours, and existing dashboards go on
 //! working. `process_` are the names that Prometheus's own client libraries use. `ringmain_` are Ringmain's.
 //!
-//! The number of series is bounded: by the number of workers, and for connections by
-//! [`crate::broker::inspect::BEHIND_MAX`].
+//! The number of series is bounded: by the number of workers, for connections by
+//! [`crate::broker::inspect::BEHIND_MAX`], for streams by [`STREAMS_MAX`], for consumers by [`CONSUMERS_MAX`].
+
+mod streams;
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Kind};
+use super::jetstream::{JetStreamReading, Wanted};
 use super::readings::{
     AccountReading, Histogram, LATENCY_BOUNDS_US, Latencies, Snapshot, TURN_BOUNDS_US, WorkerReading,
 };
@@ -21,6 +25,12 @@ use super::varz::Varz;
 use crate::broker::core::Traffic;
 use crate::broker::inspect::{ConnectionRow, ConnectionTally};
 use crate::wire::info::{GO_VERSION, REFERENCE_VERSION, RINGMAIN_VERSION};
+
+/// Streams with series of their own, the first by account and name. The totals are those of all.
+pub const STREAMS_MAX: usize = 1_000;
+
+/// Consumers with series of their own, the first by account, stream and name.
+pub const CONSUMERS_MAX: usize = 2_000;
 
 /// What the exporter leaves out of `/varz`.
 const LEFT_OUT: [&str; 9] = [
@@ -45,10 +55,11 @@ pub fn answer(
     index: IndexStats,
     tally: &ConnectionTally,
     behind: &[ConnectionRow],
+    reading: Option<&JetStreamReading>,
 ) -> Answer {
     let mut text = Text::default();
     let server = [("server_id", snapshot.identity.server_id.as_str())];
-    exported(&mut text, "gnatsd_varz", &Varz::of(snapshot), &server);
+    exported(&mut text, "gnatsd_varz", &Varz::of(snapshot, reading), &server);
     let server_id = &snapshot.identity.server_id;
     exported(
         &mut text,
@@ -66,6 +77,9 @@ pub fn answer(
     exported(&mut text, "gnatsd_routez", &routez, &server);
     text.family("gnatsd_leafz_conn_nodes_total", "Leafnode connections.", "gauge");
     text.sample("gnatsd_leafz_conn_nodes_total", &server, 0.0);
+    if let Some(reading) = reading {
+        streams::write(&mut text, snapshot, reading);
+    }
     process(&mut text, snapshot);
     text.family("ringmain_build_info", "1, with what runs in the labels.", "gauge");
     let versions =
@@ -76,6 +90,11 @@ pub fn answer(
     latencies(&mut text, &snapshot.workers);
     slow_connections(&mut text, snapshot, behind);
     Answer { status: 200, kind: Kind::Metrics, body: text.0.into_bytes() }
+}
+
+/// Which consumers have to be read: of all accounts, which `all` chooses.
+pub fn wanted(all: &(dyn Fn(&[String]) -> Range<usize> + Sync)) -> Wanted<'_> {
+    Wanted::OfAccounts { accounts: all, max: CONSUMERS_MAX, shows_config: true }
 }
 
 /// What the exporter asks `/connz` and `/subsz` for, which it shows too.
@@ -385,15 +404,16 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], number: f64) {
-        self.0.push_str(name);
-        for (at, (label, value)) in labels.iter().enumerate() {
-            let opening = if at == 0 { '{' } else { ',' };
-            let _ = write!(self.0, "{opening}{label}=\"{}\"", escaped(value));
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {number}");
+        self.labelled_sample(name, &labelled(labels), number);
+    }
+
+    /// With labels that have been [written](labelled).
+    fn labelled_sample(&mut self, name: &str, labels: &str, number: f64) {
+        let _ = if labels.is_empty() {
+            writeln!(self.0, "{name} {number}")
+        } else {
+            writeln!(self.0, "{name}{{{labels}}} {number}")
+        };
     }
 
     /// `classes` are the counts up to each bound, and of what is longer than the last.
@@ -415,6 +435,16 @@ impl Text {
         self.sample(&format!("{name}_sum"), labels, sum_seconds);
         self.sample(&format!("{name}_count"), labels, count as f64);
     }
+}
+
+/// Labels as they stand between braces.
+fn labelled(labels: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (label, value) in labels {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{label}=\"{}\"", escaped(value));
+    }
+    text
 }
 
 fn escaped(value: &str) -> String {

@@ -6,7 +6,7 @@
 //!
 //! * [`access`]: who may ask.
 //! * [`endpoint`]: paths and queries; [`parameters`]: what stands in a query.
-//! * [`readings`]: the numbers that answers are made of.
+//! * [`readings`]: the numbers that answers are made of; [`jetstream`]: those of streams.
 //! * [`varz`], [`connz`], [`subsz`], [`accountz`], [`jsz`], [`healthz`], [`neighbours`] (routes, gateways, leafnodes, raft
 //!   groups), [`vars`], [`page`]: one answer each.
 //! * [`dashboard`]: a page that shows all of it to people.
@@ -23,6 +23,7 @@ pub mod connz;
 pub mod dashboard;
 pub mod endpoint;
 pub mod healthz;
+pub mod jetstream;
 pub mod json;
 pub mod jsz;
 pub mod metrics;

@@ -10,14 +10,15 @@ use serde::Serialize;
 
 use super::answer::Answer;
 use super::clock::{Timestamp, uptime};
+use super::jetstream::{self, JetStreamReading};
 use super::readings::{RequestCounts, Snapshot};
 use crate::auth::certificate::not_after;
 use crate::config::{Port, TLS_TIMEOUT_DEFAULT, TlsOptions, WebSocketOptions};
 use crate::wire::info::{GO_VERSION, PROTOCOL, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// The answer to `/varz`.
-pub fn answer(snapshot: &Snapshot<'_>) -> Answer {
-    Answer::json(&Varz::of(snapshot))
+pub fn answer(snapshot: &Snapshot<'_>, reading: Option<&JetStreamReading>) -> Answer {
+    Answer::json(&Varz::of(snapshot, reading))
 }
 
 /// The object of `/varz`.
@@ -54,7 +55,7 @@ pub struct Varz<'a> {
     leaf: Nothing,
     mqtt: Nothing,
     websocket: WebSocket<'a>,
-    jetstream: Nothing,
+    jetstream: jetstream::Part<'a>,
     tls_timeout: f64,
     write_deadline: u64,
     start: Timestamp,
@@ -187,7 +188,7 @@ struct DiskWaits {
 
 impl<'a> Varz<'a> {
     /// Made of a snapshot.
-    pub fn of(snapshot: &'a Snapshot<'a>) -> Varz<'a> {
+    pub fn of(snapshot: &'a Snapshot<'a>, reading: Option<&'a JetStreamReading>) -> Varz<'a> {
         let Snapshot { identity, options, process, requests, .. } = snapshot;
         let total = snapshot.total();
         let stats = total.stats;
@@ -223,7 +224,7 @@ impl<'a> Varz<'a> {
             leaf: Nothing {},
             mqtt: Nothing {},
             websocket: WebSocket::of(options.websocket.as_ref(), snapshot.websocket_port),
-            jetstream: Nothing {},
+            jetstream: jetstream::Part::of(options.jetstream.as_ref(), reading),
             // Shown without TLS too.
             tls_timeout: tls.map_or(TLS_TIMEOUT_DEFAULT, |tls| tls.timeout).as_secs_f64(),
             write_deadline: nanos(options.write_deadline),

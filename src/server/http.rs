@@ -32,6 +32,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::inquiry::{Acted, Action, FoundSubscriptions, Inquiry, Question, Tally};
+use super::jetstream::JetStream;
 use super::log::Log;
 use super::moves::Bar;
 use super::shared::Shared;
@@ -50,6 +51,7 @@ use crate::monitor::answer::{Answer, Kind};
 use crate::monitor::clock::Timestamp;
 use crate::monitor::connz::{self, Candidate, OpenConnection};
 use crate::monitor::dashboard::{self, Preferences};
+use crate::monitor::jetstream::{JetStreamReading, Wanted};
 use crate::monitor::parameters::Subscriptions;
 use crate::monitor::readings::{Identity, ProcessReading, RequestCounts, Snapshot};
 use crate::monitor::subsz::{self, IndexStats};
@@ -105,6 +107,7 @@ pub struct Monitor {
     turn: tokio::sync::Mutex<()>,
     /// Set when all workers publish their counters.
     counting: tokio::sync::OnceCell<()>,
+    jetstream: Option<Arc<JetStream>>,
     log: Log,
 }
 
@@ -147,7 +150,13 @@ impl MonitorListener {
 
 impl Monitor {
     /// A monitoring that has not begun to answer.
-    pub fn new(identity: Identity, configured: Configured, shared: Arc<Shared>, log: Log) -> Arc<Monitor> {
+    pub fn new(
+        identity: Identity,
+        configured: Configured,
+        shared: Arc<Shared>,
+        jetstream: Option<Arc<JetStream>>,
+        log: Log,
+    ) -> Arc<Monitor> {
         Arc::new(Monitor {
             identity,
             base: configured.options.http_base(),
@@ -158,6 +167,7 @@ impl Monitor {
             cpu: Mutex::new(CpuMeter::new()),
             turn: tokio::sync::Mutex::new(()),
             counting: tokio::sync::OnceCell::new(),
+            jetstream,
             log,
         })
     }
@@ -410,23 +420,50 @@ impl Monitor {
             Request::Root => page::answer(&self.base),
             Request::Dashboard => dashboard::answer(preferences),
             Request::Links => page::answer(""),
-            Request::Healthz(query) => self.answer_healthz(&query),
+            Request::Healthz(query) => self.answer_healthz(&query).await?,
             Request::Ipqueuesz => Answer::json(&RequestCounts::new()),
             Request::Raftz => neighbours::raftz(),
             Request::Connz(query) => self.answer_connz(&configured, &query).await?,
             Request::Subsz(query) => self.answer_subsz(&configured, &query).await?,
             Request::Accountz(query) => self.answer_accountz(&configured, &query).await?,
             Request::Metrics => self.answer_metrics(&configured).await?,
-            Request::Varz => self.with_snapshot(&configured, varz::answer),
+            Request::Varz => {
+                let reading = self.read_jetstream(Wanted::None).await?;
+                self.with_snapshot(&configured, |snapshot| varz::answer(snapshot, reading.as_ref()))
+            }
             Request::Routez => self.with_snapshot(&configured, neighbours::routez),
             Request::Gatewayz => self.with_snapshot(&configured, neighbours::gatewayz),
             Request::Leafz => self.with_snapshot(&configured, neighbours::leafz),
             Request::Vars => self.with_snapshot(&configured, vars::answer),
             Request::Accstatz(selection) => self.answer_accstatz(&configured, &selection).await?,
             Request::Jsz(query) => {
-                self.with_snapshot(&configured, |snapshot| jsz::Query::answer(query, snapshot))
+                let shown = |names: &[String]| query.shown(names);
+                let reading = self.read_jetstream(query.wanted(&shown)).await?;
+                self.with_snapshot(&configured, |snapshot| query.answer(snapshot, reading.as_ref()))
             }
         })
+    }
+
+    /// JetStream, if there is it; for one at a time.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn read_jetstream(&self, wanted: Wanted<'_>) -> Result<Option<JetStreamReading>, NoAnswer> {
+        let Some(jetstream) = &self.jetstream else { return Ok(None) };
+        let _turn = self.turn.lock().await;
+        jetstream.read(wanted).await.map(Some)
+    }
+
+    /// What is told of the streams of one account; an error if there is nothing to tell.
+    ///
+    /// # Errors
+    ///
+    /// The workers do not answer.
+    pub async fn streams_of_account(&self, query: &jsz::Query) -> Result<Result<Answer, String>, NoAnswer> {
+        let shown = |names: &[String]| query.shown(names);
+        let reading = self.read_jetstream(query.wanted(&shown)).await?;
+        Ok(self.look(|snapshot| query.answer_account(snapshot, reading.as_ref())))
     }
 
     fn with_snapshot<R>(&self, configured: &Configured, answer: impl FnOnce(&Snapshot<'_>) -> R) -> R {
@@ -463,15 +500,19 @@ impl Monitor {
         self.shared.started.elapsed().as_micros() as u64
     }
 
-    fn answer_healthz(&self, query: &healthz::Query) -> Answer {
+    async fn answer_healthz(&self, query: &healthz::Query) -> Result<Answer, NoAnswer> {
         if query.is_deprecated {
             self.log.warning("Healthcheck: js-enabled deprecated, use js-enabled-only instead".to_owned());
         }
-        let (answer, warning) = query.answer();
+        let reading = match query.wanted() {
+            Some(wanted) => self.read_jetstream(wanted).await?,
+            None => None,
+        };
+        let (answer, warning) = query.answer(reading.as_ref());
         if let Some(warning) = warning {
             self.log.warning(warning);
         }
-        answer
+        Ok(answer)
     }
 
     async fn answer_connz(&self, configured: &Configured, query: &connz::Query) -> Result<Answer, NoAnswer> {
@@ -649,6 +690,8 @@ impl Monitor {
     }
 
     async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
+        let all = |names: &[String]| 0..names.len();
+        let reading = self.read_jetstream(metrics::wanted(&all)).await?;
         let _asking = self.ask_in_turn().await;
         let tally = self.tally(None).await?;
         let behind: Vec<Candidate> = tally.behind.clone();
@@ -661,7 +704,7 @@ impl Monitor {
         let mut snapshot = self.snapshot(configured, &requests);
         snapshot.process.open_files = process::open_files();
         let index = IndexStats::of(&snapshot, tally.fan_out);
-        Ok(metrics::answer(&snapshot, index, &tally.connections, &behind))
+        Ok(metrics::answer(&snapshot, index, &tally.connections, &behind, reading.as_ref()))
     }
 
     /// Waits until nobody else asks the workers and no connection is between two of them: then every connection is seen

@@ -10,6 +10,7 @@
 //! * [`shared`]: what the threads share.
 //! * [`http`]: the HTTP server of the monitoring, in the control thread.
 //! * [`internal`]: the server's own client and its queues; [`system`]: what it does in the system account.
+//! * [`jetstream`]: JetStream: which streams there are, its API, where streams are kept.
 //! * [`readings`], [`inquiry`], [`monitored`]: what a worker tells of itself: counters, and answers to questions.
 //! * [`signal`]: `--signal`, to another process.
 //! * [`log`]: the log, written by a thread of its own.
@@ -19,6 +20,7 @@ pub mod handshakes;
 pub mod http;
 pub mod inquiry;
 pub mod internal;
+pub mod jetstream;
 pub mod job_threads;
 pub mod log;
 pub mod monitored;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::handshakes::Handshakes;
 use super::http::{Configured, Monitor, MonitorListener};
 use super::internal::Internal;
+use super::jetstream::{JetStream, JetStreamError};
 use super::log::{Log, LogSettings, LogTarget, Rotation};
 use super::moves::Moves;
 use super::password_checks::PasswordChecks;
@@ -30,8 +31,8 @@ use crate::broker::web::FIRST_GUEST;
 use crate::broker::{Broker, Settings};
 use crate::broker::{TlsTerms, WebTerms};
 use crate::config::{
-    Advertise, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, MonitoringFault, Options, TlsOptions, Warning,
-    WebSocketOptions,
+    Advertise, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, JetStreamOptions, MonitoringFault, Options,
+    TlsOptions, Warning, WebSocketOptions,
 };
 use crate::io::listener::Listener;
 use crate::io::process;
@@ -303,6 +304,9 @@ pub enum StartError {
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// JetStream.
+    #[error(transparent)]
+    JetStream(#[from] JetStreamError),
     /// The log file.
     #[error("error opening file: open {}: {}", .0.display(), system_error::text(.1))]
     LogFile(PathBuf, io::Error),
@@ -378,6 +382,20 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
         let workers = Workers::start(options, &advertised.info(options), listener, log)?;
+        let jetstream = match &options.configured.jetstream {
+            None => None,
+            Some(configured) => {
+                let opened = open_jetstream(configured, options, &advertised, &workers.shared, log).await;
+                match opened {
+                    Ok(jetstream) => Some(jetstream),
+                    Err(error) => {
+                        workers.stop();
+                        return Err(error.into());
+                    }
+                }
+            }
+        };
+        workers.shared.open();
         if let (Some(websocket), Some(port)) = (&options.configured.websocket, websocket_port) {
             say_websocket(websocket, port, log);
         }
@@ -388,10 +406,12 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
             advertised.identity(&workers.shared, started),
             advertised.configured(options),
             workers.shared.clone(),
+            jetstream.clone(),
             log.clone(),
         );
         let (reloads, mut reload_requests) = mpsc::channel(RELOAD_REQUESTS_MAX);
-        let system = System::new(monitor.clone(), workers.shared.clone(), log.clone(), reloads);
+        let system =
+            System::new(monitor.clone(), workers.shared.clone(), jetstream.clone(), log.clone(), reloads);
         tokio::spawn(system.clone().run());
         if let Some(listener) = monitor_listener {
             monitor.serve(listener).map_err(|error| StartError::System("monitoring", error))?;
@@ -440,6 +460,9 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
                         reload::reload(options, &advertised, &workers.shared, &mut files, log).await;
                     monitor.configure(advertised.configured(options));
                     system.go_by_settings();
+                    if let Some(jetstream) = &jetstream {
+                        jetstream.go_by_settings(&options.configured).await;
+                    }
                     if let Some(ReloadRequest { done }) = requested {
                         // Whoever asked may have gone.
                         let _ = done.send(reloaded);
@@ -456,6 +479,20 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         log.info("Server Exiting..");
         Ok(())
     })
+}
+
+async fn open_jetstream(
+    configured: &JetStreamOptions,
+    options: &ServerOptions,
+    advertised: &Advertised,
+    shared: &Arc<Shared>,
+    log: &Log,
+) -> Result<Arc<JetStream>, JetStreamError> {
+    let store_dir = options.configured.store_dir.as_deref();
+    let (shared, log) = (shared.clone(), log.clone());
+    let jetstream = JetStream::new(configured, store_dir, &advertised.server_name, shared, log)?;
+    jetstream.open_streams(&options.configured).await?;
+    Ok(jetstream)
 }
 
 fn say_tls(options: &ServerOptions, log: &Log) {
@@ -530,6 +567,7 @@ impl Advertised {
         info.headers = options.settings.headers;
         info.auth_required = options.settings.directory.demands_credentials();
         info.max_payload = options.settings.payload_max as i64;
+        info.jetstream = options.configured.jetstream.is_some();
         if let (Some(tls), Some(terms)) = (&options.configured.tls, options.settings.tls) {
             info.tls_required = !terms.optional;
             info.tls_available = options.configured.allow_non_tls;
@@ -726,6 +764,7 @@ impl Workers {
             }),
             settings_version: AtomicU64::new(0),
             settings_taken: Notify::new(),
+            is_open: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             password_checks: OnceLock::new(),
             handshakes: OnceLock::new(),

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::handshakes::Handshakes;
 use super::inquiry::Question;
 use super::internal::Internal;
+use super::jetstream::orders::OrderBox;
 use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
@@ -148,6 +149,8 @@ pub struct Door {
     pub question: Mutex<Option<Question>>,
     /// Whether it is asked something, readable without that lock.
     pub has_question: AtomicBool,
+    /// What is to be done with its streams.
+    pub orders: OrderBox,
 }
 
 /// What a reload changes for the workers.
@@ -184,6 +187,7 @@ impl Door {
             reading: PublishedReading::default(),
             question: Mutex::new(None),
             has_question: AtomicBool::new(false),
+            orders: OrderBox::default(),
         }
     }
 
@@ -265,6 +269,8 @@ pub struct Shared {
     pub settings_version: AtomicU64,
     /// Told when a worker has taken settings over.
     pub settings_taken: Notify,
+    /// Set when everything is there that clients may ask for: connections are accepted.
+    pub is_open: AtomicBool,
     /// Set when the server is to stop.
     pub stopping: AtomicBool,
     /// Where passwords are held against hashes.
@@ -351,6 +357,14 @@ impl Shared {
             self.settings_taken.notified().await;
         }
         surplus - self.connections_surplus.swap(0, Ordering::Relaxed)
+    }
+
+    /// Has connections accepted.
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+        for door in &self.doors {
+            door.waker.wake();
+        }
     }
 
     /// Tells all workers to take no more connections, and when to close the ones they have.

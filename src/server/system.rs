@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::http::{Configured, Monitor, NoAnswer};
 use super::inquiry::{Acted, Action};
+use super::jetstream::JetStream;
 use super::log::Log;
 use super::shared::Shared;
 use crate::auth::Directory;
@@ -25,6 +26,7 @@ use crate::broker::notice::Notice;
 use crate::monitor::Answer;
 use crate::monitor::accountz::AccountStat;
 use crate::monitor::clock::Timestamp;
+use crate::monitor::jetstream::Wanted;
 use crate::monitor::json;
 use crate::subject::name::has_wildcard;
 use crate::system::envelope::{self, Data, Encoding, Failure, ServerInfo};
@@ -64,6 +66,7 @@ pub struct ReloadRequest {
 pub struct System {
     monitor: Arc<Monitor>,
     shared: Arc<Shared>,
+    jetstream: Option<Arc<JetStream>>,
     log: Log,
     reloads: mpsc::Sender<ReloadRequest>,
     is_monitored_over_http: bool,
@@ -99,6 +102,7 @@ impl System {
     pub fn new(
         monitor: Arc<Monitor>,
         shared: Arc<Shared>,
+        jetstream: Option<Arc<JetStream>>,
         log: Log,
         reloads: mpsc::Sender<ReloadRequest>,
     ) -> Arc<System> {
@@ -106,6 +110,7 @@ impl System {
         let system = Arc::new(System {
             monitor,
             shared,
+            jetstream,
             log,
             reloads,
             is_monitored_over_http,
@@ -235,10 +240,17 @@ impl System {
         if refused > 0 {
             self.log.warning(format!("System account: {refused} requests were too many and get no answer"));
         }
-        dropped + refused > 0
+        let unanswered = self.jetstream.as_ref().map_or(0, |jetstream| jetstream.take_refused());
+        if unanswered > 0 {
+            self.log.warning(format!("JetStream: {unanswered} API requests were too many and get no answer"));
+        }
+        dropped + refused + unanswered > 0
     }
 
     fn take_request(self: &Arc<System>, request: TakenRequest) {
+        if let Some(jetstream) = self.jetstream.as_ref().filter(|found| found.serves(request.subscription)) {
+            return jetstream.take_request(request);
+        }
         let Some(service) = self.served.lock().services.get(&request.subscription).copied() else { return };
         if self.answering.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
             self.answering.fetch_sub(1, Ordering::Relaxed);
@@ -310,6 +322,10 @@ impl System {
             Task::Monitor(asked) => told(self.monitor.ask(asked).await?),
             Task::Known(data) => Ok(Some(data)),
             Task::AccountInfo(name) => told(self.monitor.account_detail(&name).await?),
+            Task::StreamsOfAccount(query) => match self.monitor.streams_of_account(&query).await? {
+                Ok(answer) => told(answer),
+                Err(error) => Err(Failure::no_data(error)),
+            },
             Task::AccountTraffic(selection) => {
                 let traffic = self.monitor.traffic().await?;
                 self.monitor.look(|snapshot| {
@@ -364,13 +380,16 @@ impl System {
             Some(reply) => (request.account, reply.clone()),
             None => (request.account, statsz::subject(&identity.server_id).into_bytes()),
         };
-        self.publish(InternalMessage::new(account, subject, &self.statsz()));
+        if let Ok(message) = self.statsz().await {
+            self.publish(InternalMessage::new(account, subject, &message));
+        }
     }
 
-    fn statsz(&self) -> Vec<u8> {
+    async fn statsz(&self) -> Result<Vec<u8>, NoAnswer> {
+        let reading = self.monitor.read_jetstream(Wanted::None).await?;
         let configured = self.monitor.configured();
         let server = self.server_info(&configured);
-        self.monitor.look(|snapshot| statsz::message(&server, snapshot))
+        Ok(self.monitor.look(|snapshot| statsz::message(&server, snapshot, reading.as_ref())))
     }
 
     async fn answer_account_connections(&self, request: &TakenRequest, name: &str) {
@@ -569,8 +588,10 @@ impl System {
             return;
         }
         tokio::spawn(async move {
-            if self.monitor.count().await.is_ok() {
-                self.publish(InternalMessage::new(account, subject, &self.statsz()));
+            if self.monitor.count().await.is_ok()
+                && let Ok(message) = self.statsz().await
+            {
+                self.publish(InternalMessage::new(account, subject, &message));
             }
         });
     }
@@ -615,14 +636,22 @@ enum Taken {
     Notice(Box<Notice>),
 }
 
-struct TakenRequest {
-    subscription: SubscriptionId,
-    account: u16,
-    subject: Vec<u8>,
-    reply: Option<Vec<u8>>,
-    header: Vec<u8>,
-    payload: Vec<u8>,
-    publisher: Option<Publisher>,
+/// A message for the server.
+pub struct TakenRequest {
+    /// Of the server's own client.
+    pub subscription: SubscriptionId,
+    /// Slot of the account.
+    pub account: u16,
+    /// Its subject.
+    pub subject: Vec<u8>,
+    /// Where to answer.
+    pub reply: Option<Vec<u8>>,
+    /// Its header block, empty without one.
+    pub header: Vec<u8>,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// Who has published it.
+    pub publisher: Option<Publisher>,
 }
 
 impl Taken {

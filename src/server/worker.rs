@@ -27,6 +27,7 @@ mod latency;
 mod links;
 pub mod moving;
 mod secured;
+mod streams;
 mod turn_clock;
 
 use std::collections::{HashSet, VecDeque};
@@ -39,6 +40,7 @@ pub use self::framed::WebEntrance;
 use self::latency::LatencyNotes;
 use self::links::{Layer, Links};
 use self::moving::Moving;
+use self::streams::Streams;
 use self::turn_clock::TurnClock;
 use super::closing_schedule::ClosingSchedule;
 use super::log::{Log, LogPace};
@@ -48,6 +50,7 @@ use crate::base::buffer_slab::Lease;
 use crate::base::handover::{Receiver, Sender};
 use crate::broker::session::Session;
 use crate::broker::{Batch, Broker, CloseReason, Input, Verdict};
+use crate::io::files::FileRoom;
 use crate::io::listener::{Entrance, Listener};
 use crate::io::socket_driver::{Completion, Driver, SEND_SLICES_MAX, SocketDriver};
 use crate::io::socket_poll::SocketPoll;
@@ -153,6 +156,7 @@ struct Worker<D> {
     latency: LatencyNotes,
     moving: Moving,
     links: Links,
+    streams: Streams,
     completions: Vec<Completion>,
     /// Bytes to be handled.
     reads: VecDeque<Read>,
@@ -221,11 +225,11 @@ pub fn run(mut driver: Driver, parts: WorkerParts, start: &Start) {
         let waker = &parts.shared.doors[parts.worker].waker;
         let next = match driver {
             Driver::Uring => match start.agree(socket_ring::set_up(waker).map_err(WorkerError::from)) {
-                Ok((runtime, ring)) => return runtime.block_on(Worker::new(parts, ring).run()),
+                Ok((runtime, ring)) => return runtime.block_on(Worker::new(parts, ring, driver).run()),
                 Err(next) => next,
             },
             Driver::Epoll => match start.agree(set_up_epoll(waker)) {
-                Ok((runtime, poll)) => return runtime.block_on(Worker::new(parts, poll).run()),
+                Ok((runtime, poll)) => return runtime.block_on(Worker::new(parts, poll, driver).run()),
                 Err(next) => next,
             },
         };
@@ -259,12 +263,11 @@ impl Start {
 }
 
 impl<D: SocketDriver> Worker<D> {
-    fn new(mut parts: WorkerParts, mut ring: D) -> Worker<D> {
-        if let Some(listener) = parts.listener.take() {
-            ring.accept_on(listener);
-        }
+    fn new(mut parts: WorkerParts, ring: D, driver: Driver) -> Worker<D> {
         let owed = vec![0; parts.inboxes.len()];
         let links = Links::new(parts.acceptor.take(), parts.web_entrance.take());
+        let (shared, worker) = (parts.shared.clone(), parts.worker);
+        let files = FileRoom::new(driver, move || shared.doors[worker].knock());
         // The same for all workers: connections take their times with them when they move.
         let started = parts.shared.started;
         Worker {
@@ -278,6 +281,7 @@ impl<D: SocketDriver> Worker<D> {
             latency: LatencyNotes::default(),
             moving: Moving::default(),
             links,
+            streams: Streams::new(files),
             completions: Vec::new(),
             reads: VecDeque::new(),
             arrived: VecDeque::new(),
@@ -310,6 +314,11 @@ impl<D: SocketDriver> Worker<D> {
         let mut busy = false;
         loop {
             busy = self.turn(busy);
+            if self.streams.waits_for_files()
+                && let Err(error) = self.streams.look_after_files().await
+            {
+                panic!("files cannot be written: {error}");
+            }
             if self.quiet && self.parts.broker.connection_count() == 0 && self.parts.shared.moves.are_none() {
                 return;
             }
@@ -369,9 +378,15 @@ impl<D: SocketDriver> Worker<D> {
                 busy |= self.handle_reads();
             }
         }
+        busy |= self.streams.turn(
+            &mut self.parts.broker,
+            &self.parts.shared.doors[self.parts.worker].orders,
+            &self.parts.log,
+        );
         self.end_connections();
         self.check_sends();
         self.check_settings();
+        self.begin_accepting();
         self.submit_password_checks();
         self.check_stopping();
         self.check_lame_duck();
@@ -787,9 +802,11 @@ impl<D: SocketDriver> Worker<D> {
             }
             self.stopping = true;
             self.stop_by_ms = self.now_ms + STOP_PATIENCE_MS;
+            self.streams.shut_down(&mut self.parts.broker);
             self.ring.stop_accepting();
         }
-        if !self.quiet && !self.has_unsent_batches_among(self.internal(), None) {
+        let streams_settled = self.streams.is_settled() || self.now_ms >= self.stop_by_ms;
+        if !self.quiet && streams_settled && !self.has_unsent_batches_among(self.internal(), None) {
             self.quiet = true;
             shared.quiet.fetch_add(1, Ordering::SeqCst);
         }
@@ -828,6 +845,16 @@ impl<D: SocketDriver> Worker<D> {
         self.lame_duck_next_ms = Some(schedule.next_look_ms(open.len() - due, self.now_ms));
         for &conn in &open[..due] {
             self.parts.broker.close(conn, CloseReason::ServerShutdown);
+        }
+    }
+
+    /// Accepts connections from the moment on when the server is open.
+    fn begin_accepting(&mut self) {
+        if self.parts.listener.is_some()
+            && self.parts.shared.is_open.load(Ordering::SeqCst)
+            && let Some(listener) = self.parts.listener.take()
+        {
+            self.ring.accept_on(listener);
         }
     }
 
@@ -996,7 +1023,9 @@ impl<D: SocketDriver> Worker<D> {
             && !door.has_handshakes.load(Ordering::Acquire)
             && !door.load.has_order()
             && !door.has_question.load(Ordering::Acquire)
+            && !self.streams.has_work(&door.orders)
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
+            && (self.parts.listener.is_none() || !self.parts.shared.is_open.load(Ordering::SeqCst))
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))
             && (self.lame_duck_next_ms.is_some() || self.parts.shared.lame_duck.get().is_none())
             && self.ring.prepare_to_sleep()
@@ -1028,6 +1057,7 @@ impl<D: SocketDriver> Worker<D> {
             // Whoever ends the last move does not say so.
             soon(self.stopping, 1),
             soon(!self.closing.is_empty(), 10),
+            self.streams.next_deadline_in_ms().map(|after_ms| self.now_ms + after_ms),
             self.accept_at_ms,
             self.lame_duck_next_ms,
         ]

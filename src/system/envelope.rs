@@ -14,6 +14,9 @@ use crate::monitor::json;
 use crate::monitor::varz::FeatureFlags;
 use crate::wire::info::REFERENCE_VERSION;
 
+/// `flags` of a server with JetStream: that it has it, and two abilities among servers that all of 2.15.1 have.
+const JETSTREAM_FLAGS: u64 = 0b111;
+
 /// Who answers or tells. Stands in every message but the answer to `IDZ`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ServerInfo<'a> {
@@ -53,8 +56,8 @@ impl<'a> ServerInfo<'a> {
             tags: &options.server_tags,
             metadata: &options.server_metadata,
             feature_flags: FeatureFlags::default(),
-            jetstream: false,
-            flags: 0,
+            jetstream: options.jetstream.is_some(),
+            flags: if options.jetstream.is_some() { JETSTREAM_FLAGS } else { 0 },
             seq,
             time,
         }

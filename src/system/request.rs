@@ -35,6 +35,8 @@ pub enum Task {
     Idz,
     /// An account.
     AccountInfo(String),
+    /// The streams of an account.
+    StreamsOfAccount(jsz::Query),
     /// The number of connections of an account, if it has any.
     AccountConnections(String),
     /// Traffic of accounts. Without any there is no answer, unless unused ones are asked for.
@@ -271,8 +273,10 @@ fn understand_of_account(
         OfAccount::Connz => connections(&read("ConnzEventOptions", &CONNZ)?, Some(&account)),
         OfAccount::Leafz => read("LeafzEventOptions", &LEAFZ).map(|_| Ok(Task::Monitor(Request::Leafz)))?,
         OfAccount::Jsz => {
-            read("JszEventOptions", &JSZ.map(|(field, _)| field))?;
-            Err(Answer::bad_request("jetstream not enabled"))
+            let options = read("JszEventOptions", &JSZ.map(|(field, _)| field))?;
+            let names = JSZ.iter().map(|((field, _), name)| (*field, *name));
+            let query = jsz::Query::parse(&parameters(&options, names));
+            query.map(|query| Task::StreamsOfAccount(query.of_account(account)))
         }
         OfAccount::Info => read("AccInfoEventOptions", &[]).map(|_| Ok(Task::AccountInfo(account)))?,
         OfAccount::Statz => {

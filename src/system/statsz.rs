@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::envelope::ServerInfo;
 use crate::monitor::clock::Timestamp;
+use crate::monitor::jetstream::{JetStreamReading, Part};
 use crate::monitor::json;
 use crate::monitor::readings::Snapshot;
 
@@ -13,18 +14,22 @@ pub fn subject(server_id: &str) -> String {
 }
 
 /// The message.
-pub fn message(server: &ServerInfo<'_>, snapshot: &Snapshot<'_>) -> Vec<u8> {
-    json::compact(&Message { server, statsz: Statsz::of(snapshot) })
+pub fn message(
+    server: &ServerInfo<'_>,
+    snapshot: &Snapshot<'_>,
+    reading: Option<&JetStreamReading>,
+) -> Vec<u8> {
+    json::compact(&Message { server, statsz: Statsz::of(snapshot, reading) })
 }
 
 #[derive(Debug, Serialize)]
 struct Message<'a> {
     server: &'a ServerInfo<'a>,
-    statsz: Statsz,
+    statsz: Statsz<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct Statsz {
+struct Statsz<'a> {
     start: Timestamp,
     mem: u64,
     cores: usize,
@@ -47,6 +52,8 @@ struct Statsz {
     #[serde(skip_serializing_if = "is_zero")]
     stalled_clients: u64,
     active_servers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jetstream: Option<Part<'a>>,
     gomaxprocs: usize,
 }
 
@@ -75,8 +82,8 @@ impl ByKind {
     }
 }
 
-impl Statsz {
-    fn of(snapshot: &Snapshot<'_>) -> Statsz {
+impl<'a> Statsz<'a> {
+    fn of(snapshot: &Snapshot<'_>, reading: Option<&'a JetStreamReading>) -> Statsz<'a> {
         let total = snapshot.total();
         let stats = total.stats;
         let sent = MsgsBytes { msgs: stats.deliveries.count, bytes: stats.deliveries.bytes };
@@ -100,6 +107,7 @@ impl Statsz {
             stale_connection_stats: ByKind::clients(stats.stale_connections),
             stalled_clients: stats.holds,
             active_servers: 1,
+            jetstream: Part::in_brief(snapshot.options.jetstream.as_ref(), reading),
             gomaxprocs: snapshot.workers.len(),
         }
     }

@@ -49,6 +49,9 @@ pub struct Info {
     pub tls_available: bool,
     /// Largest payload with its header, in bytes.
     pub max_payload: i64,
+    /// It has JetStream.
+    #[serde(skip_serializing_if = "is_false")]
+    pub jetstream: bool,
     /// The connection's id.
     #[serde(skip_serializing_if = "is_zero")]
     pub client_id: u64,
@@ -107,6 +110,7 @@ impl Info {
             tls_verify: false,
             tls_available: false,
             max_payload: 0,
+            jetstream: false,
             client_id: 0,
             client_ip: String::new(),
             nonce: String::new(),

@@ -1,0 +1,225 @@
+//! The `jetstream` blocks, of the server and of accounts: what they say.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::blocks::{self, JETSTREAM_ACCOUNT, storage_size};
+use super::decode::{self, Decoder, Outcome, in_order, integer, non_empty, string};
+use super::duration::parse_duration_ns;
+use super::error::Problem;
+use super::lang::{Map, Node, Value};
+use super::options::KeyAt;
+use super::shape::{Shape, expected};
+
+/// What the `jetstream` block of a server asks for, where JetStream is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JetStreamOptions {
+    /// `max_memory_store` and its aliases: bytes of all streams in memory. `None` (negative): three quarters of the machine's.
+    pub memory_max: Option<u64>,
+    /// `max_file_store` and its aliases: bytes of all streams on disk. `None` (negative): three quarters of what is free.
+    pub file_max: Option<u64>,
+    /// `strict`. Requests with fields that are not known are refused.
+    pub strict: bool,
+    /// `limits`.
+    pub limits: JetStreamLimits,
+}
+
+/// The `limits` of the server's `jetstream` block. `None`: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JetStreamLimits {
+    /// `duplicate_window`: the longest that a stream may have.
+    pub duplicate_window: Option<Duration>,
+    /// `max_ack_pending` of consumers.
+    pub ack_pending_max: Option<u64>,
+    /// `max_request_batch` of pull requests.
+    pub request_batch_max: Option<u64>,
+}
+
+/// What the streams and consumers of an account may take. `None`: no limit but the server's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JetStreamAccountLimits {
+    /// `max_memory` and its aliases, in bytes.
+    pub memory_max: Option<u64>,
+    /// `max_store` and its aliases, in bytes.
+    pub file_max: Option<u64>,
+    /// `max_streams`, `streams`.
+    pub streams_max: Option<u64>,
+    /// `max_consumers`, `consumers`.
+    pub consumers_max: Option<u64>,
+    /// `max_ack_pending` of a consumer.
+    pub ack_pending_max: Option<u64>,
+    /// `mem_max_stream_bytes`, `memory_max_stream_bytes`: of one stream in memory.
+    pub memory_stream_max: Option<u64>,
+    /// `disk_max_stream_bytes`, `store_max_stream_bytes`: of one stream on disk.
+    pub file_stream_max: Option<u64>,
+    /// `max_bytes_required`, `max_stream_bytes`, `max_bytes`: streams must have `max_bytes`.
+    pub max_bytes_required: bool,
+}
+
+impl Default for JetStreamOptions {
+    fn default() -> JetStreamOptions {
+        JetStreamOptions {
+            memory_max: None,
+            file_max: None,
+            strict: true,
+            limits: JetStreamLimits::default(),
+        }
+    }
+}
+
+/// Keys of the server's block that are checked and have no effect yet.
+const NOT_YET: &[&str] =
+    &["domain", "request_queue_limit", "info_queue_limit", "max_buffered_msgs", "max_buffered_size"];
+
+/// What is synced before it is acknowledged may not be synced later: it is done all the same, and said at start.
+const SYNC: &[&str] = &["sync", "sync_interval"];
+
+/// Keys without which the server would guard less than the file asks for.
+const REFUSED: &[&str] =
+    &["key", "ek", "encryption_key", "prev_key", "prev_ek", "prev_encryption_key", "cipher", "tpm"];
+
+impl Decoder {
+    /// The server's `jetstream` block.
+    pub(super) fn jetstream(&mut self, name: &str, node: &Node) -> Outcome {
+        let known = self.problems.len();
+        self.check(&Shape::Checked(blocks::jetstream), name, node)?;
+        if self.problems.len() > known {
+            return Ok(());
+        }
+        self.options.jetstream = None;
+        match &node.value {
+            Value::Bool(true) => self.options.jetstream = Some(JetStreamOptions::default()),
+            Value::String(text) if text.to_lowercase().starts_with("enable") => {
+                self.options.jetstream = Some(JetStreamOptions::default());
+            }
+            Value::Map(entries) => self.jetstream_map(entries)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn jetstream_map(&mut self, entries: &Map) -> Outcome {
+        let mut read = JetStreamOptions::default();
+        let mut enabled = true;
+        for (name, node) in in_order(entries) {
+            let lower = name.to_lowercase();
+            let is_later = SYNC.contains(&lower.as_str()) && is_later(&node.value);
+            if NOT_YET.contains(&lower.as_str()) || is_later {
+                let name = format!("jetstream.{name}");
+                self.options.not_supported.push(KeyAt { name, at: Some(node.at.clone()) });
+            }
+            let result = match lower.as_str() {
+                "enable" | "enabled" => decode::boolean(node).map(|on| enabled = on),
+                "store" | "store_dir" | "storedir" => {
+                    string(node).map(|path| self.options.store_dir = non_empty(path).map(PathBuf::from))
+                }
+                "max_memory_store" | "max_mem_store" | "max_mem" => {
+                    bytes("max_mem_store", node).map(|max| read.memory_max = max)
+                }
+                "max_file_store" | "max_file" => bytes("max_file_store", node).map(|max| read.file_max = max),
+                "strict" => decode::boolean(node).map(|strict| read.strict = strict),
+                "limits" => self.jetstream_limits(node).map(|limits| read.limits = limits),
+                refused if REFUSED.contains(&refused) => {
+                    Err(Problem::Refused(format!("jetstream.{refused}")))
+                }
+                // Of clusters, of how the reference's files are written, or a variable.
+                _ => Ok(()),
+            };
+            self.note(&node.at, result);
+        }
+        self.options.jetstream = enabled.then_some(read);
+        Ok(())
+    }
+
+    fn jetstream_limits(&mut self, node: &Node) -> Outcome<JetStreamLimits> {
+        let mut limits = JetStreamLimits::default();
+        for (name, node) in in_order(decode::map(node)?) {
+            match name.to_lowercase().as_str() {
+                "duplicate_window" => {
+                    let ns = parse_duration_ns(string(node)?)
+                        .map_err(|source| Problem::Duration { field: name.clone(), source })?;
+                    limits.duplicate_window = positive(ns).map(Duration::from_nanos);
+                }
+                "max_ack_pending" => limits.ack_pending_max = positive(integer(node)?),
+                "max_request_batch" => limits.request_batch_max = positive(integer(node)?),
+                "batch" => {
+                    let name = format!("jetstream.limits.{name}");
+                    self.options.not_supported.push(KeyAt { name, at: Some(node.at.clone()) });
+                }
+                // Of clusters, or a variable.
+                _ => {}
+            }
+        }
+        Ok(limits)
+    }
+
+    /// The `jetstream` block of an account: what it may take, if it may.
+    pub(super) fn account_jetstream(
+        &mut self,
+        name: &str,
+        node: &Node,
+    ) -> Outcome<Option<JetStreamAccountLimits>> {
+        let mut limits = JetStreamAccountLimits::default();
+        match &node.value {
+            Value::Bool(on) => return Ok(on.then_some(limits)),
+            Value::String(text) => {
+                return match text.to_lowercase().as_str() {
+                    "enabled" | "enable" => Ok(Some(limits)),
+                    "disabled" | "disable" => Ok(None),
+                    _ => {
+                        let wanted = "Expected 'enabled' or 'disabled' for string value";
+                        Err(expected(wanted, format!("'{text}'")))
+                    }
+                };
+            }
+            Value::Map(_) => {}
+            other => {
+                let wanted = "Expected map, bool or string to define JetStream";
+                return Err(expected(wanted, other.type_name()));
+            }
+        }
+        let known = self.problems.len();
+        self.check(&Shape::Map(&JETSTREAM_ACCOUNT), name, node)?;
+        if self.problems.len() > known {
+            return Ok(None);
+        }
+        for (name, node) in in_order(decode::map(node)?) {
+            let max = |field: &mut Option<u64>| integer(node).map(|max| *field = unsigned(max));
+            let result = match name.to_lowercase().as_str() {
+                "max_memory" | "max_mem" | "mem" | "memory" => max(&mut limits.memory_max),
+                "max_store" | "max_file" | "max_disk" | "store" | "disk" => max(&mut limits.file_max),
+                "max_streams" | "streams" => max(&mut limits.streams_max),
+                "max_consumers" | "consumers" => max(&mut limits.consumers_max),
+                "max_ack_pending" => max(&mut limits.ack_pending_max),
+                "mem_max_stream_bytes" | "memory_max_stream_bytes" => max(&mut limits.memory_stream_max),
+                "disk_max_stream_bytes" | "store_max_stream_bytes" => max(&mut limits.file_stream_max),
+                "max_bytes_required" | "max_stream_bytes" | "max_bytes" => {
+                    decode::boolean(node).map(|required| limits.max_bytes_required = required)
+                }
+                // Of clusters, or a variable.
+                _ => Ok(()),
+            };
+            self.note(&node.at, result);
+        }
+        Ok(Some(limits))
+    }
+}
+
+/// Whether something may be on the disk later than it is acknowledged, which is not done here.
+fn is_later(value: &Value) -> bool {
+    !matches!(value, Value::String(text) if text.eq_ignore_ascii_case("always"))
+}
+
+fn bytes(name: &str, node: &Node) -> Outcome<Option<u64>> {
+    storage_size(name, node).map(unsigned)
+}
+
+/// Negative numbers are no limit.
+fn unsigned(number: i64) -> Option<u64> {
+    u64::try_from(number).ok()
+}
+
+/// Neither is 0.
+fn positive(number: i64) -> Option<u64> {
+    unsigned(number).filter(|number| *number > 0)
+}

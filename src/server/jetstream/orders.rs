@@ -1,0 +1,144 @@
+//! What the control thread has for the streams of a worker: put at the worker's door, and answered from there.
+
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::stream::ApiError;
+use crate::stream::api::StreamReport;
+use crate::stream::consumer::{Consumers, Description};
+use crate::stream::json::Strictness;
+use crate::stream::stream::{Answer, Command, Stream};
+
+/// Names a stream as long as the server runs; never that of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamNumber(pub u64);
+
+/// Something to be done with a stream.
+pub enum StreamOrder {
+    /// The worker takes the stream over: from now on messages come to it.
+    Open(Box<Opening>),
+    /// The stream is asked something.
+    Ask {
+        /// Which one.
+        stream: StreamNumber,
+        /// What.
+        command: Command,
+        /// Where the answer goes, when what it tells is on the disk.
+        reply: oneshot::Sender<Result<Answer, ApiError>>,
+    },
+    /// Its consumers are asked something.
+    AskConsumers {
+        /// Which one.
+        stream: StreamNumber,
+        /// What.
+        request: ConsumerRequest,
+    },
+    /// Streams are described as they are now, whether that is on the disk or not. A look at one of them takes the worker little
+    /// time, and there are at most [`LOOK_STREAMS_MAX`] of them.
+    Look {
+        /// Which ones.
+        streams: Vec<StreamNumber>,
+        /// Where the descriptions go, in the same order; `None` for those that are gone.
+        reply: oneshot::Sender<Vec<Option<StreamLook>>>,
+    },
+    /// Consumers are described, at most [`LOOK_CONSUMERS_MAX`] of them.
+    LookAtConsumers {
+        /// Those of which stream.
+        stream: StreamNumber,
+        /// From which name on.
+        from: Bound<String>,
+        /// How many.
+        max: usize,
+        /// Whether their configurations are wanted.
+        shows_config: bool,
+        /// Where the descriptions go.
+        reply: oneshot::Sender<Vec<Description>>,
+    },
+    /// The worker gives the stream up: no more messages come to it. Answered when nothing is written in its directory any more.
+    Close {
+        /// Which one.
+        stream: StreamNumber,
+        /// Answered when it is gone.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Streams that are described in one turn of a worker.
+pub const LOOK_STREAMS_MAX: usize = 64;
+
+/// Consumers that are described in one turn of a worker.
+pub const LOOK_CONSUMERS_MAX: usize = 32;
+
+/// What monitoring sees of a stream.
+#[derive(Debug)]
+pub struct StreamLook {
+    /// What it says of itself.
+    pub report: StreamReport,
+    /// Why it cannot be written any more.
+    pub write_error: Option<String>,
+}
+
+/// A request of the API about consumers.
+pub struct ConsumerRequest {
+    /// Its subject.
+    pub subject: String,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// How strictly it is read.
+    pub strictness: Strictness,
+    /// Where the answer goes, when what it tells is on the disk; `None`: nobody answers.
+    pub reply: oneshot::Sender<Option<Vec<u8>>>,
+}
+
+/// A stream on its way to its worker.
+pub struct Opening {
+    /// Its number.
+    pub number: StreamNumber,
+    /// Slot of its account.
+    pub account: u16,
+    /// The stream.
+    pub stream: Stream,
+    /// Its consumers, which have not been read from the store.
+    pub consumers: Consumers,
+    /// Where its files are; `None`: it has none.
+    pub directory: Option<PathBuf>,
+    /// Answered when messages come to it.
+    pub done: oneshot::Sender<()>,
+}
+
+/// The place for orders at a worker's door.
+#[derive(Default)]
+pub struct OrderBox {
+    orders: Mutex<Vec<StreamOrder>>,
+    has_orders: AtomicBool,
+}
+
+impl std::fmt::Debug for OrderBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OrderBox(…)")
+    }
+}
+
+impl OrderBox {
+    /// Adds an order. The worker has to be woken.
+    pub fn put(&self, order: StreamOrder) {
+        self.orders.lock().push(order);
+        self.has_orders.store(true, Ordering::Release);
+    }
+
+    /// Whether there are orders; without the lock.
+    pub fn has_orders(&self) -> bool {
+        self.has_orders.load(Ordering::Acquire)
+    }
+
+    /// Takes the orders.
+    pub fn take(&self) -> Vec<StreamOrder> {
+        let mut orders = self.orders.lock();
+        self.has_orders.store(false, Ordering::Release);
+        std::mem::take(&mut *orders)
+    }
+}

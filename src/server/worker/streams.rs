@@ -1,0 +1,830 @@
+//! The streams of a worker: what comes to them, what they have to say, and what of theirs is written and read.
+//!
+//! Part of a turn, behind the bytes that arrived and before batches and sends go out:
+//!
+//! 1. take what the control thread has ordered;
+//! 2. take what has been written and read since the last turn: acknowledgements become due;
+//! 3. give each stream the messages that came to its sinks ([`crate::broker::capture`]);
+//! 4. let time pass where something waits for it;
+//! 5. let consumers deliver, publish what is due, and begin to write what is not written, one commit at a time per stream. What comes
+//!    while it is under way goes into the next one.
+//!
+//! A worker without streams does one look at three counters per turn.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::SystemTime;
+
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use crate::base::system_error;
+use crate::broker::Broker;
+use crate::broker::batch::Content;
+use crate::broker::capture::{Captured, CapturedMessage, Issued, SinkId};
+use crate::io::files::{Directory, FileJob, FileOutcome, FileRoom};
+use crate::server::jetstream::disk::{commit_error, file_step};
+use crate::server::jetstream::orders::{
+    ConsumerRequest, Opening, OrderBox, StreamLook, StreamNumber, StreamOrder,
+};
+use crate::server::log::Log;
+use crate::store::{Committed, Filters, ReadPlan, StoredMessage};
+use crate::stream::api::{self, GetRequest};
+use crate::stream::consumer::{ConsumerIndex, Consumers, Delivery, Drive, Outlet, StreamFacts, address};
+use crate::stream::get::{DirectGet, PendingGet};
+use crate::stream::headers;
+use crate::stream::publish::{Incoming, PendingPublish};
+use crate::stream::scheduled::PendingSchedule;
+use crate::stream::stream::{Answer, Command, Handled, Stream};
+use crate::stream::{ApiError, ErrorId};
+use crate::subject::interest::InterestAccess;
+
+const DIRECT_GET: &str = "$JS.API.DIRECT.GET.";
+const NEXT: &str = "$JS.API.CONSUMER.MSG.NEXT.";
+const ACK: &str = "$JS.ACK.";
+const FLOW: &str = "$JS.FC.";
+
+/// Bytes of messages beyond which a batch of direct gets ends if the request does not say.
+const DIRECT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How often it is looked whether somebody listens to what push consumers deliver.
+const LISTENER_CHECK_NS: i64 = 100_000_000;
+
+/// Numbers of jobs: those of commits are streams' places, with this bit those of reads.
+const READ_JOB: u64 = 1 << 63;
+
+/// See the head of this file.
+pub(super) struct Streams {
+    owned: Slab<Owned>,
+    numbers: HashMap<StreamNumber, usize>,
+    /// Whose a sink is, and for what; by the sink's slot.
+    sinks: Vec<Option<(usize, SinkUse)>>,
+    /// Streams that have to be looked at, each once.
+    touched: Vec<usize>,
+    files: FileRoom,
+    /// What files are read for, by the number of the job.
+    reads: HashMap<u64, PendingRead>,
+    next_read: u64,
+    captured: Captured,
+    content: Vec<u8>,
+    /// When the next stream wants to be looked at.
+    next_deadline_ns: Option<i64>,
+}
+
+/// A stream of this worker.
+struct Owned {
+    number: StreamNumber,
+    account: u16,
+    stream: Stream,
+    consumers: Consumers,
+    sinks: Vec<SinkId>,
+    /// Of consumers: where requests for their messages come, which those that push refuse.
+    pull_sinks: BTreeMap<Box<str>, SinkId>,
+    /// When it was looked last whether somebody listens to what push consumers deliver.
+    listeners_checked_ns: i64,
+    directory: Option<Directory>,
+    is_touched: bool,
+    is_committing: bool,
+    reading: usize,
+    /// Answers that are due when the store has committed up to a position, in their order.
+    answers: VecDeque<(u64, DueAnswer)>,
+    /// Answers whose changes are not with the store yet.
+    unflushed: Vec<DueAnswer>,
+    /// The last sequence that consumers have been told of.
+    visible_seq: u64,
+    /// Messages and the last sequence at the end of the last look.
+    seen: (u64, u64),
+    consumers_changed: bool,
+    deadline_ns: Option<i64>,
+    /// It is given up when nothing of it is under way any more.
+    closing: Option<oneshot::Sender<()>>,
+}
+
+type Reply = oneshot::Sender<Result<Answer, ApiError>>;
+
+enum DueAnswer {
+    Stream(Result<Answer, ApiError>, Reply),
+    Consumer(Option<Vec<u8>>, oneshot::Sender<Option<Vec<u8>>>),
+}
+
+impl DueAnswer {
+    /// Gives it to whoever asked, who may have gone. `error`: what it tells is not on the disk, and never will be.
+    fn give(self, error: Option<ApiError>) {
+        match self {
+            DueAnswer::Stream(answer, reply) => drop(reply.send(error.map_or(answer, Err))),
+            DueAnswer::Consumer(answer, reply) => {
+                drop(reply.send(if error.is_some() { None } else { answer }))
+            }
+        }
+    }
+}
+
+/// What a file is read for.
+struct PendingRead {
+    stream: usize,
+    plan: ReadPlan,
+    purpose: Purpose,
+}
+
+enum Purpose {
+    Get(GetRequest, Reply),
+    DirectGet(PendingGet),
+    Publish(PendingPublish),
+    Consumer(ConsumerIndex),
+    Schedule(PendingSchedule),
+}
+
+/// What comes to a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SinkUse {
+    /// Messages to be stored.
+    Store,
+    /// Requests for messages.
+    DirectGet,
+    /// Requests to a pull consumer.
+    Next,
+    /// Acknowledgements.
+    Ack,
+    /// Responses to flow control.
+    Flow,
+}
+
+/// Where what a stream's consumers have to say goes.
+struct Publisher<'a, A> {
+    broker: &'a mut Broker<A>,
+    account: u16,
+    content: &'a mut Vec<u8>,
+}
+
+impl<A: InterestAccess> Publisher<'_, A> {
+    fn issue(
+        &mut self,
+        to: &[u8],
+        shown: Option<&[u8]>,
+        reply: &[u8],
+        header: &[u8],
+        payload: &[u8],
+    ) -> bool {
+        self.content.clear();
+        self.content.extend_from_slice(header);
+        self.content.extend_from_slice(payload);
+        self.content.extend_from_slice(b"\r\n");
+        self.broker.issue(&Issued {
+            account: self.account,
+            to,
+            shown,
+            reply: (!reply.is_empty()).then_some(reply),
+            header_len: (!header.is_empty()).then_some(header.len()),
+            content: Content::Borrowed(self.content),
+        })
+    }
+}
+
+impl<A: InterestAccess> Outlet for Publisher<'_, A> {
+    fn has_interest(&mut self, subject: &[u8], group: &[u8]) -> bool {
+        self.broker.has_interest(self.account, subject, group)
+    }
+
+    fn deliver(&mut self, delivery: &Delivery<'_>) -> bool {
+        let Delivery { to, subject, reply, header, payload } = *delivery;
+        self.issue(to, (to != subject).then_some(subject), reply, header, payload)
+    }
+
+    fn publish(&mut self, subject: &[u8], reply: &[u8], header: &[u8], payload: &[u8]) {
+        self.issue(subject, None, reply, header, payload);
+    }
+}
+
+/// Borrows what consumers of a stream are driven with.
+macro_rules! drive {
+    ($streams:ident, $owned:ident, $broker:ident, $now_ns:expr) => {
+        Drive {
+            now_ns: $now_ns,
+            store: $owned.stream.store(),
+            outlet: &mut Publisher {
+                broker: $broker,
+                account: $owned.account,
+                content: &mut $streams.content,
+            },
+        }
+    };
+}
+
+impl Streams {
+    /// No streams yet.
+    pub fn new(files: FileRoom) -> Streams {
+        Streams {
+            owned: Slab::new(),
+            numbers: HashMap::new(),
+            sinks: Vec::new(),
+            touched: Vec::new(),
+            files,
+            reads: HashMap::new(),
+            next_read: 0,
+            captured: Captured::default(),
+            content: Vec::new(),
+            next_deadline_ns: None,
+        }
+    }
+
+    /// Whether files are being written or read: then the runtime has to get its turn.
+    pub fn waits_for_files(&self) -> bool {
+        self.files.in_flight() > 0
+    }
+
+    /// Has the runtime look after files that are being written or read.
+    ///
+    /// # Errors
+    ///
+    /// It cannot.
+    pub async fn look_after_files(&mut self) -> std::io::Result<()> {
+        self.files.look_after().await
+    }
+
+    /// Whether everything that came to streams is written, and what is due has been published.
+    pub fn is_settled(&self) -> bool {
+        !self.waits_for_files() && self.touched.is_empty()
+    }
+
+    /// Whether there is something to do at once.
+    pub fn has_work(&self, orders: &OrderBox) -> bool {
+        orders.has_orders() || self.files.has_done() || !self.touched.is_empty()
+    }
+
+    /// In how many milliseconds something is to be done although nothing comes.
+    pub fn next_deadline_in_ms(&self) -> Option<u64> {
+        let ns = self.next_deadline_ns?.saturating_sub(now_ns());
+        Some(u64::try_from(ns).unwrap_or(0).div_ceil(1_000_000))
+    }
+
+    /// One turn. Whether there was something to do.
+    pub fn turn<A: InterestAccess>(&mut self, broker: &mut Broker<A>, orders: &OrderBox, log: &Log) -> bool {
+        let has_captured = broker.has_captured();
+        let is_due = self.next_deadline_ns.is_some() && self.next_deadline_ns <= Some(now_ns());
+        if !has_captured && !is_due && !self.has_work(orders) {
+            return false;
+        }
+        let now_ns = now_ns();
+        if orders.has_orders() {
+            for order in orders.take() {
+                self.carry_out(order, broker, now_ns, log);
+            }
+        }
+        for (job, outcome) in self.files.take_done() {
+            self.file_job_done(job, outcome, now_ns, log);
+        }
+        if has_captured {
+            let captured = broker.take_captured(std::mem::take(&mut self.captured));
+            for message in captured.iter() {
+                self.take_message(&message, broker, now_ns);
+            }
+            self.captured = captured;
+            self.captured.clear();
+        }
+        if is_due {
+            self.pass_time(broker, now_ns);
+        }
+        for key in std::mem::take(&mut self.touched) {
+            self.look_after(key, broker, now_ns, log);
+        }
+        self.next_deadline_ns = self.owned.iter().filter_map(|(_, owned)| owned.deadline_ns).min();
+        true
+    }
+
+    /// The server ends: whoever waits for messages hears of it.
+    pub fn shut_down<A: InterestAccess>(&mut self, broker: &mut Broker<A>) {
+        let now_ns = now_ns();
+        for (_, owned) in &mut self.owned {
+            owned.consumers.shut_down(drive!(self, owned, broker, now_ns));
+        }
+    }
+
+    fn carry_out<A: InterestAccess>(
+        &mut self,
+        order: StreamOrder,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+        log: &Log,
+    ) {
+        match order {
+            StreamOrder::Open(opening) => self.open(*opening, broker, now_ns, log),
+            StreamOrder::Ask { stream, command, reply } => match self.numbers.get(&stream) {
+                Some(&key) => self.ask(key, command, reply, broker, now_ns),
+                // It was given up meanwhile.
+                None => drop(reply.send(Err(ErrorId::StreamNotFound.into()))),
+            },
+            StreamOrder::AskConsumers { stream, request } => match self.numbers.get(&stream) {
+                Some(&key) => self.ask_consumers(key, request, broker, now_ns),
+                None => drop(request.reply.send(None)),
+            },
+            StreamOrder::Look { streams, reply } => {
+                let looks = streams.iter().map(|number| Some(self.owned[*self.numbers.get(number)?].look()));
+                // Whoever asked may have gone.
+                let _ = reply.send(looks.collect());
+            }
+            StreamOrder::LookAtConsumers { stream, from, max, shows_config, reply } => {
+                let mut found = Vec::new();
+                if let Some(&key) = self.numbers.get(&stream) {
+                    let owned = &mut self.owned[key];
+                    let from = from.as_ref().map(String::as_str);
+                    let drive = drive!(self, owned, broker, now_ns);
+                    found = owned.consumers.describe(from, max, shows_config, drive);
+                    self.touch(key);
+                }
+                let _ = reply.send(found);
+            }
+            StreamOrder::Close { stream, done } => match self.numbers.get(&stream) {
+                Some(&key) => self.close(key, done, broker, now_ns),
+                None => drop(done.send(())),
+            },
+        }
+    }
+
+    fn open<A: InterestAccess>(&mut self, opening: Opening, broker: &mut Broker<A>, now_ns: i64, log: &Log) {
+        let Opening { number, account, stream, consumers, directory, done } = opening;
+        let directory = directory.map(|path| self.files.directory(path));
+        let state = stream.store().state();
+        let key = self.owned.insert(Owned {
+            number,
+            account,
+            stream,
+            consumers,
+            sinks: Vec::new(),
+            pull_sinks: BTreeMap::new(),
+            listeners_checked_ns: 0,
+            directory,
+            is_touched: false,
+            is_committing: false,
+            reading: 0,
+            answers: VecDeque::new(),
+            unflushed: Vec::new(),
+            visible_seq: state.last_seq,
+            seen: (state.messages, state.last_seq),
+            consumers_changed: true,
+            deadline_ns: None,
+            closing: None,
+        });
+        self.numbers.insert(number, key);
+        let owned = &mut self.owned[key];
+        for name in owned.consumers.recover(drive!(self, owned, broker, now_ns)) {
+            let stream = &owned.stream.config().name;
+            log.error(format!(
+                "JetStream: consumer {name} of stream {stream} cannot be read, and is left as it is"
+            ));
+        }
+        self.listen(key, broker);
+        self.touch(key);
+        // Whoever asked for it may have gone.
+        let _ = done.send(());
+    }
+
+    fn close<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        done: oneshot::Sender<()>,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+    ) {
+        let owned = &mut self.owned[key];
+        owned.consumers.delete_all(drive!(self, owned, broker, now_ns));
+        let pull_sinks = std::mem::take(&mut owned.pull_sinks);
+        for sink in std::mem::take(&mut owned.sinks).into_iter().chain(pull_sinks.into_values()) {
+            self.sinks[sink.slot as usize] = None;
+            broker.close_sink(sink);
+        }
+        self.owned[key].closing = Some(done);
+        self.touch(key);
+    }
+
+    /// Makes the sinks of a stream those that its configuration asks for.
+    fn listen<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>) {
+        let owned = &mut self.owned[key];
+        let config = owned.stream.config();
+        let mut wanted: Vec<(String, SinkUse)> =
+            config.subjects.iter().map(|subject| (subject.clone(), SinkUse::Store)).collect();
+        if config.allow_direct {
+            let subject = format!("{DIRECT_GET}{}", config.name);
+            wanted.push((format!("{subject}.>"), SinkUse::DirectGet));
+            wanted.push((subject, SinkUse::DirectGet));
+        }
+        wanted.push((format!("{ACK}{}.>", config.name), SinkUse::Ack));
+        wanted.push((format!("{FLOW}{}.>", config.name), SinkUse::Flow));
+        // The new ones first, so that subjects that stay are never without one.
+        let old = std::mem::take(&mut owned.sinks);
+        let account = owned.account;
+        for (subject, sink_use) in wanted {
+            let sink = self.open_sink(key, account, &subject, sink_use, broker);
+            self.owned[key].sinks.push(sink);
+        }
+        for sink in old {
+            self.sinks[sink.slot as usize] = None;
+            broker.close_sink(sink);
+        }
+    }
+
+    fn open_sink<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        account: u16,
+        subject: &str,
+        sink_use: SinkUse,
+        broker: &mut Broker<A>,
+    ) -> SinkId {
+        let sink = broker.open_sink(account, subject.as_bytes());
+        let slot = sink.slot as usize;
+        if self.sinks.len() <= slot {
+            self.sinks.resize(slot + 1, None);
+        }
+        self.sinks[slot] = Some((key, sink_use));
+        sink
+    }
+
+    /// Makes the sinks of consumers those that there are, and tells the stream of its consumers.
+    fn listen_for_consumers<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>) {
+        let owned = &mut self.owned[key];
+        owned.consumers_changed = false;
+        let interest: Vec<Filters> = owned.consumers.filters().cloned().collect();
+        owned.stream.set_consumers(owned.consumers.len(false) as u64, interest);
+        if owned.closing.is_some() {
+            return;
+        }
+        let wanted: Vec<Box<str>> = owned.consumers.iter().map(|consumer| consumer.name().into()).collect();
+        let (account, stream) = (owned.account, owned.stream.config().name.clone());
+        let gone: Vec<Box<str>> =
+            owned.pull_sinks.keys().filter(|name| wanted.binary_search(name).is_err()).cloned().collect();
+        for name in gone {
+            if let Some(sink) = self.owned[key].pull_sinks.remove(&name) {
+                self.sinks[sink.slot as usize] = None;
+                broker.close_sink(sink);
+            }
+        }
+        for name in wanted {
+            if !self.owned[key].pull_sinks.contains_key(&name) {
+                let sink =
+                    self.open_sink(key, account, &format!("{NEXT}{stream}.{name}"), SinkUse::Next, broker);
+                self.owned[key].pull_sinks.insert(name, sink);
+            }
+        }
+    }
+
+    fn ask<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        command: Command,
+        reply: Reply,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+    ) {
+        let is_update = matches!(command, Command::Update(_));
+        let handled = self.owned[key].stream.handle(command, now_ns);
+        self.handled(key, handled, reply);
+        if is_update {
+            let owned = &mut self.owned[key];
+            owned.consumers.set_stream(StreamFacts::of(owned.stream.config()));
+            self.listen(key, broker);
+        }
+    }
+
+    /// Goes on with what a stream says to a command.
+    fn handled(&mut self, key: usize, handled: Handled, reply: Reply) {
+        match handled {
+            Handled::Done { answer, position } => {
+                self.owned[key].answers.push_back((position, DueAnswer::Stream(answer, reply)));
+            }
+            Handled::Read(plan, request) => self.read(key, plan, Purpose::Get(request, reply)),
+        }
+        self.touch(key);
+    }
+
+    fn ask_consumers<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        request: ConsumerRequest,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+    ) {
+        let ConsumerRequest { subject, body, strictness, reply } = request;
+        let owned = &mut self.owned[key];
+        let asked = api::Verb::parse(&subject).as_ref().and_then(address);
+        let answer = asked.and_then(|asked| {
+            owned.consumers.answer(asked, &body, strictness, drive!(self, owned, broker, now_ns))
+        });
+        owned.unflushed.push(DueAnswer::Consumer(answer, reply));
+        owned.consumers_changed = true;
+        self.touch(key);
+    }
+
+    fn take_message<A: InterestAccess>(
+        &mut self,
+        message: &CapturedMessage<'_>,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+    ) {
+        // What was on its way to a sink that has ended goes nowhere.
+        let Some(&Some((key, sink_use))) = self.sinks.get(message.sink.slot as usize) else { return };
+        let CapturedMessage { subject, header, payload, .. } = *message;
+        let reply = message.reply.unwrap_or_default();
+        let owned = &mut self.owned[key];
+        match sink_use {
+            SinkUse::Store => {
+                let incoming = Incoming { subject, reply, header, payload };
+                if let Some(pending) = owned.stream.publish(incoming, now_ns) {
+                    self.read(key, pending.plan.clone(), Purpose::Publish(pending));
+                }
+            }
+            SinkUse::Ack => owned.consumers.ack(subject, payload, reply, drive!(self, owned, broker, now_ns)),
+            SinkUse::Next => {
+                let name = &subject[NEXT.len() + owned.stream.config().name.len() + 1..];
+                if headers::needs_newer_level(header) {
+                    let (account, content) = (owned.account, &mut self.content);
+                    let status = b"NATS/1.0 412 Required Api Level\r\n\r\n";
+                    Publisher { broker, account, content }.issue(reply, None, b"", status, b"");
+                } else if let Ok(name) = std::str::from_utf8(name) {
+                    owned.consumers.pull(name, payload, reply, drive!(self, owned, broker, now_ns));
+                }
+            }
+            SinkUse::Flow => {
+                let number = |name: &[u8]| {
+                    headers::get(header, name)
+                        .map(headers::number)
+                        .and_then(|number| u64::try_from(number).ok())
+                };
+                let last = number(b"Nats-Last-Consumer").zip(number(b"Nats-Last-Stream"));
+                owned.consumers.flow_response(subject, last, drive!(self, owned, broker, now_ns));
+            }
+            SinkUse::DirectGet => {
+                // `$JS.API.DIRECT.GET.STREAM`, and perhaps a subject behind it.
+                let asked = subject.get(DIRECT_GET.len() + owned.stream.config().name.len() + 1..);
+                let get =
+                    DirectGet { subject: asked, reply, header, body: payload, max_bytes: DIRECT_BYTES_MAX };
+                if let Some(pending) = owned.stream.direct_get(get) {
+                    self.read(key, pending.plan.clone(), Purpose::DirectGet(pending));
+                }
+            }
+        }
+        self.touch(key);
+    }
+
+    fn read(&mut self, key: usize, plan: ReadPlan, purpose: Purpose) {
+        let owned = &mut self.owned[key];
+        let Some(directory) = &owned.directory else { unreachable!("only what has files is read from them") };
+        let job = READ_JOB | self.next_read;
+        self.next_read += 1;
+        owned.reading += 1;
+        let (name, offset, len) = (plan.file.to_string(), plan.offset, plan.length as usize);
+        self.files.submit(directory, job, FileJob::Read { name, offset, len });
+        self.reads.insert(job, PendingRead { stream: key, plan, purpose });
+    }
+
+    fn file_job_done(&mut self, job: u64, outcome: FileOutcome, now_ns: i64, log: &Log) {
+        let key = match outcome {
+            FileOutcome::Steps(result) => {
+                let key = job as usize;
+                let owned = &mut self.owned[key];
+                owned.is_committing = false;
+                match owned.stream.finish_commit(result.map_err(|failed| commit_error(&failed))) {
+                    Committed::Done => {}
+                    Committed::RolledBack { messages } => {
+                        owned.consumers.rolled_back();
+                        owned.fail_answers();
+                        log.error(format!(
+                            "JetStream: no space for stream {}: {messages} messages were refused",
+                            owned.stream.config().name
+                        ));
+                    }
+                    Committed::Poisoned { text } => {
+                        owned.fail_answers();
+                        log.error(format!(
+                            "JetStream: stream {} cannot be written any more, and is read only: {text}",
+                            owned.stream.config().name
+                        ));
+                    }
+                }
+                key
+            }
+            FileOutcome::Read(result) => {
+                let PendingRead { stream: key, plan, purpose } =
+                    self.reads.remove(&job).expect("it was begun");
+                let owned = &mut self.owned[key];
+                owned.reading -= 1;
+                let messages = messages_of(owned, &plan, result, log);
+                let first = |messages: Vec<StoredMessage>| {
+                    messages.into_iter().find(|message| message.seq == plan.first_seq)
+                };
+                match purpose {
+                    Purpose::Get(request, reply) => {
+                        let handled = owned.stream.found(&request, first(messages));
+                        self.handled(key, handled, reply);
+                    }
+                    Purpose::DirectGet(pending) => {
+                        if let Some(pending) = owned.stream.resume(pending, first(messages)) {
+                            self.read(key, pending.plan.clone(), Purpose::DirectGet(pending));
+                        }
+                    }
+                    Purpose::Publish(pending) => {
+                        let pending = owned.stream.resume_publish(pending, first(messages), now_ns);
+                        if let Some(pending) = pending {
+                            self.read(key, pending.plan.clone(), Purpose::Publish(pending));
+                        }
+                    }
+                    Purpose::Consumer(index) => owned.consumers.fetched(index, messages),
+                    Purpose::Schedule(pending) => {
+                        owned.stream.resume_schedule(pending, first(messages), now_ns);
+                    }
+                }
+                key
+            }
+        };
+        self.touch(key);
+    }
+
+    fn pass_time<A: InterestAccess>(&mut self, broker: &mut Broker<A>, now_ns: i64) {
+        let due = self.owned.iter().filter(|(_, owned)| owned.deadline_ns.is_some_and(|at| at <= now_ns));
+        for key in due.map(|(key, _)| key).collect::<Vec<_>>() {
+            let owned = &mut self.owned[key];
+            owned.stream.tick(now_ns);
+            let before = owned.consumers.len(false);
+            owned.consumers.tick(drive!(self, owned, broker, now_ns));
+            owned.consumers_changed |= owned.consumers.len(false) != before;
+            self.touch(key);
+        }
+    }
+
+    fn touch(&mut self, key: usize) {
+        if !std::mem::replace(&mut self.owned[key].is_touched, true) {
+            self.touched.push(key);
+        }
+    }
+
+    /// Lets consumers deliver, publishes what a stream has to say, and has written and read what it wants.
+    fn look_after<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>, now_ns: i64, log: &Log) {
+        let owned = &mut self.owned[key];
+        owned.is_touched = false;
+        let account = owned.account;
+        let content = &mut self.content;
+        owned.stream.take_due(|out| {
+            Publisher { broker, account, content }.issue(out.subject, None, b"", out.header, out.payload);
+        });
+        let mut more = false;
+        let mut reads = Vec::new();
+        if !owned.consumers.is_empty() || owned.consumers_changed || owned.consumers.has_unconfirmed() {
+            self.check_listeners(key, broker, now_ns);
+            let owned = &mut self.owned[key];
+            owned.tell_consumers_of_messages();
+            if owned.has_lost_messages() {
+                owned.consumers.purged(drive!(self, owned, broker, now_ns));
+            }
+            let work = owned.consumers.run(drive!(self, owned, broker, now_ns));
+            (more, reads) = (work.more, work.reads);
+            match owned.consumers.flush(owned.stream.store_mut()) {
+                Ok(removed) => {
+                    for (seq, subject) in removed {
+                        owned.consumers.removed(seq, &subject, drive!(self, owned, broker, now_ns));
+                    }
+                }
+                // It is tried again when something happens.
+                Err(error) => log.error(format!(
+                    "JetStream: consumers of stream {} cannot be written: {error}",
+                    owned.stream.config().name
+                )),
+            }
+            let committed = owned.stream.store().committed();
+            let content = &mut self.content;
+            owned.consumers.committed(committed, &mut Publisher { broker, account, content });
+            if owned.consumers_changed {
+                self.listen_for_consumers(key, broker);
+            }
+        }
+        for (index, plan) in reads {
+            self.read(key, plan, Purpose::Consumer(index));
+        }
+        while let Some(pending) = self.owned[key].stream.take_read() {
+            self.read(key, pending.plan.clone(), Purpose::Schedule(pending));
+        }
+        let owned = &mut self.owned[key];
+        owned.give_answers();
+        let state = owned.stream.store().state();
+        owned.seen = (state.messages, state.last_seq);
+        if let Some(directory) = &owned.directory
+            && !owned.is_committing
+            && let Some(commit) = owned.stream.take_commit()
+        {
+            owned.is_committing = true;
+            let steps = commit.steps.into_iter().map(file_step).collect();
+            self.files.submit(directory, key as u64, FileJob::Steps(steps));
+        }
+        let owned = &mut self.owned[key];
+        owned.deadline_ns = owned.next_deadline_ns();
+        if owned.closing.is_some() && !owned.is_committing && owned.reading == 0 {
+            let owned = self.owned.remove(key);
+            self.numbers.remove(&owned.number);
+            if let Some(done) = owned.closing {
+                let _ = done.send(());
+            }
+            return;
+        }
+        if more {
+            self.touch(key);
+        }
+    }
+
+    /// Looks whether somebody listens to what push consumers deliver.
+    fn check_listeners<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>, now_ns: i64) {
+        let owned = &mut self.owned[key];
+        let is_due = now_ns >= owned.listeners_checked_ns + LISTENER_CHECK_NS;
+        if owned.has_listeners() && (owned.consumers_changed || is_due) {
+            owned.listeners_checked_ns = now_ns;
+            owned.consumers.check_listeners(drive!(self, owned, broker, now_ns));
+        }
+    }
+}
+
+impl Owned {
+    /// Whether there are push consumers, to which somebody may listen.
+    fn has_listeners(&self) -> bool {
+        self.consumers.deliver_subjects().next().is_some()
+    }
+
+    /// What monitoring sees of it.
+    fn look(&self) -> StreamLook {
+        StreamLook {
+            report: self.stream.report(false, "", 0),
+            write_error: self.stream.store().refusal().map(|error| error.to_string()),
+        }
+    }
+
+    /// Tells consumers of messages that have become visible: those that are on the disk.
+    fn tell_consumers_of_messages(&mut self) {
+        let committed_seq = self.stream.store().committed_seq();
+        if committed_seq > self.visible_seq {
+            self.visible_seq = committed_seq;
+            self.consumers.stored();
+        }
+    }
+
+    /// Whether messages have gone since the last look, other than by acknowledgement.
+    fn has_lost_messages(&self) -> bool {
+        let (messages, last_seq) = self.seen;
+        let state = self.stream.store().state();
+        state.messages < messages + state.last_seq.saturating_sub(last_seq)
+    }
+
+    /// Gives the answers whose changes are on the disk; all, with an error, if the store can write nothing more.
+    fn give_answers(&mut self) {
+        let store = self.stream.store();
+        let (position, committed) = (store.position(), store.committed());
+        self.answers.extend(self.unflushed.drain(..).map(|answer| (position, answer)));
+        let is_poisoned = store.refusal().is_some();
+        while self.answers.front().is_some_and(|(position, _)| *position <= committed || is_poisoned) {
+            let Some((due, answer)) = self.answers.pop_front() else { break };
+            answer.give((due > committed).then(|| not_written(&self.stream)));
+        }
+    }
+
+    /// What was not written never will be as it was: whoever waits for it is told at once.
+    fn fail_answers(&mut self) {
+        let committed = self.stream.store().committed();
+        let due = self.answers.partition_point(|(position, _)| *position <= committed);
+        for (_, answer) in self.answers.drain(due..) {
+            answer.give(Some(not_written(&self.stream)));
+        }
+    }
+
+    fn next_deadline_ns(&self) -> Option<i64> {
+        let listeners = self.has_listeners().then(|| self.listeners_checked_ns + LISTENER_CHECK_NS);
+        let deadlines = [self.stream.next_deadline_ns(), self.consumers.next_deadline_ns(), listeners];
+        deadlines.into_iter().flatten().min()
+    }
+}
+
+/// The messages that a plan is for, from what was read.
+fn messages_of(
+    owned: &Owned,
+    plan: &ReadPlan,
+    read: std::io::Result<Vec<u8>>,
+    log: &Log,
+) -> Vec<StoredMessage> {
+    let name = &owned.stream.config().name;
+    match read {
+        Ok(bytes) => plan.decode(&bytes.into()).unwrap_or_else(|damaged| {
+            log.error(format!("JetStream: stream {name}: {damaged}"));
+            Vec::new()
+        }),
+        Err(error) => {
+            let (seq, error) = (plan.first_seq, system_error::text(&error));
+            log.error(format!("JetStream: stream {name}: message {seq} cannot be read: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+fn not_written(stream: &Stream) -> ApiError {
+    match stream.store().refusal() {
+        Some(error) => ApiError::with(ErrorId::StreamStoreFailed, error),
+        None => ErrorId::StreamStoreFailed.into(),
+    }
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
