@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Client applications on the official clients, played to each server given (default: the release build of Ringmain, the
 # same on epoll, and the real nats-server). Everything is installed into .deps/ at the top of the repository, once.
+# NAME-jetstream is the application for streams, consumers, key-value and object store: it gives the server a store.
 # Then each client logs in in every way that it knows; the certificates and keys of logins/ are for that alone.
 #
 #   tests/clients/run.sh [SERVER_BIN...]
@@ -63,17 +64,17 @@ install_cli() {
 }
 
 if command -v python3 >/dev/null; then
-    install python "$here"/server-requirements.txt "$here"/python/requirements.txt -- install_python && clients+=(python)
+    install python "$here"/server-requirements.txt "$here"/python/requirements.txt -- install_python && clients+=(python python-jetstream)
 else
     skip python "no python3"
 fi
 if command -v node >/dev/null && command -v npm >/dev/null; then
-    install javascript "$here"/javascript/*.js* -- install_javascript && clients+=(javascript websocket)
+    install javascript "$here"/javascript/*.js* -- install_javascript && clients+=(javascript websocket javascript-jetstream websocket-jetstream)
 else
     skip javascript "no node"
 fi
 if command -v go >/dev/null; then
-    install go "$here"/go/*.* "$here"/go/login/* -- install_go && clients+=(go)
+    install go "$here"/go/*.* "$here"/go/login/* -- install_go && clients+=(go go-jetstream)
     install cli "$here"/cli/version -- install_cli && clients+=(cli)
 else
     skip go "no go toolchain"
@@ -92,6 +93,10 @@ play() {
     websocket) TRANSPORT=websocket node "$deps/js/app.js" ;;
     go) "$deps/bin/client-go" ;;
     rust) "$deps/clients-target/debug/client-test" ;;
+    javascript-jetstream) node "$deps/js/jetstream.js" ;;
+    websocket-jetstream) TRANSPORT=websocket node "$deps/js/jetstream.js" ;;
+    go-jetstream) "$deps/bin/client-go" jetstream ;;
+    python-jetstream) "$deps/py/bin/python" "$here/python/jetstream.py" ;;
     cli) NATS_CLI=$deps/bin/nats "$here/cli/smoke.sh" ;;
     esac
 }
@@ -126,7 +131,7 @@ play_logins() {
         url=nats://localhost:$(sed -n 's/.*Listening for client connections on .*:\([0-9]*\)$/\1/p' "$log")
         for client in "${clients[@]}"; do
             case $client in
-            cli | websocket) ;;
+            cli | websocket | *-jetstream) ;;
             *) echo "$client: $( (login "$client" "$way" "$url") 2>&1 | tail -1)" ;;
             esac
         done

@@ -1,5 +1,6 @@
 // What users of nats.go do, against the server binary named by SERVER_BIN.
 //
+// With the argument `jetstream`: what users of its jetstream package do.
 // Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
 package main
 
@@ -25,8 +26,14 @@ import (
 const wait = 20 * time.Second
 
 type server struct {
-	address string
-	process *exec.Cmd
+	address   string
+	arguments []string
+	process   *exec.Cmd
+}
+
+type scenario struct {
+	name string
+	run  func(*server)
 }
 
 func (s *server) start() error {
@@ -39,7 +46,7 @@ func (s *server) start() error {
 		probe.Close()
 	}
 	_, port, _ := net.SplitHostPort(s.address)
-	s.process = exec.Command(os.Getenv("SERVER_BIN"), "-a", "127.0.0.1", "-p", port)
+	s.process = exec.Command(os.Getenv("SERVER_BIN"), append([]string{"-a", "127.0.0.1", "-p", port}, s.arguments...)...)
 	if err := s.process.Start(); err != nil {
 		return err
 	}
@@ -329,17 +336,28 @@ func reconnect(s *server) {
 }
 
 func main() {
-	scenarios := []struct {
-		name string
-		run  func(*server)
-	}{
+	scenarios := []scenario{
 		{"publish_subscribe", publishSubscribe}, {"wildcards", wildcards}, {"queue_groups", queueGroups},
 		{"request_reply", requestReply}, {"no_responders", noResponders}, {"headers", headers},
 		{"large_payload", largePayload}, {"drain", drain}, {"flush", flush}, {"many_subjects", manySubjects},
 		{"unsubscribe_after", unsubscribeAfter}, {"reconnect", reconnect},
 	}
 	s := &server{}
+	if len(os.Args) > 1 && os.Args[1] == "jetstream" {
+		store := must(os.MkdirTemp("", "client-"))
+		defer os.RemoveAll(store)
+		s.arguments = []string{"-js", "-sd", store}
+		scenarios = jetstreamScenarios()
+	}
+	if play(s, scenarios) > 0 {
+		defer os.Exit(1)
+	}
+}
+
+// Returns how many failed.
+func play(s *server, scenarios []scenario) int {
 	check(s.start())
+	defer s.stop()
 	failed := 0
 	for _, scenario := range scenarios {
 		func() {
@@ -353,8 +371,5 @@ func main() {
 			fmt.Printf("ok %s\n", scenario.name)
 		}()
 	}
-	s.stop()
-	if failed > 0 {
-		os.Exit(1)
-	}
+	return failed
 }

@@ -1,73 +1,13 @@
 // What users of the NATS client for Node do, against the server binary named by SERVER_BIN; with TRANSPORT=websocket what
-// users of the client for browsers do, over a WebSocket.
-// Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
+// users of the client for browsers do, over a WebSocket. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createServer, connect as dial } from "node:net";
-import { spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { wsconnect } from "@nats-io/nats-core";
-import { connect, errors, headers as newHeaders } from "@nats-io/transport-node";
-import { WebSocket } from "ws";
+import { errors, headers as newHeaders } from "@nats-io/transport-node";
+import { WAIT_MS, play } from "./server.js";
 
-const overWebSocket = process.env.TRANSPORT === "websocket";
-// Newer Nodes have one of their own.
-globalThis.WebSocket ??= WebSocket;
-
-const WAIT_MS = 20_000;
 const text = (msg) => msg.string();
-
-async function freePort() {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, "close");
-  return port;
-}
-
-class Server {
-  async start() {
-    this.port ??= await freePort();
-    const args = ["-a", "127.0.0.1", "-p", overWebSocket ? "-1" : `${this.port}`];
-    if (overWebSocket) {
-      this.directory ??= mkdtempSync(join(tmpdir(), "client-"));
-      const file = join(this.directory, "server.conf");
-      writeFileSync(file, `websocket { listen: "127.0.0.1:${this.port}", no_tls: true }\n`);
-      args.push("-c", file);
-    }
-    this.process = spawn(process.env.SERVER_BIN, args, { stdio: "ignore" });
-    for (let i = 0; i < 2000; i++) {
-      const listens = await new Promise((resolve) => {
-        const socket = dial(this.port, "127.0.0.1", () => { socket.destroy(); resolve(true); });
-        socket.on("error", () => resolve(false));
-      });
-      if (listens) return;
-      await sleep(10);
-    }
-    throw new Error("the server does not listen");
-  }
-
-  async stop() {
-    const exit = once(this.process, "exit");
-    this.process.kill("SIGKILL");
-    await exit;
-  }
-
-  clean() {
-    if (this.directory) rmSync(this.directory, { recursive: true });
-  }
-
-  connect(options = {}) {
-    if (overWebSocket) return wsconnect({ servers: `ws://127.0.0.1:${this.port}`, ...options });
-    return connect({ servers: `127.0.0.1:${this.port}`, ...options });
-  }
-}
 
 async function take(sub, count) {
   const got = [];
@@ -250,19 +190,4 @@ const scenarios = {
   },
 };
 
-const server = new Server();
-await server.start();
-let failed = 0;
-for (const [name, scenario] of Object.entries(scenarios)) {
-  const limit = sleep(60_000, "late", { ref: false });
-  try {
-    if ((await Promise.race([scenario(server), limit])) === "late") throw new Error("not done within a minute");
-    console.log(`ok ${name}`);
-  } catch (error) {
-    failed++;
-    console.log(`FAIL ${name} ${String(error.message ?? error).replaceAll("\n", " ")}`);
-  }
-}
-await server.stop();
-server.clean();
-process.exit(failed ? 1 : 0);
+await play(scenarios);

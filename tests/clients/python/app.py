@@ -16,7 +16,8 @@ WAIT = 20
 
 
 class Server:
-    def __init__(self):
+    def __init__(self, *arguments):
+        self.arguments = arguments
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -24,7 +25,7 @@ class Server:
 
     async def start(self):
         self.process = subprocess.Popen(
-            [os.environ["SERVER_BIN"], "-a", "127.0.0.1", "-p", str(self.port)],
+            [os.environ["SERVER_BIN"], "-a", "127.0.0.1", "-p", str(self.port), *self.arguments],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         for _ in range(2000):
@@ -36,8 +37,8 @@ class Server:
                 await asyncio.sleep(0.01)
         raise RuntimeError("the server does not listen")
 
-    def stop(self):
-        self.process.kill()
+    def stop(self, end=subprocess.Popen.kill):
+        end(self.process)
         self.process.wait()
 
 
@@ -214,11 +215,11 @@ SCENARIOS = [
 ]
 
 
-async def main():
-    server, failed = Server(), 0
+async def play(server, scenarios):
+    failed = 0
     await server.start()
     try:
-        for scenario in SCENARIOS:
+        for scenario in scenarios:
             try:
                 await asyncio.wait_for(scenario(server), 60)
                 print(f"ok {scenario.__name__}", flush=True)
@@ -231,4 +232,4 @@ async def main():
 
 
 if __name__ == "__main__":
-    sys.exit(1 if asyncio.run(main()) else 0)
+    sys.exit(1 if asyncio.run(play(Server(), SCENARIOS)) else 0)
