@@ -693,6 +693,8 @@ fn jetstream_shows_in_accounts_and_metrics() {
         r#"{"stream_name":"S","config":{"durable_name":"c","ack_policy":"explicit","description":"d"}}"#;
     request("$JS.API.CONSUMER.DURABLE.CREATE.S.c", consumer);
     wait_until("the consumer", PATIENCE, || ask("/jsz")["consumers"] == 1);
+    // A request counts when it has been answered.
+    wait_until("both requests", PATIENCE, || ask("/jsz")["api"]["total"] == 2);
     for (account, enabled) in [("A", true), ("C", false)] {
         let detail = ask(&format!("/accountz?acc={account}"));
         assert_eq!(detail["account_detail"]["jetstream_enabled"], enabled, "{account}");
