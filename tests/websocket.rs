@@ -676,6 +676,9 @@ fn play(binary: &Path, case: &Case) -> String {
             server.log().contains("websocket handshake error")
         });
     }
+    if case.name == "a leafnode" {
+        wait_until("the log has the refusal", PATIENCE, || server.log().contains("leaf node connections"));
+    }
     if case.name == "gone before the handshake of TLS" {
         wait_until("the log has the handshake", PATIENCE, || server.log().contains("TLS handshake error"));
     }

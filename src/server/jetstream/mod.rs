@@ -516,12 +516,12 @@ impl JetStream {
             ..consumer::Limits::of(account.registry.limits())
         };
         let consumers = Consumers::new(site, StreamFacts::of(stream.config()), limits, fastrand::u64(..));
-        let directory_ = directory.clone();
-        let opening = Opening { number, account: slot, stream, consumers, directory: directory_, done };
+        let place = Place { worker, number, directory: directory.clone() };
+        let opening = Opening { number, account: slot, stream, consumers, directory, done };
         self.order(worker, StreamOrder::Open(Box::new(opening)));
         // A worker that has ended takes no messages.
         let _ = is_done.await;
-        Place { worker, number, directory }
+        place
     }
 
     fn order(&self, worker: usize, order: StreamOrder) {
@@ -817,7 +817,8 @@ fn not_yet(verb: &Verb<'_>) -> ApiError {
             ApiError::with(ErrorId::StreamSnapshot, "not supported yet by this server")
         }
         Verb::StreamRestore(_) => ApiError::with(ErrorId::StreamRestore, "not supported yet by this server"),
-        _ => ApiError::with(ErrorId::ConsumerCreate, "consumers are not supported yet by this server"),
+        // All others are answered elsewhere.
+        _ => ErrorId::BadRequest.into(),
     }
 }
 
