@@ -4,7 +4,7 @@ CARGO ?= cargo
 ARGS ?=
 FUZZ_SECONDS ?= 600
 
-.PHONY: help run build test check unit clients dashboard bench fuzz compare torture crash clean
+.PHONY: help run build test check unit clients dashboard bench fuzz compare torture isolation crash clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -38,6 +38,9 @@ bench: ## The criterion benches
 
 fuzz: ## Ten minutes of each fuzz target (FUZZ_SECONDS=600)
 	fuzz/run.sh $(FUZZ_SECONDS)
+
+isolation: ## Ten thousand random topologies of accounts against a naive model
+	ISOLATION_TOPOLOGIES=10000 $(CARGO) test --lib isolation
 
 torture: ## A million malformed frames beside an undisturbed pair
 	MALFORMED_FRAMES=1000000 $(CARGO) test --test blackbox malformed -- --nocapture

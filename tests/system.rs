@@ -668,6 +668,27 @@ fn events_reach_accounts_that_import_them() {
 }
 
 #[test]
+fn accounts_that_import_requests_to_the_server_are_answered() {
+    const IMPORTING: &str = r#"
+server_name: S1
+system_account: SYS
+accounts {
+    SYS: { users: [{ user: sys, password: s }], exports: [{ service: "$SYS.REQ.SERVER.PING.IDZ" }] }
+    A: {
+        users: [{ user: a, password: a }]
+        imports: [{ service: { account: SYS, subject: "$SYS.REQ.SERVER.PING.IDZ" }, to: who }]
+    }
+}
+"#;
+    for binary in [Some(candidate()), reference()].into_iter().flatten() {
+        let server = ServerProcess::start(&binary, IMPORTING).expect("a server");
+        let mut asker = Asker::open(&server, "a", "a");
+        let answer = asker.ask("who", "").expect("an answer");
+        assert_eq!(answer["name"], "S1");
+    }
+}
+
+#[test]
 fn many_requests_at_once_are_all_answered() {
     let world = World::start(&candidate());
     let mut asker = open(&world.server, "sys", "s");

@@ -36,8 +36,8 @@
 //! ```
 //!
 //! In bytes: `\r \n \t \0 \\ \xNN`, `\{unit*N}` for N times the unit, and `\(SEED)` for the signature of the connection's
-//! nonce by that nkey, in URL-safe base64 without padding; `\(SEED=)` in standard base64. At the end of a case every connection
-//! is read until quiet, and then proves that it still works: two PINGs and their answers, half-close, the end.
+//! nonce by that nkey, in URL-safe base64 without padding; `\(SEED=)` in standard base64; `\(reply)` for the reply into another
+//! account (`_R_.…`) that the connection has been shown last. At the end of a case every connection is read until quiet, and then proves that it still works: two PINGs and their answers, half-close, the end.
 
 mod server_process;
 
@@ -300,6 +300,8 @@ struct Connection {
     unread: Vec<u8>,
     /// What the server wants to have signed.
     nonce: Vec<u8>,
+    /// The last reply into another account.
+    reply: String,
     closed: bool,
     /// The script is done with it: nothing to check at the end.
     finished: bool,
@@ -345,7 +347,8 @@ impl Player<'_> {
             }
             Step::Write { to, text, repeat, piece } => {
                 let i = self.connection(to, &mut lines)?;
-                let bytes = bytes_to_write(text, *repeat, &self.connections[i].nonce)?;
+                let text = text.replace("\\(reply)", &self.connections[i].reply);
+                let bytes = bytes_to_write(&text, *repeat, &self.connections[i].nonce)?;
                 self.connections[i].write_in_pieces(&bytes, *piece);
             }
             Step::AwaitBytes { from, bytes } => {
@@ -397,6 +400,7 @@ impl Player<'_> {
             stream,
             unread: Vec::new(),
             nonce: Vec::new(),
+            reply: String::new(),
             closed: false,
             finished: false,
         };
@@ -510,11 +514,21 @@ impl Connection {
 
     fn take(&mut self, length: usize) -> Vec<u8> {
         let length = length.min(self.unread.len());
-        self.unread.drain(..length).collect()
+        let taken: Vec<u8> = self.unread.drain(..length).collect();
+        self.note_reply(&taken);
+        taken
+    }
+
+    fn note_reply(&mut self, received: &[u8]) {
+        let Some(at) = memchr::memmem::rfind(received, b"_R_.") else { return };
+        let word = received[at..].split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+        self.reply = String::from_utf8_lossy(word).into_owned();
     }
 
     fn take_all(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.unread)
+        let taken = std::mem::take(&mut self.unread);
+        self.note_reply(&taken);
+        taken
     }
 }
 
@@ -524,6 +538,7 @@ fn render(bytes: &[u8], rendering: Rendering) -> Vec<String> {
     if rendering.masks_sid {
         frames.iter_mut().for_each(mask_sid);
     }
+    frames.iter_mut().for_each(mask_crossing);
     if rendering.unordered {
         frames.sort();
     }
@@ -579,6 +594,61 @@ fn mask_sid(frame: &mut Vec<u8>) {
     if let [_, before, after] = spaces[..] {
         frame.splice(before + 1..after, *b"*");
     }
+}
+
+/// The type of the message that tells how long a service took.
+const LATENCY_EVENT: &str = "io.nats.server.metric.v1.service_latency";
+
+/// Masks the number or the string behind each `key` of a JSON text.
+fn mask_value(text: &mut String, key: &str) {
+    let mut at = 0;
+    while let Some(found) = text[at..].find(key) {
+        let from = at + found + key.len();
+        let is_string = text[from..].starts_with('"');
+        let from = from + usize::from(is_string);
+        let stops = |c: char| if is_string { c == '"' } else { c == ',' || c == '}' };
+        let len = text[from..].find(stops).unwrap_or_default();
+        text.replace_range(from..from + len, "*");
+        at = from;
+    }
+}
+
+/// What has crossed accounts names the crossing and tells of a connection: `_R_.*.*`, and of the header that does so times, ids and
+/// names, and with them the sizes.
+fn mask_crossing(frame: &mut Vec<u8>) {
+    let marks = [b"_R_.".as_slice(), b"Nats-Request-Info", LATENCY_EVENT.as_bytes()];
+    if marks.iter().all(|mark| find(frame, mark).is_none()) {
+        return;
+    }
+    let mut text = String::from_utf8_lossy(frame).into_owned();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("_R_.") {
+        let from = at + found + 4;
+        let len =
+            text[from..].find(|c: char| c != '.' && !c.is_ascii_alphanumeric()).unwrap_or(text.len() - from);
+        // What a script itself writes behind that prefix is shorter.
+        let parts: Vec<&str> = text[from..from + len].split('.').collect();
+        if parts.len() >= 2 && parts[..2].iter().all(|part| part.len() >= 6) {
+            text.replace_range(from..from + len, "*.*");
+        }
+        at = from;
+    }
+    if let Some((head, rest)) = text.split_once("\r\n")
+        && (rest.contains("Nats-Request-Info: {") || rest.contains(LATENCY_EVENT))
+    {
+        let sizes = if head.starts_with("HMSG") { 2 } else { 1 };
+        // The server's own messages have a space more in the reference.
+        let words: Vec<&str> = head.split(' ').filter(|word| !word.is_empty()).collect();
+        let mut head = words[..words.len() - sizes].join(" ");
+        head.push_str(&" *".repeat(sizes));
+        head.push_str("\r\n");
+        let mut rest = rest.to_owned();
+        for key in ["start", "server", "timestamp", "rtt", "id", "service", "system", "total"] {
+            mask_value(&mut rest, &format!("\"{key}\":"));
+        }
+        text = head + &rest;
+    }
+    *frame = text.into_bytes();
 }
 
 /// Runs of a byte are folded; what is still too long to read is cut and carries its checksum.
@@ -822,6 +892,10 @@ fn unescape_signing(text: &str, nonce: &[u8]) -> Result<Vec<u8>, String> {
                 let times = times.parse().map_err(|e| format!("{times}: {e}"))?;
                 bytes.extend(unescape(unit)?.repeat(times));
                 rest = after;
+            }
+            "(" if rest.starts_with("reply)") => {
+                // Not known while the script is read.
+                rest = &rest["reply)".len()..];
             }
             "(" => {
                 let (seed, after) = rest.split_once(')').ok_or("a seed without its )")?;

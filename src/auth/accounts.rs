@@ -195,6 +195,7 @@ fn service_imports(
             subject: export.subject.as_str().into(),
             response: export.response,
             threshold_ms: export.threshold_ms(),
+            latency: export.latency.clone(),
         });
         let exporter = slots[&import.account];
         let import = ServiceImport::new(slot, exporter, &import.to, &import.subject, terms, import.share);

@@ -71,6 +71,7 @@ struct MessageRecord {
     forwarded: bool,
     account: u16,
     stays: bool,
+    is_answer: bool,
     /// The publisher, who wants to know if nobody is there: slot and cid.
     requester: Option<(u32, u64)>,
 }
@@ -94,6 +95,8 @@ pub enum To<'a> {
     Moved(Target),
     /// A member of a queue group that has moved so.
     MovedMember(&'a [u8], Target),
+    /// Whoever waits for this answer in another account: the receiver knows.
+    Answer,
 }
 
 /// A message from another worker.
@@ -121,8 +124,27 @@ pub struct Message<'a> {
     pub forwarded: bool,
     /// It has come into the account as a request for a service, and no import of a stream leads it out.
     pub stays: bool,
+    /// It is an answer to a request from another account, which the receiver knows.
+    pub is_answer: bool,
     /// The publisher, if it wants to know that nobody was there: slot and cid.
     pub requester: Option<(u32, u64)>,
+}
+
+impl Message<'_> {
+    /// The message as it was published.
+    pub fn publish(&self) -> Publish<'_> {
+        Publish {
+            args: b"",
+            subject: self.subject,
+            reply: self.reply,
+            header_len: self.header_len,
+            payload: match self.content {
+                Content::Borrowed(bytes) => Payload::Borrowed(bytes),
+                Content::Shared(bytes) => Payload::Shared(bytes.clone()),
+            },
+            widths: self.widths,
+        }
+    }
 }
 
 /// Where a message's content lies.
@@ -235,6 +257,7 @@ impl Batch {
                 subject: publish.subject,
                 shown,
                 stays,
+                is_answer: false,
                 reply: publish.reply,
                 header_len: publish.header_len,
                 content: Content::of(&publish.payload),
@@ -261,6 +284,7 @@ impl Batch {
                 self.targets.extend_from_slice(targets);
                 TargetsAt::End(self.targets.len() as u32)
             }
+            To::Answer => TargetsAt::End(self.targets.len() as u32),
             To::One(target) | To::Member(_, target) | To::Moved(target) | To::MovedMember(_, target) => {
                 self.targets.push(target);
                 TargetsAt::End(self.targets.len() as u32)
@@ -300,6 +324,7 @@ impl Batch {
             forwarded: matches!(to, To::Moved(_) | To::MovedMember(..)),
             account: message.account,
             stays: message.stays,
+            is_answer: matches!(to, To::Answer),
             requester: message.requester,
         }));
     }
@@ -397,6 +422,7 @@ impl Batch {
                         subject,
                         shown: (!shown.is_empty()).then_some(shown),
                         stays: record.stays,
+                        is_answer: record.is_answer,
                         reply: (!reply.is_empty()).then_some(reply),
                         header_len: record.header_len.map(|len| len as usize),
                         content,

@@ -11,6 +11,8 @@
 use super::batch::Content;
 use super::core::{Broker, Local};
 use super::publish::{Delivered, Outbound, Sending};
+use super::responses::REPLY_PREFIX;
+use super::services::Origin;
 use crate::subject::fanout::Memo;
 use crate::subject::interest::{InterestAccess, Target};
 use crate::subject::name::Pattern;
@@ -224,7 +226,7 @@ impl<A: InterestAccess> Broker<A> {
             shown: issued.shown,
             stays: false,
             internal: self.workers,
-            asker: (NO_CONNECTION, 0),
+            publisher: None,
             requester: None,
             silent: None,
             delivered: false,
@@ -232,11 +234,21 @@ impl<A: InterestAccess> Broker<A> {
         };
         sending.send_to_plain(&fanout.local, &fanout.remote, issued.shown);
         sending.send_to_groups(fanout);
+        let mut services = None;
         if let Some(links) = fanout.links.as_deref() {
             sending.send_to_imports(links);
+            services = (!links.services.is_empty()).then(|| links.services.clone());
         }
-        let delivered = sending.delivered;
+        let mut delivered = sending.delivered;
         self.issue_memo = memo;
+        // Whoever asked may have asked as a service of this account.
+        let answers = issued.to.starts_with(REPLY_PREFIX);
+        if answers || services.is_some() {
+            let services = services.as_deref().unwrap_or_default();
+            let origin = &mut Origin::default();
+            delivered |=
+                self.publish_elsewhere(&publish, issued.account, services, answers, origin).delivered;
+        }
         if !self.local.exhausted.is_empty() {
             self.remove_exhausted();
         }
@@ -245,6 +257,10 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Whether a message on this subject would reach anybody; with `group` not empty, a member of that queue group.
     pub fn has_interest(&mut self, account: u16, subject: &[u8], group: &[u8]) -> bool {
+        if subject.starts_with(REPLY_PREFIX) {
+            // Of somebody in another account, of whom the index does not know.
+            return true;
+        }
         let Some(account) = self.accounts.get_mut(usize::from(account)) else { return false };
         let mut memo = Memo::default();
         let fanout = account.cache.find(subject, &mut memo, &account.interest);

@@ -18,6 +18,7 @@ use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
 use super::relocation::Relocations;
+use super::responses::Responses;
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
@@ -41,7 +42,7 @@ const SYSTEM_QUEUE: &[u8] = b"_sys_";
 pub struct Broker<A> {
     pub(super) worker: WorkerId,
     pub(super) settings: Arc<Settings>,
-    info: Info,
+    pub(super) info: Info,
     pub(super) accounts: Vec<Account<A>>,
     pub(super) local: Local,
     /// For each worker, and behind the last for the server's own client ([`super::internal`]).
@@ -61,6 +62,10 @@ pub struct Broker<A> {
     /// What the subject at hand has been mapped to.
     pub(super) mapped: Vec<u8>,
     pub(super) next_check: u32,
+    /// Answers from other accounts that are waited for.
+    pub(super) responses: Responses,
+    /// Such answers that were too many since the log was told.
+    pub(super) dropped_answers: u64,
     /// Connections that move between workers.
     pub(super) relocations: Relocations,
     generation: u32,
@@ -117,6 +122,8 @@ pub(super) struct Local {
     pub stats: Stats,
     pub now_ms: u64,
     pub now_us: u64,
+    /// When the brokers' clock began, in microseconds since 1970; 0 where nobody has told.
+    pub started_unix_us: u64,
     /// Bytes queued for this worker's sessions since the turn began.
     pub turn_bytes: usize,
     pub pending_max: usize,
@@ -265,6 +272,7 @@ impl<A: InterestAccess> Broker<A> {
             stats: Stats::default(),
             now_ms: 0,
             now_us: 0,
+            started_unix_us: 0,
             turn_bytes: 0,
             pending_max: settings.pending_max,
             pending_watched: CONSUMER_HOLD_BYTES.min(settings.pending_max),
@@ -274,8 +282,11 @@ impl<A: InterestAccess> Broker<A> {
             past: vec![Traffic::default(); accounts.len()],
             caches: Caches::default(),
         };
+        let mut random = fastrand::Rng::with_seed(seed ^ u64::from(worker).rotate_left(32));
         let mut broker = Broker {
             worker,
+            responses: Responses::new(worker, &mut random),
+            dropped_answers: 0,
             settings,
             info,
             accounts: accounts
@@ -290,7 +301,7 @@ impl<A: InterestAccess> Broker<A> {
             congested_peers: HashSet::new(),
             wheel: TimerWheel::new(0),
             teardown: VecDeque::new(),
-            random: fastrand::Rng::with_seed(seed),
+            random,
             mapped: Vec::new(),
             next_check: 0,
             relocations: Relocations::default(),
@@ -546,8 +557,9 @@ impl<A: InterestAccess> Broker<A> {
     fn handle_ping(&mut self, conn: u32) {
         self.local.write_line(conn, frame::PONG);
         let session = &mut self.local.sessions[conn as usize];
-        let wants_info = session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
-        if wants_info && !std::mem::replace(&mut session.flags.first_pong_sent, true) {
+        let protocol = session.connect.as_ref().map(|connect| connect.protocol);
+        let is_first = protocol.is_some() && !std::mem::replace(&mut session.flags.first_pong_sent, true);
+        if is_first && protocol >= Some(1) {
             let line = self.info_for(conn, true);
             self.local.write_line(conn, &line);
         }
@@ -707,6 +719,11 @@ impl<A: InterestAccess> Broker<A> {
         &self.settings
     }
 
+    /// Tells what time it was when the brokers' clock began, in microseconds since 1970.
+    pub fn set_started_unix_us(&mut self, at_us: u64) {
+        self.local.started_unix_us = at_us;
+    }
+
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
         self.local.stats
@@ -751,6 +768,7 @@ impl<A: InterestAccess> Broker<A> {
         self.settings = settings;
         self.find_system_account();
         if directory_changed {
+            self.review_responses();
             self.accounts.iter_mut().for_each(|account| account.cache.forget_verdicts());
         }
         for conn in self.open_connections() {
@@ -892,6 +910,12 @@ impl Local {
         if self.sessions[conn as usize].flags.verbose {
             self.write_line(conn, frame::OK);
         }
+    }
+
+    /// A time of the brokers' clock as the reference writes it.
+    pub fn wall_clock(&self, at_us: u64) -> Option<String> {
+        let at_us = i64::try_from(self.started_unix_us.checked_add(at_us)?).ok()?;
+        Some(jiff::Timestamp::from_microsecond(at_us).ok()?.to_string())
     }
 
     #[inline]

@@ -31,6 +31,9 @@ pub const CONNECTIONS_SEARCHED_PER_LOOK_MAX: usize = 512;
 /// Connections that one look describes in full.
 pub const ROWS_PER_LOOK_MAX: usize = 256;
 
+/// Answers to other accounts that are shown of each worker.
+const RESPONSES_SHOWN_MAX: usize = 1024;
+
 /// Places that one look for subscriptions goes over.
 pub const SUBSCRIPTIONS_PER_LOOK_MAX: usize = 4_096;
 
@@ -124,6 +127,19 @@ pub struct ConnectionTally {
     pub behind: Vec<ConnectionKey>,
     /// What has been done in each account, by slot, also by connections that are gone. A connection counts where it is now.
     pub accounts: Vec<Traffic>,
+}
+
+/// An answer to another account that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseRow {
+    /// What it is to be published to.
+    pub subject: String,
+    /// The reply of whoever asked.
+    pub to: String,
+    /// The account that asked.
+    pub to_account: String,
+    /// The import tells who asks.
+    pub shares: bool,
 }
 
 impl ConnectionTally {
@@ -392,6 +408,20 @@ impl<A: InterestAccess> Broker<A> {
             }
         }
         next
+    }
+
+    /// The first answers to other accounts that this worker waits for from an account.
+    pub fn response_rows(&self, account: u16) -> Vec<ResponseRow> {
+        let accounts = self.settings.directory.accounts();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let responses = self.responses.iter().filter(|(_, response)| response.account == account);
+        let rows = responses.take(RESPONSES_SHOWN_MAX).map(|(key, response)| ResponseRow {
+            subject: text(&self.responses.reply(key)),
+            to: text(&response.reply),
+            to_account: accounts.get(response.to_account).name.clone(),
+            shares: response.service.shares,
+        });
+        rows.collect()
     }
 
     /// Describes a connection, if it is still there and open.

@@ -24,6 +24,7 @@ use super::batch::{Batch, Content, Entry, Message, To};
 use super::core::Traced;
 use super::log_lines::{Level, LogLines};
 use super::notice::Notice;
+use super::responses::ReplyCodes;
 use super::settings::Settings;
 use crate::subject::fanout::TargetList;
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId, shown_as};
@@ -284,6 +285,10 @@ impl<A: InterestAccess> InternalClient<A> {
     /// Whether a message on this subject would reach anybody but this client itself.
     pub fn has_listener(&mut self, account: u16, subject: &[u8]) -> bool {
         let Some(interest) = self.accounts.get(usize::from(account)) else { return false };
+        if ReplyCodes::read(subject).is_some() {
+            // Whether somebody in another account does is for a worker to say.
+            return true;
+        }
         let (own, matches) = (self.worker, &mut self.matches);
         interest.read(|interest| {
             interest.has_clients() && {
@@ -401,8 +406,15 @@ impl InternalMessage {
             queue: None,
             forwarded: false,
             stays: false,
+            is_answer: false,
             requester: None,
         };
+        if let Some(codes) = ReplyCodes::read(&self.subject)
+            && let Some(batch) = batches.get_mut(codes.worker())
+        {
+            // The worker knows whom it is for.
+            batch.push(message, To::Answer);
+        }
         matches.plain.sort_unstable_by_key(|target| (target.worker, target.import, *target));
         let runs = matches.plain.chunk_by(|a, b| (a.worker, a.import) == (b.worker, b.import));
         for run in runs.filter(|run| run[0].worker != own) {

@@ -50,6 +50,7 @@ impl<A: InterestAccess> Broker<A> {
                 }
             }
         }
+        self.expire_responses();
         if !self.local.congested.is_empty() {
             self.local.review_congested();
         }
@@ -64,7 +65,7 @@ impl<A: InterestAccess> Broker<A> {
             return Some(self.local.now_ms);
         }
         let soon = (!self.local.congested.is_empty()).then_some(self.local.now_ms + 10);
-        [self.wheel.next_ms(), soon].into_iter().flatten().min()
+        [self.wheel.next_ms(), self.next_response_ms(), soon].into_iter().flatten().min()
     }
 
     pub(super) fn set_timer(&mut self, conn: u32, after_ms: u64) {
@@ -120,12 +121,28 @@ impl<A: InterestAccess> Broker<A> {
                 self.local.send_error(conn, &ErrorText::StaleConnection);
                 return self.close(conn, CloseReason::StaleConnection);
             }
-            session.pings_out += 1;
-            session.ping_sent_us = self.local.now_us;
-            self.local.write_line(conn, frame::PING);
+            self.send_ping(conn);
         }
         if self.local.sessions[conn as usize].closing.is_none() {
             self.set_timer(conn, interval_ms);
+        }
+    }
+
+    fn send_ping(&mut self, conn: u32) {
+        let session = &mut self.local.sessions[conn as usize];
+        session.pings_out += 1;
+        session.ping_sent_us = self.local.now_us;
+        self.local.write_line(conn, frame::PING);
+    }
+
+    /// Finds out the round-trip time of a connection of which nothing is known, if it has come so far that a ping does not
+    /// confuse it.
+    pub(super) fn ask_for_rtt(&mut self, conn: u32) {
+        let session = &self.local.sessions[conn as usize];
+        let age_us = self.local.now_us.saturating_sub(session.started_us);
+        let is_ready = session.flags.first_pong_sent || age_us > FIRST_PING_MS * 1000;
+        if session.rtt_us == 0 && session.pings_out == 0 && is_ready {
+            self.send_ping(conn);
         }
     }
 

@@ -12,6 +12,10 @@
 //! * [`permissions`]: what a connection may do.
 //! * [`secure`]: what encryption means for a connection's life.
 //! * [`imports`]: subscriptions to what other accounts publish.
+//! * [`services`]: requests to other accounts and their answers.
+//! * [`responses`]: the answers that a worker waits for.
+//! * [`client_info`]: what responders are told of who asks.
+//! * [`latency`]: how long services take.
 //! * [`publish`]: one message's way from its publisher to its receivers.
 //! * [`batch`]: messages on their way to another worker.
 //! * [`peers`]: what arrives from other workers.
@@ -29,10 +33,14 @@
 
 pub mod batch;
 pub mod capture;
+pub mod client_info;
 pub mod core;
 pub mod imports;
 pub mod inspect;
 pub mod internal;
+#[cfg(test)]
+mod isolation;
+pub mod latency;
 pub mod lifetime;
 pub mod log_lines;
 pub mod login;
@@ -42,7 +50,9 @@ pub mod peers;
 pub mod permissions;
 pub mod publish;
 pub mod relocation;
+pub mod responses;
 pub mod secure;
+pub mod services;
 pub mod session;
 pub mod settings;
 pub mod subscription;
@@ -53,6 +63,7 @@ pub use core::{Broker, Input};
 pub use log_lines::{Level, LogLines};
 pub use login::Verdict;
 pub use secure::{Carrier, TlsTerms};
+pub use services::install_services;
 pub use session::CloseReason;
 pub use settings::Settings;
 pub use web::WebTerms;

@@ -3,6 +3,7 @@
 use super::batch::{Batch, Entry, Message, To};
 use super::core::Broker;
 use super::publish::{Delivered, Outbound, TARGET_COST_BYTES};
+use super::responses::REPLY_PREFIX;
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId, shown_as};
 
 /// Emptied batches kept per worker.
@@ -21,6 +22,10 @@ impl<A: InterestAccess> Broker<A> {
                 self.congested_peers.remove(&(from, conn));
             }
             Entry::Undelivered { conn, cid, account, subject, reply } => {
+                // Of a request to another account, the requester knows neither.
+                let asked = if reply.starts_with(REPLY_PREFIX) { self.take_unanswered(reply) } else { None };
+                let (subject, reply) =
+                    asked.as_ref().map_or((subject, reply), |asked| (&*asked.subject, &*asked.reply));
                 if self.local.sessions.get(conn as usize).is_some_and(|session| session.cid == cid) {
                     self.answer_no_responders(conn, subject, reply);
                 } else if let Some(conn) = self.arriving(cid) {
@@ -40,6 +45,9 @@ impl<A: InterestAccess> Broker<A> {
     }
 
     fn handle_message(&mut self, from: WorkerId, message: &Message<'_>) {
+        if message.is_answer {
+            return self.handle_answer(message);
+        }
         let outbound = Outbound {
             subject: message.shown.unwrap_or(message.subject),
             reply: message.reply,

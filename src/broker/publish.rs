@@ -8,14 +8,18 @@
 //! Budget: 25 ns to find nobody, 60 ns for one receiver, measured by `benches/delivery.rs`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::batch::{Content, To};
 use super::core::{Broker, Local, Outgoing};
 use super::log_lines::Level;
 use super::pace::PENDING_STALL_NUMERATOR;
 use super::relocation::Relocations;
+use super::responses::REPLY_PREFIX;
+use super::services::{Origin, Reached};
 use super::session::{CloseReason, Flags};
 use crate::subject::fanout::{FanOut, Links, RemoteTargets, TargetList};
+use crate::subject::import::ServiceImport;
 use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
 use crate::subject::name::is_valid_literal_subject;
 use crate::wire::error_text::{ErrorText, quote};
@@ -129,9 +133,13 @@ impl<A: InterestAccess> Broker<A> {
             // A warning only: the message is processed all the same.
             self.local.send_error(conn, &ErrorText::InvalidPublishSubject);
         }
-        if is_reserved(publish.subject, publish.reply) {
-            self.refuse_reserved(conn, publish);
-            return Flow::Continue;
+        let mut answers = false;
+        if is_special(publish.subject, publish.reply) {
+            if is_reserved(publish.subject, publish.reply) {
+                self.refuse_reserved(conn, publish);
+                return Flow::Continue;
+            }
+            answers = publish.subject.starts_with(REPLY_PREFIX);
         }
         if flags.verbose {
             self.local.write_ok_if_verbose(conn);
@@ -145,7 +153,7 @@ impl<A: InterestAccess> Broker<A> {
             account.cache.find(publish.subject, &mut memo, &account.interest)
         };
         session.memo = memo;
-        if fanout.is_empty() {
+        if fanout.is_empty() && !answers {
             if flags.no_responders && publish.reply.is_some() {
                 self.answer_no_responders(conn, publish.subject, publish.reply.unwrap_or_default());
             }
@@ -153,9 +161,9 @@ impl<A: InterestAccess> Broker<A> {
         }
         // A lone receiver at another worker may be gone when the message gets there; then the request must fail
         // after all.
-        let requester = (flags.no_responders && publish.reply.is_some() && is_lone(fanout))
-            .then_some((conn, session.cid));
+        let wants_to_know = flags.no_responders && publish.reply.is_some();
         let (account, cid) = (session.account, session.cid);
+        let requester = (wants_to_know && is_lone(fanout)).then_some((conn, cid));
         let mut sending = Sending {
             worker: self.worker,
             account,
@@ -169,7 +177,7 @@ impl<A: InterestAccess> Broker<A> {
             shown: None,
             stays: false,
             internal: self.workers,
-            asker: (conn, cid),
+            publisher: Some((conn, cid)),
             requester,
             silent: (!flags.echo).then_some(conn),
             delivered: false,
@@ -177,10 +185,21 @@ impl<A: InterestAccess> Broker<A> {
         };
         sending.send_to_plain(&fanout.local, &fanout.remote, None);
         sending.send_to_groups(fanout);
+        let mut services = None;
         if let Some(links) = fanout.links.as_deref() {
             sending.send_to_imports(links);
+            services = (!links.services.is_empty()).then(|| links.services.clone());
         }
-        let (delivered, congested_on) = (sending.delivered, sending.congested_on);
+        let (mut delivered, mut congested_on) = (sending.delivered, sending.congested_on);
+        if answers || services.is_some() {
+            let requester = (wants_to_know && !delivered).then_some((conn, cid));
+            let services = services.as_deref().unwrap_or_default();
+            let requester = requester.filter(|_| services.len() == 1);
+            let mut origin = Origin::of((conn, cid), requester, (!flags.echo).then_some(conn));
+            let reached = self.publish_elsewhere(publish, account, services, answers, &mut origin);
+            delivered |= reached.delivered;
+            congested_on = reached.congested_on.or(congested_on);
+        }
         if !self.local.exhausted.is_empty() {
             self.remove_exhausted();
         }
@@ -197,6 +216,23 @@ impl<A: InterestAccess> Broker<A> {
             return Flow::Closed;
         }
         self.flow()
+    }
+
+    /// Publishes a message to the services of other accounts that it asks, and to whoever it answers there.
+    #[inline(never)]
+    pub(super) fn publish_elsewhere(
+        &mut self,
+        publish: &Publish<'_>,
+        account: u16,
+        services: &[Arc<ServiceImport>],
+        answers: bool,
+        origin: &mut Origin,
+    ) -> Reached {
+        let mut reached = self.ask_services(services, publish, origin);
+        if answers {
+            reached.add(self.answer(account, publish, &mut Vec::new(), origin.publisher));
+        }
+        reached
     }
 
     /// Whether this turn has done enough.
@@ -282,8 +318,8 @@ pub(super) struct Sending<'a> {
     pub stays: bool,
     /// The place of the server's own client among the workers. It answers by who asks.
     pub internal: usize,
-    /// Who has published it.
-    pub asker: (u32, u64),
+    /// The connection that has published it, if that is known here.
+    pub publisher: Option<(u32, u64)>,
     /// Who wants to know if nobody is there after all.
     pub requester: Option<(u32, u64)>,
     /// The connection that does not get it.
@@ -312,7 +348,7 @@ impl<'a> Sending<'a> {
 
     #[inline(always)]
     fn push(&mut self, to_worker: WorkerId, shown: Option<&[u8]>, to: To<'_>, requester: Option<(u32, u64)>) {
-        let requester = if usize::from(to_worker) == self.internal { Some(self.asker) } else { requester };
+        let requester = if usize::from(to_worker) == self.internal { self.publisher } else { requester };
         let outgoing = &mut self.outgoing[usize::from(to_worker)];
         outgoing.current.push_message(self.account, self.publish, shown, self.stays, to, requester);
         *self.crowded |= outgoing.rotate();
@@ -545,7 +581,7 @@ impl Local {
 }
 
 /// Whether exactly one other worker decides if a message is delivered.
-fn is_lone(fanout: &FanOut) -> bool {
+pub(super) fn is_lone(fanout: &FanOut) -> bool {
     if !fanout.local.is_empty() || fanout.links.is_some() {
         return false;
     }
@@ -559,12 +595,16 @@ fn is_lone(fanout: &FanOut) -> bool {
     }
 }
 
-/// Subjects and replies that only servers may use.
+/// Whether a subject or a reply deserves a closer look.
 #[inline]
-fn is_reserved(subject: &[u8], reply: Option<&[u8]>) -> bool {
+fn is_special(subject: &[u8], reply: Option<&[u8]>) -> bool {
     // Nearly every subject is told apart by its first byte, nearly every reply (`_INBOX.`) by its second.
-    matches!(subject.first(), Some(b'_' | b'$')) && is_reserved_subject(subject)
-        || reply.is_some_and(is_reserved_reply)
+    matches!(subject.first(), Some(b'_' | b'$')) || reply.is_some_and(is_reserved_reply)
+}
+
+/// Subjects and replies that only servers may use.
+fn is_reserved(subject: &[u8], reply: Option<&[u8]>) -> bool {
+    is_reserved_subject(subject) || reply.is_some_and(is_reserved_reply)
 }
 
 fn is_reserved_subject(subject: &[u8]) -> bool {
@@ -579,8 +619,6 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::broker::{Input, Settings};
     use crate::subject::interest::LocalInterest;

@@ -10,9 +10,9 @@ use super::decode::{Decoder, Outcome, boolean, in_order, integer, map, shown, st
 use super::duration::parse_duration_ns;
 use super::error::Problem;
 use super::lang::{Map, Node, Value};
-use super::options::{Account, KeyAt, Options};
+use super::options::{Account, Options};
 use crate::subject::import::{
-    ResponseType, ServiceImport as ServiceLink, ServiceTerms, StreamImport as StreamLink,
+    Latency, ResponseType, ServiceImport as ServiceLink, ServiceTerms, StreamImport as StreamLink,
 };
 use crate::subject::mapping::{Destination, Mapping, MappingError, Mappings, is_subset};
 use crate::subject::name::{collide, has_wildcard, is_valid_subject};
@@ -51,15 +51,6 @@ pub struct ServiceExport {
     pub latency: Option<Latency>,
     /// `allow_trace`.
     pub allow_trace: bool,
-}
-
-/// Measurements of a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Latency {
-    /// Of a hundred requests; 0: those whose headers ask for it.
-    pub sampling: u8,
-    /// Where they are published.
-    pub subject: String,
 }
 
 /// An entry of `imports` that is a stream.
@@ -118,7 +109,7 @@ impl ServiceExport {
     pub fn threshold_ms(&self) -> u64 {
         match self.threshold_ns {
             0 => THRESHOLD_MS_DEFAULT,
-            ns => u64::try_from(ns).unwrap_or_default() / 1_000_000,
+            ns => (u64::try_from(ns).unwrap_or_default() / 1_000_000).max(1),
         }
     }
 }
@@ -558,13 +549,8 @@ impl Decoder {
         }
         let mut circle = Circle::of(&mut self.options, all);
         circle.add_all();
-        let asks_services = circle.accounts.iter().any(|account| !account.sharing.service_imports.is_empty());
         for problem in circle.problems {
             self.note(&node.at, Err(problem.into()));
-        }
-        if asks_services {
-            let key = KeyAt { name: "accounts.imports.service".to_owned(), at: Some(node.at.clone()) };
-            self.options.not_supported.push(key);
         }
     }
 }
@@ -891,7 +877,12 @@ impl Circle<'_> {
         let searched = if has_wildcard(to.as_bytes()) { without_placeholders(from).0 } else { from.clone() };
         let mut visited = HashSet::from([at]);
         self.check_services(exporter, &searched, &mut visited)?;
-        let terms = ServiceTerms { subject: "".into(), response: ResponseType::default(), threshold_ms: 0 };
+        let terms = ServiceTerms {
+            subject: "".into(),
+            response: ResponseType::default(),
+            threshold_ms: 0,
+            latency: None,
+        };
         let link = ServiceLink::new(0, 0, from, to, terms.into(), false)
             .map_err(|error| not_mapped("service", from, to, &error))?;
         let imports = &mut self.accounts[at].sharing.service_imports;

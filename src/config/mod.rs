@@ -80,8 +80,7 @@ pub use disk::{DiskFiles, FILE_BYTES_MAX, ProcessEnvironment};
 pub use duration::{DurationError, GoDuration, parse_duration_ns};
 pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use imports::{
-    Access, IMPORTS_MAX, ImportError, Latency, ServiceExport, ServiceImport, Sharing, StreamExport,
-    StreamImport,
+    Access, IMPORTS_MAX, ImportError, ServiceExport, ServiceImport, Sharing, StreamExport, StreamImport,
 };
 pub use jetstream::{JetStreamAccountLimits, JetStreamLimits, JetStreamOptions};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};

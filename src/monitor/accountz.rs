@@ -1,5 +1,7 @@
 //! `/accountz` and `/accstatz`: the accounts.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -7,8 +9,11 @@ use super::clock::Timestamp;
 use super::parameters::Parameters;
 use super::readings::{AccountReading, Snapshot};
 use super::subsz::IndexStats;
+use crate::auth::Account;
 use crate::broker::core::Traffic;
-use crate::broker::inspect::ConnectionTally;
+use crate::broker::inspect::{ConnectionTally, ResponseRow};
+use crate::config::Sharing;
+use crate::subject::import::{self, ResponseType};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +29,8 @@ impl Query {
     }
 
     /// The answer to `/accountz`. `index` is what is known of the index of the account that is asked for, if there is one.
-    pub fn answer(&self, snapshot: &Snapshot<'_>, index: IndexStats) -> Answer {
+    /// `responses` are the answers that it owes to other accounts.
+    pub fn answer(&self, snapshot: &Snapshot<'_>, index: IndexStats, responses: &[ResponseRow]) -> Answer {
         let list = Accountz {
             server_id: &snapshot.identity.server_id,
             now: snapshot.now,
@@ -36,16 +42,21 @@ impl Query {
             let names = snapshot.accounts.iter().map(|account| account.name.as_str()).collect();
             return Answer::json(&Accountz { accounts: Some(names), ..list });
         };
-        match AccountDetail::of(snapshot, name, index) {
+        match AccountDetail::of(snapshot, name, index, responses) {
             Ok(detail) => Answer::json(&Accountz { account_detail: Some(detail), ..list }),
             Err(answer) => answer,
         }
     }
 
     /// What is told of the account alone.
-    pub fn answer_detail(&self, snapshot: &Snapshot<'_>, index: IndexStats) -> Answer {
+    pub fn answer_detail(
+        &self,
+        snapshot: &Snapshot<'_>,
+        index: IndexStats,
+        responses: &[ResponseRow],
+    ) -> Answer {
         let name = self.account.as_deref().unwrap_or_default();
-        match AccountDetail::of(snapshot, name, index) {
+        match AccountDetail::of(snapshot, name, index, responses) {
             Ok(detail) => Answer::json(&detail),
             Err(answer) => answer,
         }
@@ -94,7 +105,12 @@ impl Selection {
 }
 
 impl<'a> AccountDetail<'a> {
-    fn of(snapshot: &'a Snapshot<'_>, name: &str, index: IndexStats) -> Result<AccountDetail<'a>, Answer> {
+    fn of(
+        snapshot: &'a Snapshot<'_>,
+        name: &str,
+        index: IndexStats,
+        responses: &'a [ResponseRow],
+    ) -> Result<AccountDetail<'a>, Answer> {
         let Some(account) = snapshot.account(name) else {
             return Err(Answer::bad_request(format!("Account {name} does not exist")));
         };
@@ -108,8 +124,12 @@ impl<'a> AccountDetail<'a> {
             leafnode_connections: 0,
             client_connections: account.connections,
             subscriptions: account.subscriptions,
+            mappings: mappings(&account.account),
+            exports: exports(&account.account),
+            imports: imports(&account.account),
             name_tag: &account.name,
             sublist_stats: index,
+            responses: responses.iter().map(|row| (row.subject.as_str(), Import::of_response(row))).collect(),
         })
     }
 }
@@ -156,8 +176,130 @@ struct AccountDetail<'a> {
     leafnode_connections: u64,
     client_connections: u64,
     subscriptions: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mappings: BTreeMap<&'a str, Vec<Destination<'a>>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exports: Vec<Export<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    imports: Vec<Import<'a>>,
     name_tag: &'a str,
     sublist_stats: IndexStats,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    responses: BTreeMap<&'a str, Import<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Destination<'a> {
+    subject: &'a str,
+    /// Of all destinations up to this one, as in the reference.
+    weight: u8,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Export<'a> {
+    subject: &'a str,
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    response_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_latency: Option<Latency<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    approved_accounts: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Latency<'a> {
+    sampling: serde_json::Value,
+    results: &'a str,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Import<'a> {
+    subject: &'a str,
+    account: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
+    local_subject: &'a str,
+    r#type: &'a str,
+    invalid: bool,
+    share: bool,
+    tracking: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Latency<'a>>,
+}
+
+impl<'a> Import<'a> {
+    /// Answers come back by an import of their own, in the reference's eyes.
+    fn of_response(row: &'a ResponseRow) -> Import<'a> {
+        Import {
+            subject: &row.to,
+            account: &row.to_account,
+            to: Some(&row.subject),
+            local_subject: &row.subject,
+            r#type: "service",
+            share: row.shares,
+            ..Import::default()
+        }
+    }
+}
+
+fn mappings(account: &Account) -> BTreeMap<&str, Vec<Destination<'_>>> {
+    let mut found = BTreeMap::new();
+    for mapping in account.mappings.iter() {
+        let destinations = mapping.destinations().map(|(weight, subject)| Destination { subject, weight });
+        found.insert(mapping.source(), destinations.collect());
+    }
+    found
+}
+
+fn latency(latency: &Option<import::Latency>) -> Option<Latency<'_>> {
+    let import::Latency { sampling, subject } = latency.as_ref()?;
+    let sampling = if *sampling == 0 { "headers".into() } else { (*sampling).into() };
+    Some(Latency { sampling, results: subject })
+}
+
+/// Services first, as in the reference.
+fn exports(account: &Account) -> Vec<Export<'_>> {
+    let services = account.sharing.service_exports.iter().map(|export| Export {
+        subject: &export.subject,
+        r#type: "service",
+        response_type: match export.response {
+            ResponseType::Singleton => "Singleton",
+            ResponseType::Stream => "Streamed",
+            ResponseType::Chunked => "Chunked",
+        },
+        service_latency: latency(&export.latency),
+        approved_accounts: &export.access.accounts,
+    });
+    let streams = account.sharing.stream_exports.iter().map(|export| Export {
+        subject: &export.subject,
+        r#type: "stream",
+        approved_accounts: &export.access.accounts,
+        ..Export::default()
+    });
+    services.chain(streams).collect()
+}
+
+/// Streams first, as in the reference.
+fn imports(account: &Account) -> Vec<Import<'_>> {
+    let Sharing { stream_imports, service_imports, .. } = &account.sharing;
+    let streams = stream_imports.iter().zip(&account.streams).map(|(import, link)| Import {
+        subject: link.from(),
+        account: &import.account,
+        local_subject: link.to(),
+        r#type: "stream",
+        ..Import::default()
+    });
+    let services = service_imports.iter().zip(&account.services).map(|(import, link)| Import {
+        subject: link.to(),
+        account: &import.account,
+        to: Some(link.from()),
+        local_subject: link.from(),
+        r#type: "service",
+        share: import.share,
+        ..Import::default()
+    });
+    streams.chain(services).collect()
 }
 
 #[derive(Debug, Serialize)]

@@ -1,9 +1,11 @@
 //! What the answers are made of: numbers that have been taken elsewhere and are only read here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Epoch, Timestamp};
+use crate::auth::Account;
 use crate::broker::core::{Counts, Stats};
 use crate::config::Options;
 
@@ -125,7 +127,7 @@ pub struct ProcessReading {
 }
 
 /// One account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AccountReading {
     /// Its slot at the workers.
     pub slot: u16,
@@ -141,6 +143,8 @@ pub struct AccountReading {
     pub subscribed: u64,
     /// Of the subscriptions, those of the server itself.
     pub internal: u64,
+    /// Its exports, imports and mappings.
+    pub account: Arc<Account>,
 }
 
 /// Who the server is. Does not change while it runs.

@@ -39,7 +39,7 @@ use super::shared::Shared;
 use crate::auth::secret::{digest, same};
 use crate::base::system_error;
 use crate::broker::inspect::{
-    ClosedConnection, ConnectionFilter, ConnectionTally, FoundConnections, KnownUser, Measure,
+    ClosedConnection, ConnectionFilter, ConnectionTally, FoundConnections, KnownUser, Measure, ResponseRow,
     SubscriptionFilter, SubscriptionRow, Window,
 };
 use crate::broker::internal::{InternalSubscription, Publisher};
@@ -337,8 +337,11 @@ impl Monitor {
         self.count().await?;
         let _asking = self.ask_in_turn().await;
         let tally = self.tally(Some(name)).await?;
+        let responses = self.responses(name).await?;
         let query = accountz::Query { account: Some(name.to_owned()) };
-        Ok(self.look(|snapshot| query.answer_detail(snapshot, index_stats(snapshot, Some(name), &tally))))
+        Ok(self.look(|snapshot| {
+            query.answer_detail(snapshot, index_stats(snapshot, Some(name), &tally), &responses)
+        }))
     }
 
     /// What has been done in each account.
@@ -667,15 +670,33 @@ impl Monitor {
         query: &accountz::Query,
     ) -> Result<Answer, NoAnswer> {
         let account = query.account.as_deref();
-        let tally = if account.is_some() {
-            let _asking = self.ask_in_turn().await;
-            self.tally(account).await?
-        } else {
-            Tally::default()
+        let (tally, responses) = match account {
+            Some(account) => {
+                let _asking = self.ask_in_turn().await;
+                (self.tally(Some(account)).await?, self.responses(account).await?)
+            }
+            None => (Tally::default(), Vec::new()),
         };
         Ok(self.with_snapshot(configured, |snapshot| {
-            query.answer(snapshot, index_stats(snapshot, account, &tally))
+            query.answer(snapshot, index_stats(snapshot, account, &tally), &responses)
         }))
+    }
+
+    /// The answers to other accounts that an account still owes, by their subjects.
+    async fn responses(&self, account: &str) -> Result<Vec<ResponseRow>, NoAnswer> {
+        let directory = self.shared.live.lock().settings.directory.clone();
+        let Some(slot) = directory.accounts().named(account).map(|account| account.slot) else {
+            return Ok(Vec::new());
+        };
+        let rows = self
+            .ask_all(|_| {
+                let (inquiry, answered) = Inquiry::new(slot, Vec::new());
+                (Question::Responses(inquiry), answered)
+            })
+            .await?;
+        let mut rows = rows.concat();
+        rows.sort_by(|a, b| a.subject.cmp(&b.subject));
+        Ok(rows)
     }
 
     async fn answer_accstatz(

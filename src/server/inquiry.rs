@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::inspect::{
     BEHIND_MAX, ConnectionFilter, ConnectionRow, ConnectionTally, FanOutPlace, FoundConnections, KnownUser,
-    Measure, ROWS_PER_LOOK_MAX, SubscriptionFilter, SubscriptionRow, Window,
+    Measure, ROWS_PER_LOOK_MAX, ResponseRow, SubscriptionFilter, SubscriptionRow, Window,
 };
 use crate::broker::{Broker, CloseReason};
 use crate::monitor::connz::Candidate;
@@ -30,6 +30,8 @@ pub enum Question {
     User(Inquiry<(u32, u64), Option<KnownUser>>),
     /// Something is to be done to the connection with this number.
     Act(Inquiry<(Action, u64), Acted>),
+    /// Which answers to other accounts the account in this slot still owes.
+    Responses(Inquiry<u16, Vec<ResponseRow>>),
 }
 
 /// What can be done to a connection.
@@ -174,6 +176,10 @@ impl Question {
                 inquiry.answer = action.carry_out(broker, key.conn);
                 inquiry.go_on(None).map(Question::Act)
             }
+            Question::Responses(mut inquiry) => {
+                inquiry.answer = broker.response_rows(inquiry.what);
+                inquiry.go_on(None).map(Question::Responses)
+            }
         }
     }
 
@@ -185,6 +191,7 @@ impl Question {
             Question::Tally(inquiry) => inquiry.reply.is_closed(),
             Question::User(inquiry) => inquiry.reply.is_closed(),
             Question::Act(inquiry) => inquiry.reply.is_closed(),
+            Question::Responses(inquiry) => inquiry.reply.is_closed(),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::log::Log;
 use super::run::{Advertised, Files, ServerOptions};
 use super::shared::{LiveSettings, Shared};
 use crate::base::system_error;
+use crate::broker::install_services;
 use crate::config::{self, Startup};
 
 /// Reads the configuration again and goes by it, or says in the log why not. `options` are what the server runs with.
@@ -46,6 +47,7 @@ async fn try_reload(
     }
     let mut interests = shared.live.lock().interests.clone();
     interests.resize_with(new.settings.directory.accounts().slots(), Default::default);
+    install_services(new.settings.directory.accounts(), &interests);
     let live = LiveSettings {
         settings: new.settings.clone(),
         info: advertised.info(&new),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::mpsc as thread_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +28,7 @@ use crate::auth::nkey::NonceKey;
 use crate::auth::{Directory, TooManyAccounts};
 use crate::base::{handover, system_error};
 use crate::broker::web::FIRST_GUEST;
-use crate::broker::{Broker, Settings};
+use crate::broker::{Broker, Settings, install_services};
 use crate::broker::{TlsTerms, WebTerms};
 use crate::config::{
     Advertise, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, JetStreamOptions, MonitoringFault, Options,
@@ -738,6 +738,7 @@ impl Workers {
         }
         let accounts = options.settings.directory.accounts();
         let interests: Vec<_> = (0..accounts.slots()).map(|_| SharedInterest::default()).collect();
+        install_services(accounts, &interests);
         let is_monitored = options.configured.http_port.or(options.configured.https_port).is_some();
         let internal = Internal::new(
             outboxes.pop().into_iter().flatten().flatten().collect(),
@@ -786,10 +787,12 @@ impl Workers {
             Io::Epoll => Driver::Epoll,
         };
         let (set_up, set_ups) = thread_mpsc::channel();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started_unix_us = since_1970.saturating_sub(shared.started.elapsed()).as_micros() as u64;
         let mut nexts = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for (worker, (outboxes, inboxes)) in outboxes.into_iter().zip(inboxes).enumerate() {
-            let broker = Broker::new(
+            let mut broker = Broker::new(
                 worker as u16,
                 count,
                 options.settings.clone(),
@@ -797,6 +800,7 @@ impl Workers {
                 interests.clone(),
                 fastrand::u64(..),
             );
+            broker.set_started_unix_us(started_unix_us);
             let parts = WorkerParts {
                 worker,
                 broker,

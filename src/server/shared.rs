@@ -325,6 +325,7 @@ impl Shared {
                 subscriptions,
                 subscribed,
                 internal,
+                account: account.clone(),
             }
         };
         settings.directory.accounts().iter().map(reading).collect()

@@ -5,8 +5,8 @@
 //! found by the exporter's index alone, and delivered under the subject that the window shows it by
 //! ([`Change::apply`]), which is made once, when the fan-out list is built.
 //!
-//! An imported service is a pattern in the *importer's* index that belongs to nobody. It is read and checked; nothing is
-//! published again in the exporter's account yet.
+//! An imported service is a pattern in the *importer's* index that belongs to nobody. What is published to it is published again
+//! in the exporter's account ([`ServiceImport::change`]), by `broker/services.rs`.
 //!
 //! The rules, the odd ones too, are those of nats-server 2.15.1. Neither sort knows who may import what: the
 //! configuration has seen to that.
@@ -149,6 +149,15 @@ pub enum ResponseType {
     Chunked,
 }
 
+/// Which requests to a service are measured, and where that is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latency {
+    /// Of a hundred requests; 0: those whose headers ask for it.
+    pub sampling: u8,
+    /// Where the measurements are published.
+    pub subject: String,
+}
+
 /// What the exporter of a service has laid down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceTerms {
@@ -158,6 +167,8 @@ pub struct ServiceTerms {
     pub response: ResponseType,
     /// How long an answer is waited for.
     pub threshold_ms: u64,
+    /// What is measured.
+    pub latency: Option<Latency>,
 }
 
 /// A service that an account imports.
@@ -284,6 +295,7 @@ mod tests {
             subject: "s".into(),
             response: ResponseType::Singleton,
             threshold_ms: 1,
+            latency: None,
         });
         let changed = |from: &str, to: &str, subject: &str| {
             let import = ServiceImport::new(1, 2, from, to, terms.clone(), false).unwrap();

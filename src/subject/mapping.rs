@@ -40,8 +40,6 @@ pub enum MappingError {
 pub struct Mapping {
     source: Box<str>,
     is_literal: bool,
-    /// As configured, for monitoring.
-    configured: Vec<Destination>,
     /// With the sum of the weights up to each.
     destinations: Vec<(u8, Transform)>,
 }
@@ -99,7 +97,6 @@ impl Mapping {
         Ok(Mapping {
             source: source.into(),
             is_literal: !has_wildcard(source.as_bytes()),
-            configured: destinations,
             destinations: destinations_by_sum,
         })
     }
@@ -109,9 +106,9 @@ impl Mapping {
         &self.source
     }
 
-    /// The destinations as configured.
-    pub fn configured(&self) -> &[Destination] {
-        &self.configured
+    /// The destinations, what the weights leave included, by rising weight; each with the sum of the weights up to it.
+    pub fn destinations(&self) -> impl Iterator<Item = (u8, &str)> {
+        self.destinations.iter().map(|(sum, transform)| (*sum, transform.destination()))
     }
 
     /// Appends what `subject` becomes this time; nothing if the message is to be lost.

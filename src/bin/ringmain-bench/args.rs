@@ -30,6 +30,7 @@ pub struct Options {
     pub user: Option<String>,
     pub pass: Option<String>,
     pub token: Option<String>,
+    pub subscriber_user: Option<String>,
     pub size: usize,
     pub publishers: usize,
     pub subscribers: usize,
@@ -68,6 +69,7 @@ impl Options {
             user: None,
             pass: None,
             token: None,
+            subscriber_user: None,
             size: if matches!(command, Command::Publish | Command::Request) { 16 } else { 128 },
             publishers: 1,
             subscribers: if command == Command::Fanout { 10 } else { 1 },
@@ -124,7 +126,7 @@ const COMMANDS: &[(&str, Command, &str, &str)] = &[
         "fanout",
         Command::Fanout,
         "one publisher, N subscribers (1 to N); figures are per delivery",
-        "server server-pid user pass token ws size subscribers subjects exact duration messages warmup rate batch in-flight json quiet",
+        "server server-pid user pass token ws subscriber-user size subscribers subjects exact duration messages warmup rate batch in-flight json quiet",
     ),
     (
         "pairs",
@@ -177,6 +179,11 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("user", "NAME", "user to connect as"),
     ("pass", "TEXT", "password of that user"),
     ("token", "TEXT", "token to connect with"),
+    (
+        "subscriber-user",
+        "NAME",
+        "user that subscribers connect as, with the same password: of another account, say",
+    ),
     ("size", "BYTES", "payload size (128; publish and request: 16)"),
     ("publishers", "N", "publishing connections (1)"),
     ("subscribers", "N", "subscribing connections (1; fanout: 10)"),
@@ -261,6 +268,7 @@ fn set(options: &mut Options, flag: &str, value: &str) -> Result<(), String> {
         "server-pid" => {
             options.server_pid = Some(value.parse().map_err(|_| format!("'{value}' is not a process id"))?)
         }
+        "subscriber-user" => options.subscriber_user = Some(value.to_owned()),
         "user" => options.user = Some(value.to_owned()),
         "pass" => options.pass = Some(value.to_owned()),
         "token" => options.token = Some(value.to_owned()),

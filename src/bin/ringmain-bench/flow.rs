@@ -87,6 +87,10 @@ impl Flow {
         subscribers: Vec<SubscriberPlan>,
     ) -> Result<Flow, BenchError> {
         let target = Target::new(options)?;
+        let subscribing = match &options.subscriber_user {
+            Some(user) => Target::new(&Options { user: Some(user.clone()), ..options.clone() })?,
+            None => target.clone(),
+        };
         let counters = Arc::new(Counters::new(subscribers.len()));
         let mut info = ServerInfo::default();
         let sources: Vec<usize> = subscribers.iter().map(|plan| plan.publisher).collect();
@@ -94,7 +98,7 @@ impl Flow {
         let mut readers = Vec::with_capacity(subscribers.len());
         for plan in &subscribers {
             let subjects = &publishers[plan.publisher].subjects;
-            readers.push(open_subscriber(&target, plan, subjects, options.size)?);
+            readers.push(open_subscriber(&subscribing, plan, subjects, options.size)?);
         }
         let rate = options.rate.map(|rate| rate / publishers.len() as f64);
         let mut senders = Vec::with_capacity(publishers.len());
