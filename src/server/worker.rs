@@ -331,7 +331,8 @@ impl<D: SocketDriver> Worker<D> {
                 continue;
             }
             idle_turns += 1;
-            if idle_turns <= IDLE_TURNS {
+            // A disk takes longer than it pays to look for.
+            if idle_turns <= IDLE_TURNS && !self.streams.waits_for_files() {
                 std::thread::yield_now();
                 continue;
             }
