@@ -104,10 +104,17 @@ fn play_to_server(binary: PathBuf, recording: bool) {
             if client.binary == candidate() && case.title == "subjects that the API does not have" {
                 continue;
             }
-            let played = play(&case.lines, &mut client);
+            let mut played = play(&case.lines, &mut client);
+            let expected = recorded.get(&case.title).map(String::as_str).unwrap_or("no recording\n");
+            // nats-server may still be at the files of the stream before when it is to make the next one of that name.
+            for _ in 0..3 {
+                if recording || client.binary == candidate() || difference(&played, expected).is_none() {
+                    break;
+                }
+                played = play(&case.lines, &mut client);
+            }
             let _ = writeln!(golden, "case {}\n{played}", case.title);
             show_if_asked(&script, &case, &played);
-            let expected = recorded.get(&case.title).map(String::as_str).unwrap_or("no recording\n");
             if let Some(difference) = difference(&played, expected).filter(|_| !recording) {
                 let _ = writeln!(wrong, "{}, {}: {}\n{difference}", script.name(), medium.word(), case.title);
             }
