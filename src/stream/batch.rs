@@ -13,7 +13,7 @@ use super::api;
 use super::config::Discard;
 use super::error::{ApiError, ErrorId};
 use super::headers::{self, Published};
-use super::json::{go_quoted, write_uint};
+use super::json::{write_string, write_uint};
 use super::outbox::Kind;
 use super::publish::{Asked, Incoming, Refusal, Rollup, parse_ttl};
 use super::stream::Stream;
@@ -189,7 +189,8 @@ impl Stream {
         let last = self.commit(batch, commit == CommitHeader::Before, now_ns)?;
         if answered {
             let mut suffix = b",\"batch\":".to_vec();
-            suffix.extend_from_slice(go_quoted(&String::from_utf8_lossy(id)).as_bytes());
+            // The reference quotes it as Go does, which is no JSON where it has control characters.
+            write_string(&mut suffix, &String::from_utf8_lossy(id));
             suffix.extend_from_slice(b",\"count\":");
             write_uint(&mut suffix, count);
             suffix.push(b'}');
