@@ -12,15 +12,14 @@
 //! * [`websocket`]: connections of web pages: handshakes, frames, compression.
 //! * [`broker`]: core NATS as a state machine: sessions, delivery, limits, slow consumers.
 //! * [`store`]: the messages of one stream: segments, indexes, recovery. Plans of file operations out, results in.
+//! * [`stream`]: JetStream's streams: configuration, API, what becomes of a message.
 //! * [`monitor`]: what monitoring answers over HTTP: paths and readings in, JSON and metrics out.
 //! * [`system`]: requests and events of the system account: messages and readings in, answers and JSON out.
-//! * [`stream`]: JetStream's streams: configuration, API, what becomes of a message.
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
 //! * [`server`]: puts it together: the worker loop, start, signals, shutdown, the log.
 //!
-//! `wire`, `subject`, `auth`, `tls`, `websocket`, `broker`, `monitor` and `system` are sans-IO: bytes, batches and time come in;
-//! outputs, batches and closes come out. No
-//! sockets, clocks, threads or locks there, so that tests, fuzzing and simulation can drive them.
+//! `wire`, `subject`, `auth`, `tls`, `websocket`, `broker`, `store`, `stream`, `monitor` and `system` are sans-IO: bytes,
+//! batches and time come in; outputs, batches, plans and closes come out. No sockets, files, clocks, threads or locks there, so that tests, fuzzing and simulation can drive them.
 //!
 //! `docs/architecture.md` follows one message through the rooms.
 

@@ -10,7 +10,7 @@
 
 use super::batch::Content;
 use super::core::{Broker, Local};
-use super::publish::{Delivered, Outbound, Sending};
+use super::publish::{Delivered, Outbound};
 use super::responses::REPLY_PREFIX;
 use super::services::Origin;
 use crate::subject::fanout::Memo;
@@ -199,9 +199,6 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Publishes a message of the server. Whether it reaches anybody, as far as is known here.
     pub fn issue(&mut self, issued: &Issued<'_>) -> bool {
-        let Some(account) = self.accounts.get_mut(usize::from(issued.account)) else { return false };
-        let mut memo = std::mem::take(&mut self.issue_memo);
-        let fanout = account.cache.find(issued.to, &mut memo, &account.interest);
         let publish = Publish {
             args: b"",
             subject: issued.to,
@@ -213,46 +210,12 @@ impl<A: InterestAccess> Broker<A> {
             },
             widths: Widths::default(),
         };
-        let mut sending = Sending {
-            worker: self.worker,
-            account: issued.account,
-            local: &mut self.local,
-            outgoing: &mut self.outgoing,
-            crowded: &mut self.crowded,
-            relocations: &self.relocations,
-            congested_peers: &self.congested_peers,
-            random: &mut self.random,
-            publish: &publish,
-            shown: issued.shown,
-            stays: false,
-            internal: self.workers,
-            publisher: None,
-            requester: None,
-            silent: None,
-            delivered: false,
-            congested_on: None,
-        };
-        sending.send_to_plain(&fanout.local, &fanout.remote, issued.shown);
-        sending.send_to_groups(fanout);
-        let mut services = None;
-        if let Some(links) = fanout.links.as_deref() {
-            sending.send_to_imports(links);
-            services = (!links.services.is_empty()).then(|| links.services.clone());
-        }
-        let mut delivered = sending.delivered;
-        self.issue_memo = memo;
-        // Whoever asked may have asked as a service of this account.
-        let answers = issued.to.starts_with(REPLY_PREFIX);
-        if answers || services.is_some() {
-            let services = services.as_deref().unwrap_or_default();
-            let origin = &mut Origin::default();
-            delivered |=
-                self.publish_elsewhere(&publish, issued.account, services, answers, origin).delivered;
-        }
+        let Issued { account, shown, .. } = *issued;
+        let reached = self.route(account, &publish, shown, false, &mut Vec::new(), &mut Origin::default());
         if !self.local.exhausted.is_empty() {
             self.remove_exhausted();
         }
-        delivered
+        reached.delivered
     }
 
     /// Whether a message on this subject would reach anybody; with `group` not empty, a member of that queue group.

@@ -70,7 +70,7 @@ pub struct Broker<A> {
     pub(super) relocations: Relocations,
     generation: u32,
     /// Where the subject is cached that the server published to last.
-    pub(super) issue_memo: Memo,
+    pub(super) route_memo: Memo,
     /// Of the hashes of caches.
     seed: u64,
 }
@@ -306,7 +306,7 @@ impl<A: InterestAccess> Broker<A> {
             next_check: 0,
             relocations: Relocations::default(),
             generation: 0,
-            issue_memo: Memo::default(),
+            route_memo: Memo::default(),
             seed,
         };
         broker.find_system_account();

@@ -13,12 +13,10 @@ use serde::Serialize;
 use super::client_info::ClientInfo;
 use super::core::Broker;
 use super::responses::Response;
+use crate::base::nuid::nuid;
 use crate::subject::import::{Latency, ServiceImport};
 use crate::subject::interest::InterestAccess;
 use crate::wire::{Payload, Publish, Widths};
-
-/// Letters and digits of an event's id.
-const ID_LEN: usize = 22;
 
 const EVENT_TYPE: &str = "io.nats.server.metric.v1.service_latency";
 
@@ -134,7 +132,7 @@ impl<A: InterestAccess> Broker<A> {
         let start_us = measurement.asked_us.saturating_sub(requestor_ns / 1000);
         let event = ServiceLatency {
             r#type: EVENT_TYPE,
-            id: (0..ID_LEN).map(|_| self.random.alphanumeric()).collect(),
+            id: nuid(&mut self.random),
             timestamp: self.local.wall_clock(now_us),
             status: status.code(),
             description: status.description(),

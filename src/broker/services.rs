@@ -26,7 +26,6 @@ use super::log_lines::Level;
 use super::publish::{Sending, TARGET_COST_BYTES, is_lone};
 use super::responses::{ReplyCodes, Response};
 use crate::auth::Accounts;
-use crate::subject::fanout::Memo;
 use crate::subject::import::{ResponseType, ServiceImport};
 use crate::subject::interest::{InterestAccess, Matches, WorkerId};
 use crate::wire::{Payload, Publish, Widths, header};
@@ -161,7 +160,7 @@ impl<A: InterestAccess> Broker<A> {
         };
         chain.push(service.clone());
         let told_before = origin.info.replace(info);
-        let reached = self.route(service.exporter, &request, true, chain, origin);
+        let reached = self.route(service.exporter, &request, None, true, chain, origin);
         origin.info = told_before;
         chain.pop();
         if let Some(measurement) = unanswerable {
@@ -207,20 +206,22 @@ impl<A: InterestAccess> Broker<A> {
 
     /// Publishes a message of the server's own in an account.
     pub(super) fn publish_own(&mut self, account: u16, publish: &Publish<'_>) {
-        self.route(account, publish, false, &mut Vec::new(), &mut Origin::default());
+        self.route(account, publish, None, false, &mut Vec::new(), &mut Origin::default());
     }
 
-    /// Publishes a message in an account. `stays`: it has come into it by a service.
-    fn route(
+    /// Publishes a message in an account. `shown`: the subject by which they get it, if that is another one; `stays`: it has
+    /// come into it by a service.
+    pub(super) fn route(
         &mut self,
         account: u16,
         publish: &Publish<'_>,
+        shown: Option<&[u8]>,
         stays: bool,
         chain: &mut Vec<Arc<ServiceImport>>,
         origin: &mut Origin,
     ) -> Reached {
         let Some(place) = self.accounts.get_mut(usize::from(account)) else { return Reached::default() };
-        let fanout = place.cache.find(publish.subject, &mut Memo::default(), &place.interest);
+        let fanout = place.cache.find(publish.subject, &mut self.route_memo, &place.interest);
         let mut sending = Sending {
             worker: self.worker,
             account,
@@ -231,7 +232,7 @@ impl<A: InterestAccess> Broker<A> {
             congested_peers: &self.congested_peers,
             random: &mut self.random,
             publish,
-            shown: None,
+            shown,
             stays,
             internal: self.workers,
             publisher: origin.publisher,
@@ -240,7 +241,7 @@ impl<A: InterestAccess> Broker<A> {
             delivered: false,
             congested_on: None,
         };
-        sending.send_to_plain(&fanout.local, &fanout.remote, None);
+        sending.send_to_plain(&fanout.local, &fanout.remote, shown);
         sending.send_to_groups(fanout);
         if let Some(links) = fanout.links.as_deref().filter(|_| !stays) {
             sending.send_to_imports(links);
@@ -338,7 +339,7 @@ impl<A: InterestAccess> Broker<A> {
         let threshold_ms = service.terms.threshold_ms;
         chain.push(service);
         let mut origin = Origin { publisher, ..Origin::default() };
-        let reached = self.route(to_account, &answer, true, chain, &mut origin);
+        let reached = self.route(to_account, &answer, None, true, chain, &mut origin);
         chain.pop();
         if let Some(next) = next
             && !reached.delivered

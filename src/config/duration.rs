@@ -65,12 +65,7 @@ pub fn parse_duration_ns(text: &str) -> Result<i64, DurationError> {
         };
         let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
         let whole_ns = whole.checked_mul(unit_ns).ok_or_else(invalid)?;
-        let fraction_ns = if fraction.is_empty() {
-            0
-        } else {
-            // At most an hour: a double has digits enough for its nanoseconds.
-            (format!("0.{fraction}").parse::<f64>().map_err(|_| invalid())? * unit_ns as f64) as i64
-        };
+        let fraction_ns = fraction_of(fraction, unit_ns);
         total_ns = total_ns
             .checked_add(whole_ns)
             .and_then(|sum| sum.checked_add(fraction_ns))
@@ -78,6 +73,19 @@ pub fn parse_duration_ns(text: &str) -> Result<i64, DurationError> {
         rest = after;
     }
     Ok(if is_negative { -total_ns } else { total_ns })
+}
+
+/// What the digits behind a point make of a unit, computed in doubles as Go does it. Digits that 63 bits have no room for do not
+/// count.
+fn fraction_of(digits: &str, unit_ns: i64) -> i64 {
+    let (mut number, mut scale) = (0_i64, 1.0);
+    for digit in digits.bytes() {
+        let next = number.checked_mul(10).and_then(|number| number.checked_add(i64::from(digit - b'0')));
+        let Some(next) = next else { break };
+        number = next;
+        scale *= 10.0;
+    }
+    (number as f64 * (unit_ns as f64 / scale)) as i64
 }
 
 fn digits(text: &str) -> (&str, &str) {
@@ -137,6 +145,9 @@ mod tests {
             ("300ms", 300_000_000),
             ("1us2µs3μs", 6_000),
             ("7ns", 7),
+            ("0.29s", 290_000_000),
+            ("1.000000001s", S + 1),
+            ("0.3333333333333333333h", 1_200_000_000_000),
         ] {
             assert_eq!(parse_duration_ns(text), Ok(ns), "{text}");
         }

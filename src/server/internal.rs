@@ -118,6 +118,13 @@ impl Internal {
         inlets.iter().any(Receiver::has_batch)
     }
 
+    /// Hands what the client has published to the workers. What does not find room now is tried again.
+    pub fn send(&self, shared: &Shared) {
+        if self.hand_over(shared) {
+            self.knock();
+        }
+    }
+
     /// Hands what the client has published to the workers. Whether something is left because they have no room.
     pub fn hand_over(&self, shared: &Shared) -> bool {
         let mut desk = self.desk.lock();

@@ -20,6 +20,7 @@ use super::jetstream::JetStream;
 use super::log::Log;
 use super::shared::Shared;
 use crate::auth::Directory;
+use crate::base::nuid::nuid;
 use crate::broker::inspect::{ConnectionTally, KnownUser, SubscriptionFilter};
 use crate::broker::internal::{Arrival, InternalMessage, Publisher, Received, SubscriptionId};
 use crate::broker::notice::Notice;
@@ -441,10 +442,7 @@ impl System {
         self.shared.internal.with_client(|client| client.publish(message));
         // Before what becomes of it.
         self.write_log();
-        // What does not find room now is tried again.
-        if self.shared.internal.hand_over(&self.shared) {
-            self.shared.internal.knock();
-        }
+        self.shared.internal.send(&self.shared);
     }
 
     fn facts<'a>(&'a self, configured: &'a Configured) -> ServerFacts<'a> {
@@ -475,7 +473,7 @@ impl System {
         }
         let configured = self.monitor.configured();
         let server = self.server_info(&configured);
-        let id = event_id();
+        let id = nuid(&mut fastrand::Rng::new());
         let heading = Heading { server: &server, id: &id, at: now(), epoch: self.monitor.identity().epoch };
         self.publish(InternalMessage::new(account, subject, &body(heading)));
     }
@@ -561,7 +559,7 @@ impl System {
     fn account_event(&self, slot: u16, connections: &ConnectionTally) -> Option<(u64, Vec<u8>)> {
         let configured = self.monitor.configured();
         let server = self.server_info(&configured);
-        let id = event_id();
+        let id = nuid(&mut fastrand::Rng::new());
         self.monitor.look(|snapshot| {
             let account = snapshot.accounts.iter().find(|account| account.slot == slot)?;
             let stat = AccountStat::of(account, connections.traffic(slot));
@@ -623,11 +621,6 @@ struct Id<'a> {
 
 fn now() -> Timestamp {
     Timestamp(SystemTime::now())
-}
-
-/// Names an event; as long and of the same letters as in the reference.
-fn event_id() -> String {
-    (0..22).map(|_| fastrand::alphanumeric()).collect()
 }
 
 /// What has come, taken out of the batch that it came in.

@@ -786,9 +786,7 @@ impl FileStore {
         }
     }
 
-    /// What went wrong in the background since this was asked before, for the log: files that could not be removed,
-    /// messages that could not be overwritten.
-    pub fn take_warnings(&mut self) -> Vec<String> {
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
@@ -839,16 +837,6 @@ impl FileStore {
             next = self.index.next(seq + 1);
         }
         (end > start).then(|| self.plan(segment, start, end - start, from_seq, last))
-    }
-
-    /// What the indexes take in memory.
-    pub fn index_bytes(&self) -> usize {
-        self.index.heap_bytes()
-    }
-
-    /// What the cache of recent messages takes in memory.
-    pub fn cache_bytes(&self) -> usize {
-        self.cache.len()
     }
 }
 

@@ -9,10 +9,11 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use super::filter::{self, Filters};
+use super::filter::Filters;
 use super::message::{Purged, Removed, State, SubjectState};
 use super::sealed::{Entry, SEGMENT_MESSAGES_MAX, Sealed};
 use super::subjects::{Name, Subjects};
+use crate::subject::name::has_wildcard;
 
 /// How many messages are looked at for a match before anything cleverer is tried.
 const QUICK_LOOK: usize = if cfg!(test) { 4 } else { 64 };
@@ -576,7 +577,7 @@ impl Index {
         }
         let mut ids = Vec::new();
         for pattern in filters.patterns() {
-            if filter::is_literal(pattern) {
+            if !has_wildcard(pattern) {
                 ids.extend(self.subjects.find(pattern));
             } else {
                 self.subjects.walk(pattern, None, |id| {
@@ -761,13 +762,6 @@ impl Index {
             self.first_seq = next_seq;
         }
         count
-    }
-
-    /// What all of it takes in memory.
-    pub fn heap_bytes(&self) -> usize {
-        self.subjects.heap_bytes()
-            + self.open.capacity() * size_of::<Entry>()
-            + self.sealed.iter().map(Sealed::heap_bytes).sum::<usize>()
     }
 }
 

@@ -161,6 +161,10 @@ impl MemoryStore {
     pub(super) fn refusal(&self) -> Option<StoreError> {
         None
     }
+
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl From<MemoryStore> for Store {

@@ -65,16 +65,6 @@ impl StoredMessage {
         &self.bytes[(self.subject_len + self.header_len) as usize..]
     }
 
-    /// Header and payload in one piece, as an `HMSG` carries them, shared.
-    pub fn header_and_payload(&self) -> Bytes {
-        self.bytes.slice(self.subject_len as usize..)
-    }
-
-    /// The payload, shared.
-    pub fn payload_bytes(&self) -> Bytes {
-        self.bytes.slice((self.subject_len + self.header_len) as usize..)
-    }
-
     /// The same, borrowed.
     pub fn as_message(&self) -> Message<'_> {
         Message {

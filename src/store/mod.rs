@@ -246,6 +246,12 @@ impl Store {
         each!(self, store => store.finish_commit(result))
     }
 
+    /// What went wrong in the background since this was asked before, for the log: files that could not be removed,
+    /// messages that could not be overwritten.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        each!(self, store => store.take_warnings())
+    }
+
     /// Why nothing can be stored at present, if so.
     pub fn refusal(&self) -> Option<StoreError> {
         each!(self, store => store.refusal())

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::filter::{self, Filters};
+use super::filter::Filters;
 use super::message::{
     Message, Purged, Removed, State, StoreError, StoredMessage, SubjectState, file_bytes, memory_bytes,
 };
+use crate::subject::name::matches;
 
 /// See the file's header. The methods are those of [`Store`](super::Store).
 pub struct Model {
@@ -184,7 +185,7 @@ impl Model {
     }
 
     fn matching(&self, pattern: &[u8]) -> impl Iterator<Item = (&Box<[u8]>, &BTreeSet<u64>)> {
-        self.subjects.iter().filter(move |(subject, _)| filter::matches(subject, pattern))
+        self.subjects.iter().filter(move |(subject, _)| matches(subject, pattern))
     }
 }
 

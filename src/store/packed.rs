@@ -168,11 +168,6 @@ impl Packed {
         places.fold(0, |sum, at| sum.wrapping_add(self.unpack(group, at % GROUP)))
     }
 
-    /// What it takes in memory, itself not counted.
-    pub fn heap_bytes(&self) -> usize {
-        self.groups.len() * size_of::<Group>() + self.bits.len()
-    }
-
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.len.to_le_bytes());
         out.extend_from_slice(&(self.bits.len() as u32).to_le_bytes());

@@ -266,18 +266,6 @@ impl Sealed {
         extents
     }
 
-    /// What it takes in memory.
-    pub fn heap_bytes(&self) -> usize {
-        size_of::<Sealed>()
-            + [&self.times, &self.starts, &self.sizes, &self.subjects, &self.ids]
-                .map(Packed::heap_bytes)
-                .iter()
-                .sum::<usize>()
-            + self.seqs.as_ref().map_or(0, Packed::heap_bytes)
-            + self.firsts.len() * 2
-            + self.dead.as_ref().map_or(0, |dead| dead.len() * 8)
-    }
-
     /// Writes what [`read`](Self::read) reads. What was removed since sealing does not show in it.
     pub fn write(&self, subjects: &Subjects, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.first_seq.to_le_bytes());

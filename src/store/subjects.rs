@@ -9,8 +9,8 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
-use super::filter;
 use super::sealed::SEGMENT_MESSAGES_MAX;
+use crate::subject::name::matches;
 
 /// How many numbers a run of [`Order`] holds before it is split.
 const RUN_MAX: usize = 512;
@@ -194,7 +194,7 @@ impl Subjects {
         let mut target = Vec::new();
         while let Some(id) = self.order.at(place) {
             let name = &*self.entries[id as usize].name;
-            if filter::matches(name, pattern) {
+            if matches(name, pattern) {
                 if !visit(id) {
                     return;
                 }
@@ -207,17 +207,6 @@ impl Subjects {
                 Seek::End => return,
             }
         }
-    }
-
-    /// What it takes in memory.
-    pub fn heap_bytes(&self) -> usize {
-        let long = self.entries.iter().map(|entry| entry.name.len()).filter(|len| *len > NAME_INLINE);
-        let names: usize = long.map(|len| len.next_multiple_of(16) + 16).sum();
-        self.entries.capacity() * size_of::<Entry>()
-            + self.by_name.allocation_size()
-            + self.order.runs.iter().map(|run| run.capacity() * 4 + size_of::<Vec<u32>>()).sum::<usize>()
-            + self.free.capacity() * 4
-            + names
     }
 }
 
@@ -409,7 +398,7 @@ mod tests {
             });
             let wanted: Vec<String> = model
                 .into_iter()
-                .filter(|name| filter::matches(name.as_bytes(), pattern.as_bytes()))
+                .filter(|name| matches(name.as_bytes(), pattern.as_bytes()))
                 .filter(|name| after.is_none_or(|after| name.as_str() > after))
                 .collect();
             prop_assert_eq!(found, wanted);

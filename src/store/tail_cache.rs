@@ -50,8 +50,4 @@ impl TailCache {
         (block.segment == segment && start + len <= block.bytes.len())
             .then(|| block.bytes.slice(start..start + len))
     }
-
-    pub fn len(&self) -> usize {
-        self.bytes
-    }
 }

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::json::{Int, Object, from_json, write_array};
 use super::limits::AccountLimits;
 use super::time;
+use crate::base::nuid::nuid;
 
 /// The prefix of all subjects of the API.
 pub const PREFIX: &str = "$JS.API.";
@@ -534,11 +535,9 @@ pub fn begin_advisory<'a>(
     random: &mut fastrand::Rng,
     now_ns: i64,
 ) -> Object<'a> {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let id: String = (0..22).map(|_| char::from(DIGITS[random.usize(..DIGITS.len())])).collect();
     let mut object = Object::begin(out);
     object.string("type", &format!("io.nats.jetstream.advisory.v1.{kind}"));
-    object.string("id", &id);
+    object.string("id", &nuid(random));
     object.time("timestamp", now_ns);
     object
 }

@@ -72,7 +72,7 @@ pub fn plan<'r, P>(
     body: &[u8],
     situation: Situation<'_>,
 ) -> Plan<'r, P> {
-    let decided = if is_decided_here(verb) && headers::needs_newer_level(header) {
+    let decided = if !is_answered_at_a_sink(verb) && headers::needs_newer_level(header) {
         Err(ErrorId::RequiredApiLevel.into())
     } else {
         decide(registry, verb, body, situation)
@@ -114,11 +114,8 @@ pub fn usage<'a>(reports: impl IntoIterator<Item = &'a StreamReport>) -> Account
     usage
 }
 
-fn is_decided_here(verb: &Verb<'_>) -> bool {
-    !verb_has_no_object(verb)
-}
-
-fn verb_has_no_object(verb: &Verb<'_>) -> bool {
+/// Whether the worker that has the stream answers it at a sink of its own.
+fn is_answered_at_a_sink(verb: &Verb<'_>) -> bool {
     matches!(verb, Verb::DirectGet { .. } | Verb::ConsumerNext { .. })
 }
 

@@ -113,31 +113,21 @@ pub fn get<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// Takes every line of that name away. A block without lines becomes no block.
 pub fn remove(header: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(header.len());
-    let mut rest = header;
-    while !rest.is_empty() {
-        let end = memchr::memmem::find(rest, LINE_END).map_or(rest.len(), |end| end + LINE_END.len());
-        let (line, behind) = rest.split_at(end);
-        let is_it = line.starts_with(name) && line.get(name.len()) == Some(&b':');
-        if !is_it {
-            out.extend_from_slice(line);
-        }
-        rest = behind;
-    }
-    if out.len() <= FIRST_LINE.len() + LINE_END.len() {
-        out.clear();
-    }
-    out
+    without(header, |line| line.starts_with(name) && line.get(name.len()) == Some(&b':'))
 }
 
 /// Takes every line away whose name begins with one of these. A block without lines becomes no block.
 pub fn remove_beginning(header: &[u8], beginnings: &[&[u8]]) -> Vec<u8> {
+    without(header, |line| beginnings.iter().any(|beginning| line.starts_with(beginning)))
+}
+
+fn without(header: &[u8], goes: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.len());
     let mut rest = header;
     while !rest.is_empty() {
         let end = memchr::memmem::find(rest, LINE_END).map_or(rest.len(), |end| end + LINE_END.len());
         let (line, behind) = rest.split_at(end);
-        if !beginnings.iter().any(|beginning| line.starts_with(beginning)) {
+        if !goes(line) {
             out.extend_from_slice(line);
         }
         rest = behind;

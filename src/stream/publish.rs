@@ -17,7 +17,7 @@ use super::stream::Stream;
 use super::time::{self, parse_duration};
 use crate::store::message::{file_bytes, memory_bytes};
 use crate::store::{Message, Read, ReadPlan, StoreError, StoredMessage};
-use crate::subject::name::collide;
+use crate::subject::name::{collide, matches};
 
 /// The longest header that is stored, in bytes.
 const HEADER_BYTES_MAX: usize = 65_535;
@@ -306,7 +306,7 @@ impl Stream {
     /// What the stream's transform makes of a subject that is its concern.
     pub(super) fn transformed(&mut self, subject: &[u8]) -> Option<Vec<u8>> {
         let transform = self.subject_transform.as_ref()?;
-        if !transform_matches(transform.source(), subject) {
+        if !matches(subject, transform.source().as_bytes()) {
             return None;
         }
         let mut transformed = Vec::new();
@@ -652,7 +652,7 @@ impl Stream {
 
     fn republished_to(&mut self, subject: &[u8]) -> Option<Vec<u8>> {
         let transform = self.republish.as_ref()?;
-        if !transform_matches(transform.source(), subject) {
+        if !matches(subject, transform.source().as_bytes()) {
             return None;
         }
         let mut to = Vec::new();
@@ -724,7 +724,3 @@ struct CounterValue {
 }
 
 from_json!(CounterValue, "server.CounterValue", { "val" => val });
-
-fn transform_matches(source: &str, subject: &[u8]) -> bool {
-    crate::store::filter::matches(subject, source.as_bytes())
-}

@@ -4,7 +4,6 @@
 //! and by subject. It holds no messages. `P` is whatever whoever owns the registry needs to reach a stream: it is kept and given back.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use super::check::{self, Neighbours, Surroundings};
 use super::config::{Storage, StreamConfig, StreamConfigRequest};
@@ -182,11 +181,6 @@ impl<P> Registry<P> {
     /// All streams, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Entry<P>> {
         self.streams.values()
-    }
-
-    /// The streams behind `after`, by name: for whoever wants them a few at a time.
-    pub fn iter_after(&self, after: &str) -> impl Iterator<Item = &Entry<P>> {
-        self.streams.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).map(|(_, entry)| entry)
     }
 
     /// The streams that have a subject in common with `filter`, by name; all if it is empty.

@@ -279,11 +279,6 @@ impl Stream {
         self.later.take_due(self.store.committed(), take);
     }
 
-    /// Whether something waits to be published, due or not.
-    pub fn has_outgoing(&self) -> bool {
-        !self.now.is_empty() || !self.later.is_empty()
-    }
-
     /// Carries out a command.
     pub fn handle(&mut self, command: Command, now_ns: i64) -> Handled {
         let answer = match command {

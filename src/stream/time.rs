@@ -2,6 +2,10 @@
 //!
 //! A time is a number of nanoseconds since 1970; [`ZERO`] stands for the reference's zero time, which is no time at all.
 
+use std::time::Duration;
+
+use crate::config::{GoDuration, parse_duration_ns};
+
 /// The reference's zero time, the first of January of the year 1.
 pub const ZERO: i64 = i64::MIN;
 
@@ -125,86 +129,15 @@ pub fn parse(text: &str) -> Result<i64, String> {
     Ok(seconds.saturating_mul(NS_PER_SECOND).saturating_add(ns).max(ZERO + 1))
 }
 
-/// Writes a duration as the reference prints it: `1m30s`, `1.5s`, `100ms`.
+/// Writes a duration as the reference prints it: `1m30s`, `-1.5s`, `100ms`.
 pub fn duration_text(ns: i64) -> String {
-    if ns == 0 {
-        return "0s".to_owned();
-    }
     let sign = if ns < 0 { "-" } else { "" };
-    let ns = ns.unsigned_abs();
-    let fraction = |value: u64, unit: u64, name: &str| {
-        let (whole, rest) = (value / unit, value % unit);
-        if rest == 0 {
-            return format!("{sign}{whole}{name}");
-        }
-        let width = unit.ilog10() as usize;
-        let rest = format!("{rest:0width$}");
-        format!("{sign}{whole}.{}{name}", rest.trim_end_matches('0'))
-    };
-    match ns {
-        0..1_000 => format!("{sign}{ns}ns"),
-        1_000..1_000_000 => fraction(ns, 1_000, "µs"),
-        1_000_000..1_000_000_000 => fraction(ns, 1_000_000, "ms"),
-        _ => {
-            let (hours, minutes) = (ns / 3_600_000_000_000, ns / 60_000_000_000 % 60);
-            let seconds = fraction(ns % 60_000_000_000, 1_000_000_000, "s");
-            let seconds = seconds.trim_start_matches('-');
-            match (hours, minutes) {
-                (0, 0) => format!("{sign}{seconds}"),
-                (0, _) => format!("{sign}{minutes}m{seconds}"),
-                _ => format!("{sign}{hours}h{minutes}m{seconds}"),
-            }
-        }
-    }
+    format!("{sign}{}", GoDuration(Duration::from_nanos(ns.unsigned_abs())))
 }
 
 /// Reads a duration as the reference does: `1h30m`, `1.5s`, `-2ms`. `None` if it is none.
 pub fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let end = rest.find(|character: char| !character.is_ascii_digit() && character != '.')?;
-        let (number, behind) = rest.split_at(end);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || number.len() > 30 {
-            return None;
-        }
-        let unit_end = behind
-            .find(|character: char| character.is_ascii_digit() || character == '.')
-            .unwrap_or(behind.len());
-        let (unit, after) = behind.split_at(unit_end);
-        let unit_ns: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        if !whole.is_empty() {
-            total = total.checked_add(whole.parse::<i128>().ok()?.checked_mul(unit_ns)?)?;
-        }
-        let mut scale = unit_ns;
-        let mut part: i128 = 0;
-        for digit in fraction.bytes().take(18) {
-            part = part * 10 + i128::from(digit - b'0');
-            scale *= 10;
-        }
-        total = total.checked_add(part * unit_ns / (scale / unit_ns))?;
-        rest = after;
-    }
-    i64::try_from(if negative { -total } else { total }).ok()
+    parse_duration_ns(text).ok()
 }
 
 fn digits(out: &mut Vec<u8>, value: i64, width: u32) {

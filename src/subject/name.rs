@@ -145,19 +145,35 @@ pub fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The tokens of the subject stand for themselves, `*` and `>` too. Nothing matches a subject with an empty token,
 /// not even `>`. The rule in its plainest form: the tree is tested against this function.
 pub fn subject_matches_pattern(subject: &[u8], pattern: Pattern<'_>) -> bool {
-    if has_empty_token(subject) {
-        return false;
-    }
-    let mut subject_tokens = tokens(subject);
-    let mut pattern_tokens = tokens(pattern.as_bytes());
+    !has_empty_token(subject) && matches(subject, pattern.as_bytes())
+}
+
+/// Whether a subject without empty tokens matches a pattern, token by token. The tokens of the subject stand for themselves, and a
+/// pattern that is not valid matches what it spells.
+pub fn matches(subject: &[u8], pattern: &[u8]) -> bool {
+    let (mut subject, mut pattern) = (subject, pattern);
     loop {
-        match (pattern_tokens.next(), subject_tokens.next()) {
+        let (token, subject_rest) = split_token(subject);
+        let (wanted, pattern_rest) = split_token(pattern);
+        if wanted == b">" && pattern_rest.is_none() {
+            return true;
+        }
+        if wanted != b"*" && wanted != token {
+            return false;
+        }
+        match (subject_rest, pattern_rest) {
             (None, None) => return true,
-            (Some(b">"), Some(_)) => return true,
-            (Some(b"*"), Some(_)) => {}
-            (Some(wanted), Some(token)) if wanted == token => {}
+            (Some(subject_rest), Some(pattern_rest)) => (subject, pattern) = (subject_rest, pattern_rest),
             _ => return false,
         }
+    }
+}
+
+/// The first token, and what stands behind its dot.
+fn split_token(name: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b'.', name) {
+        Some(dot) => (&name[..dot], Some(&name[dot + 1..])),
+        None => (name, None),
     }
 }
 
@@ -277,6 +293,23 @@ mod tests {
     ];
     const REFUSED_BY_SUB: &[&[u8]] = &[b"", b".", b"..", b"a.", b".a", b"a..b", b"a.>.b", b">.a"];
     const SEPARATORS: &[&[u8]] = &[b"a b", b" ", b"a\tb", b"\nb", b"a. .b"];
+
+    #[test]
+    fn wildcards_stand_for_one_token_or_the_rest() {
+        for (subject, pattern, wanted) in [
+            ("a", "a", true),
+            ("a", ">", true),
+            ("a.b", "a.>", true),
+            ("a", "a.>", false),
+            ("a.b", "a.*", true),
+            ("a.b.c", "a.*", false),
+            ("a.b.c", "*.b.*", true),
+            ("a.b", "a.b.c", false),
+            ("a*", "a*", true),
+        ] {
+            assert_eq!(matches(subject.as_bytes(), pattern.as_bytes()), wanted, "{subject} {pattern}");
+        }
+    }
 
     #[test]
     fn a_pattern_is_within_another_if_all_its_subjects_are() {

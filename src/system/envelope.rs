@@ -12,6 +12,7 @@ use crate::config::Options;
 use crate::monitor::clock::Timestamp;
 use crate::monitor::json;
 use crate::monitor::varz::FeatureFlags;
+use crate::stream::headers;
 use crate::wire::info::REFERENCE_VERSION;
 
 /// `flags` of a server with JetStream: that it has it, and two abilities among servers that all of 2.15.1 have.
@@ -142,8 +143,8 @@ pub enum Encoding {
 impl Encoding {
     /// What a request's header block asks for. Snappy comes before gzip, as in the reference.
     pub fn accepted(header: &[u8]) -> Encoding {
-        let Some(accepted) = header_value(header, "Accept-Encoding") else { return Encoding::Plain };
-        let accepted = accepted.to_ascii_lowercase();
+        let Some(accepted) = headers::get(header, b"Accept-Encoding") else { return Encoding::Plain };
+        let accepted = String::from_utf8_lossy(accepted).trim().to_ascii_lowercase();
         if accepted.is_empty() {
             Encoding::Plain
         } else if accepted.contains("snappy") || accepted.contains("s2") {
@@ -174,15 +175,6 @@ impl Encoding {
         };
         (format!("NATS/1.0\r\nContent-Encoding: {name}\r\n\r\n").into_bytes(), body)
     }
-}
-
-/// The value of a header, by the name as it is.
-fn header_value<'a>(block: &'a [u8], name: &str) -> Option<&'a str> {
-    let text = std::str::from_utf8(block).ok()?;
-    text.split("\r\n").skip(1).find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key == name).then(|| value.trim())
-    })
 }
 
 #[cfg(test)]

@@ -335,12 +335,14 @@ pub fn commit_error(failed: &StepError) -> CommitError {
 #[derive(Debug)]
 pub struct StreamFiles<'a> {
     path: &'a Path,
+    /// What was read last, for it is read in many pieces.
+    open: Option<(FileId, File)>,
 }
 
 impl<'a> StreamFiles<'a> {
     /// Of the stream in this directory.
     pub fn new(path: &'a Path) -> StreamFiles<'a> {
-        StreamFiles { path }
+        StreamFiles { path, open: None }
     }
 
     fn at(&self, file: FileId) -> PathBuf {
@@ -359,7 +361,11 @@ impl Files for StreamFiles<'_> {
     }
 
     fn read_at(&mut self, file: FileId, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let file = File::open(self.at(file))?;
+        let opened = match self.open.take() {
+            Some((id, opened)) if id == file => opened,
+            _ => File::open(self.at(file))?,
+        };
+        let (_, file) = self.open.insert((file, opened));
         let mut filled = 0;
         while filled < buffer.len() {
             match file.read_at(&mut buffer[filled..], offset + filled as u64) {
@@ -373,6 +379,8 @@ impl Files for StreamFiles<'_> {
     }
 
     fn perform(&mut self, step: &Step) -> io::Result<()> {
+        // What is open may have another name from now on.
+        self.open = None;
         carry_out(self.path, vec![file_step(step.clone())])
     }
 }

@@ -16,7 +16,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -31,6 +31,7 @@ use super::log::Log;
 use super::shared::Shared;
 use super::system::TakenRequest;
 use crate::base::system_error;
+use crate::base::wall_clock::now_ns;
 use crate::broker::internal::{InternalMessage, SubscriptionId};
 use crate::config::{GLOBAL_ACCOUNT, JetStreamAccountLimits, JetStreamOptions, Options};
 use crate::monitor::jetstream::{AccountStreams, JetStreamReading, StreamReading, Wanted};
@@ -693,10 +694,7 @@ impl JetStream {
 
     fn publish(&self, message: InternalMessage) {
         self.shared.internal.with_client(|client| client.publish(message));
-        // What does not find room now is tried again.
-        if self.shared.internal.hand_over(&self.shared) {
-            self.shared.internal.knock();
-        }
+        self.shared.internal.send(&self.shared);
     }
 
     fn frame(&self) -> Frame<'_> {
@@ -826,11 +824,6 @@ fn not_yet(verb: &Verb<'_>) -> ApiError {
 fn is_failure(answer: &[u8]) -> bool {
     let behind_type = memchr::memchr(b',', answer).map_or(&b""[..], |at| &answer[at..]);
     behind_type.starts_with(b",\"error\":")
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Bytes as the reference writes them into its log.

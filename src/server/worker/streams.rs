@@ -11,13 +11,13 @@
 //!
 //! A worker without streams does one look at three counters per turn.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::SystemTime;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::base::system_error;
+use crate::base::wall_clock::now_ns;
 use crate::broker::Broker;
 use crate::broker::batch::Content;
 use crate::broker::capture::{Captured, CapturedMessage, Issued, SinkId};
@@ -56,18 +56,20 @@ const READ_JOB: u64 = 1 << 63;
 pub(super) struct Streams {
     owned: Slab<Owned>,
     numbers: HashMap<StreamNumber, usize>,
-    /// Whose a sink is, and for what; by the sink's slot.
-    sinks: Vec<Option<(usize, SinkUse)>>,
+    /// By slots, which are used again.
+    sinks: Vec<Option<Sink>>,
     /// Streams that have to be looked at, each once.
     touched: Vec<usize>,
+    /// The memory for the next ones while those are looked at.
+    spare_touched: Vec<usize>,
     files: FileRoom,
     /// What files are read for, by the number of the job.
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
     captured: Captured,
     content: Vec<u8>,
-    /// When the next stream wants to be looked at.
-    next_deadline_ns: Option<i64>,
+    /// When streams want to be looked at, by [`Owned::deadline_ns`].
+    deadlines: BTreeSet<(i64, usize)>,
 }
 
 /// A stream of this worker.
@@ -76,9 +78,10 @@ struct Owned {
     account: u16,
     stream: Stream,
     consumers: Consumers,
-    sinks: Vec<SinkId>,
-    /// Of consumers: where requests for their messages come, which those that push refuse.
-    pull_sinks: BTreeMap<Box<str>, SinkId>,
+    /// What its configuration asks for.
+    sinks: BTreeMap<(String, SinkUse), SinkId>,
+    /// By consumers' names: where requests for their messages come, which those that push refuse.
+    consumer_sinks: BTreeMap<Box<str>, SinkId>,
     /// When it was looked last whether somebody listens to what push consumers deliver.
     listeners_checked_ns: i64,
     directory: Option<Directory>,
@@ -134,18 +137,51 @@ enum Purpose {
 }
 
 /// What comes to a sink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum SinkUse {
     /// Messages to be stored.
     Store,
     /// Requests for messages.
     DirectGet,
-    /// Requests to a pull consumer.
+    /// Requests for a consumer's messages.
     Next,
     /// Acknowledgements.
     Ack,
     /// Responses to flow control.
     Flow,
+}
+
+/// Whose a sink is, and for what.
+#[derive(Debug, Clone, Copy)]
+struct Sink {
+    id: SinkId,
+    stream: usize,
+    sink_use: SinkUse,
+}
+
+/// Opens and closes the sinks of a stream.
+struct Sinks<'a, A> {
+    of: &'a mut Vec<Option<Sink>>,
+    key: usize,
+    account: u16,
+    broker: &'a mut Broker<A>,
+}
+
+impl<A: InterestAccess> Sinks<'_, A> {
+    fn open(&mut self, subject: &str, sink_use: SinkUse) -> SinkId {
+        let id = self.broker.open_sink(self.account, subject.as_bytes());
+        let slot = id.slot as usize;
+        if self.of.len() <= slot {
+            self.of.resize(slot + 1, None);
+        }
+        self.of[slot] = Some(Sink { id, stream: self.key, sink_use });
+        id
+    }
+
+    fn close(&mut self, sink: SinkId) {
+        self.of[sink.slot as usize] = None;
+        self.broker.close_sink(sink);
+    }
 }
 
 /// Where what a stream's consumers have to say goes.
@@ -217,12 +253,13 @@ impl Streams {
             numbers: HashMap::new(),
             sinks: Vec::new(),
             touched: Vec::new(),
+            spare_touched: Vec::new(),
             files,
             reads: HashMap::new(),
             next_read: 0,
             captured: Captured::default(),
             content: Vec::new(),
-            next_deadline_ns: None,
+            deadlines: BTreeSet::new(),
         }
     }
 
@@ -252,18 +289,22 @@ impl Streams {
 
     /// In how many milliseconds something is to be done although nothing comes.
     pub fn next_deadline_in_ms(&self) -> Option<u64> {
-        let ns = self.next_deadline_ns?.saturating_sub(now_ns());
+        let ns = self.deadlines.first()?.0.saturating_sub(now_ns());
         Some(u64::try_from(ns).unwrap_or(0).div_ceil(1_000_000))
     }
 
     /// One turn. Whether there was something to do.
     pub fn turn<A: InterestAccess>(&mut self, broker: &mut Broker<A>, orders: &OrderBox, log: &Log) -> bool {
         let has_captured = broker.has_captured();
-        let is_due = self.next_deadline_ns.is_some() && self.next_deadline_ns <= Some(now_ns());
-        if !has_captured && !is_due && !self.has_work(orders) {
+        let has_work = has_captured || self.has_work(orders);
+        if !has_work && self.deadlines.is_empty() {
             return false;
         }
         let now_ns = now_ns();
+        let is_due = self.deadlines.first().is_some_and(|&(at, _)| at <= now_ns);
+        if !has_work && !is_due {
+            return false;
+        }
         if orders.has_orders() {
             for order in orders.take() {
                 self.carry_out(order, broker, now_ns, log);
@@ -283,10 +324,12 @@ impl Streams {
         if is_due {
             self.pass_time(broker, now_ns);
         }
-        for key in std::mem::take(&mut self.touched) {
+        let spare = std::mem::take(&mut self.spare_touched);
+        let mut touched = std::mem::replace(&mut self.touched, spare);
+        for key in touched.drain(..) {
             self.look_after(key, broker, now_ns, log);
         }
-        self.next_deadline_ns = self.owned.iter().filter_map(|(_, owned)| owned.deadline_ns).min();
+        self.spare_touched = touched;
         true
     }
 
@@ -348,8 +391,8 @@ impl Streams {
             account,
             stream,
             consumers,
-            sinks: Vec::new(),
-            pull_sinks: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            consumer_sinks: BTreeMap::new(),
             listeners_checked_ns: 0,
             directory,
             is_touched: false,
@@ -386,82 +429,53 @@ impl Streams {
     ) {
         let owned = &mut self.owned[key];
         owned.consumers.delete_all(drive!(self, owned, broker, now_ns));
-        let pull_sinks = std::mem::take(&mut owned.pull_sinks);
-        for sink in std::mem::take(&mut owned.sinks).into_iter().chain(pull_sinks.into_values()) {
-            self.sinks[sink.slot as usize] = None;
-            broker.close_sink(sink);
-        }
-        self.owned[key].closing = Some(done);
+        owned.closing = Some(done);
+        self.listen(key, broker);
+        self.listen_for_consumers(key, broker);
         self.touch(key);
     }
 
-    /// Makes the sinks of a stream those that its configuration asks for.
+    /// Makes the sinks of a stream those that its configuration asks for. What stays is not touched: a subject that is
+    /// listened to before and after has one sink throughout, and what is published to it meanwhile comes once.
     fn listen<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>) {
         let owned = &mut self.owned[key];
-        let config = owned.stream.config();
-        let mut wanted: Vec<(String, SinkUse)> =
-            config.subjects.iter().map(|subject| (subject.clone(), SinkUse::Store)).collect();
-        if config.allow_direct {
-            let subject = format!("{DIRECT_GET}{}", config.name);
-            wanted.push((format!("{subject}.>"), SinkUse::DirectGet));
-            wanted.push((subject, SinkUse::DirectGet));
-        }
-        wanted.push((format!("{ACK}{}.>", config.name), SinkUse::Ack));
-        wanted.push((format!("{FLOW}{}.>", config.name), SinkUse::Flow));
-        // The new ones first, so that subjects that stay are never without one.
-        let old = std::mem::take(&mut owned.sinks);
-        let account = owned.account;
-        for (subject, sink_use) in wanted {
-            let sink = self.open_sink(key, account, &subject, sink_use, broker);
-            self.owned[key].sinks.push(sink);
-        }
-        for sink in old {
-            self.sinks[sink.slot as usize] = None;
-            broker.close_sink(sink);
+        let wanted = owned.wanted_sinks();
+        let mut sinks = Sinks { of: &mut self.sinks, key, account: owned.account, broker };
+        owned.sinks.retain(|listened, sink| {
+            let stays = wanted.contains(listened);
+            if !stays {
+                sinks.close(*sink);
+            }
+            stays
+        });
+        for listened in wanted {
+            owned
+                .sinks
+                .entry(listened)
+                .or_insert_with_key(|(subject, sink_use)| sinks.open(subject, *sink_use));
         }
     }
 
-    fn open_sink<A: InterestAccess>(
-        &mut self,
-        key: usize,
-        account: u16,
-        subject: &str,
-        sink_use: SinkUse,
-        broker: &mut Broker<A>,
-    ) -> SinkId {
-        let sink = broker.open_sink(account, subject.as_bytes());
-        let slot = sink.slot as usize;
-        if self.sinks.len() <= slot {
-            self.sinks.resize(slot + 1, None);
-        }
-        self.sinks[slot] = Some((key, sink_use));
-        sink
-    }
-
-    /// Makes the sinks of consumers those that there are, and tells the stream of its consumers.
+    /// Tells a stream of its consumers, and makes their sinks those that there are.
     fn listen_for_consumers<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>) {
         let owned = &mut self.owned[key];
         owned.consumers_changed = false;
         let interest: Vec<Filters> = owned.consumers.filters().cloned().collect();
         owned.stream.set_consumers(owned.consumers.len(false) as u64, interest);
-        if owned.closing.is_some() {
-            return;
-        }
-        let wanted: Vec<Box<str>> = owned.consumers.iter().map(|consumer| consumer.name().into()).collect();
-        let (account, stream) = (owned.account, owned.stream.config().name.clone());
-        let gone: Vec<Box<str>> =
-            owned.pull_sinks.keys().filter(|name| wanted.binary_search(name).is_err()).cloned().collect();
-        for name in gone {
-            if let Some(sink) = self.owned[key].pull_sinks.remove(&name) {
-                self.sinks[sink.slot as usize] = None;
-                broker.close_sink(sink);
+        let mut sinks = Sinks { of: &mut self.sinks, key, account: owned.account, broker };
+        let is_open = owned.closing.is_none();
+        owned.consumer_sinks.retain(|name, sink| {
+            let stays = is_open && owned.consumers.get(name).is_some();
+            if !stays {
+                sinks.close(*sink);
             }
-        }
-        for name in wanted {
-            if !self.owned[key].pull_sinks.contains_key(&name) {
-                let sink =
-                    self.open_sink(key, account, &format!("{NEXT}{stream}.{name}"), SinkUse::Next, broker);
-                self.owned[key].pull_sinks.insert(name, sink);
+            stays
+        });
+        let stream = &owned.stream.config().name;
+        for consumer in owned.consumers.iter() {
+            if is_open && !owned.consumer_sinks.contains_key(consumer.name()) {
+                let sink = sinks.open(&format!("{NEXT}{stream}.{}", consumer.name()), SinkUse::Next);
+                owned.consumer_sinks.insert(consumer.name().into(), sink);
             }
         }
     }
@@ -520,7 +534,13 @@ impl Streams {
         now_ns: i64,
     ) {
         // What was on its way to a sink that has ended goes nowhere.
-        let Some(&Some((key, sink_use))) = self.sinks.get(message.sink.slot as usize) else { return };
+        let Some(&Some(Sink { id, stream: key, sink_use })) = self.sinks.get(message.sink.slot as usize)
+        else {
+            return;
+        };
+        if id != message.sink {
+            return;
+        }
         let CapturedMessage { subject, header, payload, .. } = *message;
         let reply = message.reply.unwrap_or_default();
         let owned = &mut self.owned[key];
@@ -599,6 +619,10 @@ impl Streams {
                         ));
                     }
                 }
+                for warning in owned.stream.store_mut().take_warnings() {
+                    let name = &owned.stream.config().name;
+                    log.warning(format!("JetStream: stream {name}: files cannot be cleaned up: {warning}"));
+                }
                 key
             }
             FileOutcome::Read(result) => {
@@ -638,8 +662,8 @@ impl Streams {
     }
 
     fn pass_time<A: InterestAccess>(&mut self, broker: &mut Broker<A>, now_ns: i64) {
-        let due = self.owned.iter().filter(|(_, owned)| owned.deadline_ns.is_some_and(|at| at <= now_ns));
-        for key in due.map(|(key, _)| key).collect::<Vec<_>>() {
+        let due: Vec<usize> = self.deadlines.range(..=(now_ns, usize::MAX)).map(|&(_, key)| key).collect();
+        for key in due {
             let owned = &mut self.owned[key];
             owned.stream.tick(now_ns);
             let before = owned.consumers.len(false);
@@ -713,8 +737,14 @@ impl Streams {
             self.files.submit(directory, key as u64, FileJob::Steps(steps));
         }
         let owned = &mut self.owned[key];
-        owned.deadline_ns = owned.next_deadline_ns();
-        if owned.closing.is_some() && !owned.is_committing && owned.reading == 0 {
+        let is_over = owned.closing.is_some() && !owned.is_committing && owned.reading == 0;
+        let deadline_ns = owned.next_deadline_ns().filter(|_| !is_over);
+        let before_ns = std::mem::replace(&mut owned.deadline_ns, deadline_ns);
+        if deadline_ns != before_ns {
+            before_ns.map(|at| self.deadlines.remove(&(at, key)));
+            self.deadlines.extend(deadline_ns.map(|at| (at, key)));
+        }
+        if is_over {
             let owned = self.owned.remove(key);
             self.numbers.remove(&owned.number);
             if let Some(done) = owned.closing {
@@ -739,6 +769,24 @@ impl Streams {
 }
 
 impl Owned {
+    /// What its configuration asks to listen to; nothing once it closes.
+    fn wanted_sinks(&self) -> BTreeSet<(String, SinkUse)> {
+        if self.closing.is_some() {
+            return BTreeSet::new();
+        }
+        let config = self.stream.config();
+        let name = &config.name;
+        let mut wanted: BTreeSet<(String, SinkUse)> =
+            config.subjects.iter().map(|subject| (subject.clone(), SinkUse::Store)).collect();
+        if config.allow_direct {
+            wanted.insert((format!("{DIRECT_GET}{name}"), SinkUse::DirectGet));
+            wanted.insert((format!("{DIRECT_GET}{name}.>"), SinkUse::DirectGet));
+        }
+        wanted.insert((format!("{ACK}{name}.>"), SinkUse::Ack));
+        wanted.insert((format!("{FLOW}{name}.>"), SinkUse::Flow));
+        wanted
+    }
+
     /// Whether there are push consumers, to which somebody may listen.
     fn has_listeners(&self) -> bool {
         self.consumers.deliver_subjects().next().is_some()
@@ -822,9 +870,4 @@ fn not_written(stream: &Stream) -> ApiError {
         Some(error) => ApiError::with(ErrorId::StreamStoreFailed, error),
         None => ErrorId::StreamStoreFailed.into(),
     }
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

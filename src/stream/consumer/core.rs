@@ -191,11 +191,6 @@ impl Consumer {
         self.push.as_ref().is_some_and(|push| push.active)
     }
 
-    /// When the oldest unacknowledged message was delivered.
-    pub fn oldest_pending_ns(&self) -> Option<i64> {
-        self.state.pending.first().map(|entry| entry.since_ns)
-    }
-
     /// Whether it has something to do when messages come, or when acknowledgements do.
     pub(super) fn is_warm(&self) -> bool {
         !self.waiting.is_empty()
@@ -203,39 +198,6 @@ impl Consumer {
             || !self.state.pending.is_empty()
             || !self.state.exceeded.is_empty()
             || !self.fetched.is_empty()
-    }
-
-    /// Bytes that it takes in memory, about.
-    pub fn memory_bytes(&self) -> usize {
-        let config = &self.config;
-        let texts = config.durable_name.capacity()
-            + config.name.capacity()
-            + config.description.capacity()
-            + config.filter_subject.capacity()
-            + config.filter_subjects.iter().map(|filter| filter.capacity() + 24).sum::<usize>()
-            + config.deliver_subject.capacity()
-            + config
-                .metadata
-                .iter()
-                .map(|(key, value)| key.capacity() + value.capacity() + 64)
-                .sum::<usize>();
-        size_of::<Consumer>()
-            + size_of::<ConsumerConfig>()
-            + texts
-            + self.stream.len()
-            + self.name.len()
-            + self.ack_prefix.len()
-            + self.filters.patterns().map(|pattern| pattern.len() + 16).sum::<usize>()
-            + self.state.pending.heap_bytes()
-            + self.state.exceeded.len() * 32
-            + self.redeliver.capacity() * 8
-            + self.waiting.heap_bytes()
-            + self.journal.heap_bytes()
-            + self.push.as_ref().map_or(0, |_| size_of::<Push>())
-            + self
-                .last_messages
-                .as_ref()
-                .map_or(0, |last| last.seqs.capacity() * 8 + size_of::<LastMessages>())
     }
 
     /// Gives memory back that a consumer at rest does not need.

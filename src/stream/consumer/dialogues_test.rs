@@ -70,7 +70,7 @@ impl Player {
                     None => (String::new(), tail(1)),
                 };
                 if rig.facts.retention != Retention::Interest
-                    || rig.consumers.wants_subject(words[0].as_bytes())
+                    || rig.consumers.filters().any(|filters| filters.matches(words[0].as_bytes()))
                 {
                     rig.publish_with(words[0], &header, &payload);
                 } else {
@@ -140,7 +140,7 @@ impl Player {
                 } else {
                     rig.clients.heard.remove(&name)
                 };
-                rig.interest_changed(words[0]);
+                rig.check_listeners();
                 None
             }
             "deaf" => {

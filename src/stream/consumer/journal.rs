@@ -102,10 +102,6 @@ impl Journal {
         store.note(format!("c.{name}.s").as_bytes(), None)?;
         store.note(config_key(name).as_bytes(), None)
     }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.changes.heap_bytes()
-    }
 }
 
 pub(super) fn config_key(name: &str) -> String {

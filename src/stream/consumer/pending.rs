@@ -132,11 +132,6 @@ impl Pending {
         self.entries.shrink_to(self.entries.len() * 2);
     }
 
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-    }
-
     fn find(&self, stream_seq: u64) -> Option<usize> {
         let front = self.entries.front()?.stream_seq;
         let guess = usize::try_from(stream_seq.checked_sub(front)?).unwrap_or(usize::MAX);

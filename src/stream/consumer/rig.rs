@@ -219,8 +219,8 @@ impl Rig {
         self.settle();
     }
 
-    pub(super) fn interest_changed(&mut self, subject: &str) {
-        self.consumers.interest_changed(subject, drive!(self));
+    pub(super) fn check_listeners(&mut self) {
+        self.consumers.check_listeners(drive!(self));
         self.settle();
     }
 

@@ -248,11 +248,6 @@ impl Consumers {
         self.names.values().map(|index| &self.members[*index].consumer.filters)
     }
 
-    /// Whether a message with this subject would interest anybody: on interest streams others are not stored.
-    pub fn wants_subject(&self, subject: &[u8]) -> bool {
-        self.members.iter().any(|(_, member)| member.consumer.filters.matches(subject))
-    }
-
     // Requests.
 
     /// Answers a request of the API. `None`: nobody answers it (resets of consumers that are not there).
@@ -706,18 +701,6 @@ impl Consumers {
         self.members[index].consumer.flow_response(subject, last, &mut turn);
         self.mark_dirty(index);
         self.mark_ready(index);
-    }
-
-    /// Somebody subscribed to the deliver subject of push consumers, or nobody listens there any more.
-    pub fn interest_changed<O: Outlet>(&mut self, deliver_subject: &str, drive: Drive<'_, O>) {
-        for index in self.deliver_subjects.get(deliver_subject).cloned().unwrap_or_default() {
-            let consumer = &mut self.members[index].consumer;
-            let group = consumer.config.deliver_group.as_bytes();
-            let active = drive.outlet.has_interest(deliver_subject.as_bytes(), group);
-            consumer.listener(active, drive.now_ns);
-            self.mark_ready(index);
-            self.after(index, drive.now_ns);
-        }
     }
 
     /// Looks at every push consumer whether somebody listens, in its queue group if it has one. Costs a look at the interest for

@@ -365,11 +365,6 @@ impl ChangeWriter {
         }
     }
 
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity()
-    }
-
     fn stream_seq(&mut self, stream_seq: u64) {
         write_signed(&mut self.bytes, stream_seq.wrapping_sub(self.before.stream_seq).cast_signed());
         self.before.stream_seq = stream_seq;

@@ -5,6 +5,7 @@
 //! changes that they confirm are durable: they are collected in [`Effects`], as are the messages that may have lost
 //! their last interest.
 
+use crate::base::nuid::nuid;
 use crate::store::Store;
 
 use super::super::time;
@@ -152,7 +153,7 @@ impl<O: Outlet> Turn<'_, O> {
 
     /// An id of 22 letters and digits.
     pub(super) fn id(&mut self) -> String {
-        std::iter::repeat_with(|| self.random.alphanumeric()).take(22).collect()
+        nuid(self.random)
     }
 
     /// Now, as answers write it.

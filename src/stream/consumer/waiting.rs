@@ -150,11 +150,6 @@ impl Waiting {
     pub fn shrink(&mut self) {
         self.requests.shrink_to(self.requests.len());
     }
-
-    /// Bytes on the heap, without those of the reply subjects.
-    pub fn heap_bytes(&self) -> usize {
-        self.requests.capacity() * size_of::<Request>()
-    }
 }
 
 #[cfg(test)]
