@@ -589,6 +589,71 @@ fn lame_duck_mode_refuses_new_connections_and_serves_the_others() {
     peer.expect_message("still.here", b"yes");
 }
 
+// ---- streams ----
+
+#[test]
+fn a_stream_under_change_stores_each_message_once() {
+    const PUBLISHERS: usize = 4;
+    const MESSAGES: usize = 2000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().to_str().expect("a name");
+    let arguments = ["-a", "127.0.0.1", "-p", "-1", "-js", "-sd", store];
+    let server = ServerProcess::start_with(&candidate(), "", &arguments).unwrap_or_else(|e| panic!("{e}"));
+    let with_inbox =
+        |name: &str| Peer::open_with(server.address, &format!("{}SUB {name}.* 1\r\n", peer::HELLO));
+    let ask = |peer: &mut Peer, verb: &str, body: &str| {
+        peer.send(&format!("PUB $JS.API.STREAM.{verb}.S ask.1 {}\r\n{body}\r\n", body.len()));
+        let Event::Message { payload, .. } = peer.next() else { panic!("no answer to {verb}") };
+        String::from_utf8(payload).expect("text")
+    };
+    let mut changer = with_inbox("ask");
+    let narrow = r#"{"name":"S","subjects":["s.>"]}"#;
+    let wide = r#"{"name":"S","subjects":["s.>","t.>"]}"#;
+    let answer = ask(&mut changer, "CREATE", narrow);
+    assert!(answer.contains("did_create"), "{answer}");
+
+    // Connections are spread over the workers, so that most of them are not with the stream's own.
+    let publish = |name: String| {
+        let mut peer = with_inbox(&name);
+        let mut seqs = HashSet::new();
+        for first in (0..MESSAGES).step_by(100) {
+            let frames: String =
+                (first..first + 100).map(|n| format!("PUB s.{n} {name}.{n} 1\r\nx\r\n")).collect();
+            peer.send(&frames);
+            for _ in 0..100 {
+                let Event::Message { payload, .. } = peer.next() else { panic!("no acknowledgement") };
+                let answer = String::from_utf8(payload).expect("text");
+                let seq = answer.split("\"seq\":").nth(1).unwrap_or_else(|| panic!("{answer}"));
+                let seq = seq.trim_end_matches(|last: char| !last.is_ascii_digit());
+                assert!(seqs.insert(seq.to_owned()), "{seq} was acknowledged twice");
+            }
+        }
+        seqs
+    };
+    let mut changes = 0;
+    let acknowledged: HashSet<String> = thread::scope(|scope| {
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|number| {
+                let publish = &publish;
+                scope.spawn(move || publish(format!("p{number}")))
+            })
+            .collect();
+        while !publishers.iter().all(|publisher| publisher.is_finished()) {
+            for body in [wide, narrow] {
+                let answer = ask(&mut changer, "UPDATE", body);
+                assert!(answer.contains("\"config\""), "{answer}");
+                changes += 1;
+            }
+        }
+        publishers.into_iter().flat_map(|publisher| publisher.join().expect("a publisher")).collect()
+    });
+    assert!(changes > 0);
+    let all = PUBLISHERS * MESSAGES;
+    assert_eq!(acknowledged.len(), all);
+    let info = ask(&mut changer, "INFO", "");
+    assert!(info.contains(&format!("\"messages\":{all},")), "{info}");
+}
+
 // ---- delivery ----
 
 #[test]
