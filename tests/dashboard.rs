@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use peer::Peer;
+use peer::{Event, Peer};
 use serde_json::Value;
 use server_process::{ServerProcess, candidate, wait_until};
 use web::{Page, get, request_with};
@@ -219,4 +219,105 @@ fn a_slow_consumer_tells_since_when_also_after_it_was_cut_off() {
                 && row["ringmain"]["waiting_since"].is_string()
         })
     });
+}
+
+/// One request, one answer, which is not an error.
+#[track_caller]
+fn ask(peer: &mut Peer, subject: &str, body: &str) {
+    peer.send(&format!("PUB {subject} _I.a {}\r\n{body}\r\n", body.len()));
+    match peer.next() {
+        Event::Message { payload, .. } => {
+            let answer = String::from_utf8(payload).expect("text");
+            assert!(!answer.contains("\"error\""), "{subject}: {answer}");
+        }
+        other => panic!("{other:?} instead of an answer to {subject}"),
+    }
+}
+
+fn names(page: &Page, list: &str) -> Vec<String> {
+    let rows = page.json()[list].as_array().expect("a list").clone();
+    rows.iter().map(|row| row["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn streams_and_consumers_are_listed_in_any_order_searched_and_a_page_at_a_time() {
+    let store = tempfile::tempdir().expect("a directory");
+    let server = start(&format!("jetstream {{ store_dir: {:?} }}\n", store.path()));
+    let at = server.monitoring();
+    let mut peer = Peer::open(server.address);
+    peer.send("SUB _I.> 1\r\n");
+    peer.round_trip();
+    for (name, more) in
+        [("ORDERS", r#","max_msgs":4"#), ("EVENTS", ""), ("AUDIT", r#","description":"who did what""#)]
+    {
+        let subject = name.to_lowercase();
+        ask(
+            &mut peer,
+            &format!("$JS.API.STREAM.CREATE.{name}"),
+            &format!(r#"{{"name":"{name}","subjects":["{subject}.>"]{more}}}"#),
+        );
+    }
+    for (subject, messages) in [("orders.new", 2), ("events.x", 5)] {
+        for _ in 0..messages {
+            ask(&mut peer, subject, "hello");
+        }
+    }
+    for (stream, name) in [("ORDERS", "billing"), ("ORDERS", "shipping"), ("EVENTS", "alarms")] {
+        let body = format!(
+            r#"{{"stream_name":"{stream}","config":{{"durable_name":"{name}","ack_policy":"explicit"}}}}"#
+        );
+        ask(&mut peer, &format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"), &body);
+    }
+    let streams = |query: &str| names(&get(at, &format!("/streamz?{query}")), "streams");
+    assert_eq!(streams(""), ["AUDIT", "EVENTS", "ORDERS"]);
+    assert_eq!(streams("sort=messages"), ["EVENTS", "ORDERS", "AUDIT"]);
+    assert_eq!(streams("sort=used&limit=1"), ["ORDERS"]);
+    assert_eq!(streams("sort=consumers&limit=1&offset=1"), ["EVENTS"]);
+    assert_eq!(streams("find=WHO"), ["AUDIT"]);
+    assert_eq!(streams("find=orders.%3E"), ["ORDERS"]);
+    assert_eq!(streams("acc=other"), [""; 0]);
+    assert_eq!(streams("stream=EVENTS"), ["EVENTS"]);
+    let page = get(at, "/streamz?limit=1&find=e").json();
+    assert_eq!((&page["total"], &page["found"], &page["consumers"]), (&3.into(), &2.into(), &3.into()));
+    assert_eq!(
+        (&page["read_only"], &page["store_errors"], &page["unopened"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+    assert!(page["disk"]["free_bytes"].as_u64() > Some(0));
+    let orders = &get(at, "/streamz?stream=ORDERS").json()["streams"][0];
+    assert_eq!(
+        (&orders["used"], &orders["max_msgs"], &orders["subjects"][0]),
+        (&0.5.into(), &4.into(), &"orders.>".into())
+    );
+
+    let consumers = |query: &str| names(&get(at, &format!("/consumerz?{query}")), "consumers");
+    assert_eq!(consumers("sort=name"), ["alarms", "billing", "shipping"]);
+    assert_eq!(consumers("sort=pending&limit=1"), ["alarms"]);
+    assert_eq!(consumers("stream=ORDERS&sort=name"), ["billing", "shipping"]);
+    assert_eq!(consumers("find=SHIP"), ["shipping"]);
+    assert_eq!(consumers("acc=other"), [""; 0]);
+    // The oldest message is the first that was published.
+    assert_eq!(consumers("sort=lag")[2], "alarms");
+    let page = get(at, "/consumerz?stream=EVENTS").json();
+    assert_eq!((&page["total"], &page["found"], &page["left_out"]), (&1.into(), &1.into(), &0.into()));
+    let alarms = &page["consumers"][0];
+    assert_eq!((&alarms["num_pending"], &alarms["obstacle"]), (&5.into(), &"no_request".into()));
+    assert!(
+        alarms["undelivered_seconds"].as_f64() > Some(0.0) && alarms["stalled_seconds"].as_f64() > Some(0.0)
+    );
+    for path in ["/streamz?sort=x", "/streamz?limit=x", "/consumerz?sort=bytes", "/consumerz?offset=x"] {
+        assert_eq!(get(at, path).status, 400, "{path}");
+    }
+}
+
+#[test]
+fn without_jetstream_there_are_no_streams_and_no_consumers() {
+    let server = start("");
+    let at = server.monitoring();
+    for (path, list) in [("/streamz", "streams"), ("/consumerz", "consumers")] {
+        let page = get(at, path);
+        assert_eq!(page.json()["disabled"], true, "{path}");
+        assert_eq!(names(&page, list), [""; 0], "{path}");
+    }
+    assert!(!get(at, "/metrics").body.contains("ringmain_consumer_"));
 }

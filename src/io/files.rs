@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -112,10 +113,34 @@ pub enum FileJob {
 /// What came of a job.
 #[derive(Debug)]
 pub enum FileOutcome {
-    /// All steps have been done, or one failed.
-    Steps(Result<(), StepError>),
+    /// All steps have been done, or one failed; and how long they took.
+    Steps(Result<(), StepError>, StepTimes),
     /// Bytes that were read.
     Read(io::Result<Vec<u8>>),
+}
+
+/// How long the steps of a job took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepTimes {
+    began: Instant,
+    /// All of them, in microseconds.
+    pub total_us: u64,
+    /// Each sync of a file.
+    pub syncs_us: Vec<u64>,
+}
+
+impl StepTimes {
+    fn begin() -> StepTimes {
+        StepTimes { began: Instant::now(), total_us: 0, syncs_us: Vec::new() }
+    }
+
+    fn step_done(&mut self, is_sync: bool) {
+        let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if is_sync {
+            self.syncs_us.push(now_us - self.total_us);
+        }
+        self.total_us = now_us;
+    }
 }
 
 /// A step that failed. Those before it have been done, those behind it have not.
@@ -282,12 +307,16 @@ async fn uring(path: &Path, open: &RefCell<Open<Rc<tokio_uring::fs::File>>>, job
             FileOutcome::Read(uring_read(path, open, &name, offset, len).await)
         }
         FileJob::Steps(steps) => {
+            let mut times = StepTimes::begin();
             for (at, step) in steps.into_iter().enumerate() {
-                if let Err(error) = uring_step(path, open, step).await {
-                    return FileOutcome::Steps(Err(StepError { step: at, error }));
+                let is_sync = matches!(step, FileStep::SyncData { .. });
+                let done = uring_step(path, open, step).await;
+                times.step_done(is_sync);
+                if let Err(error) = done {
+                    return FileOutcome::Steps(Err(StepError { step: at, error }), times);
                 }
             }
-            FileOutcome::Steps(Ok(()))
+            FileOutcome::Steps(Ok(()), times)
         }
     }
 }
@@ -447,12 +476,16 @@ fn blocking(path: &Path, open: &Mutex<Open<Arc<std::fs::File>>>, job: FileJob) -
             FileOutcome::Read(blocking_read(path, open, &name, offset, len))
         }
         FileJob::Steps(steps) => {
+            let mut times = StepTimes::begin();
             for (at, step) in steps.into_iter().enumerate() {
-                if let Err(error) = blocking_step(path, open, step) {
-                    return FileOutcome::Steps(Err(StepError { step: at, error }));
+                let is_sync = matches!(step, FileStep::SyncData { .. });
+                let done = blocking_step(path, open, step);
+                times.step_done(is_sync);
+                if let Err(error) = done {
+                    return FileOutcome::Steps(Err(StepError { step: at, error }), times);
                 }
             }
-            FileOutcome::Steps(Ok(()))
+            FileOutcome::Steps(Ok(()), times)
         }
     }
 }
@@ -599,7 +632,8 @@ mod tests {
             room.look_after().await.unwrap();
             done.extend(room.take_done());
         }
-        assert!(matches!(done[..], [(7, FileOutcome::Steps(Ok(())))]), "{done:?}");
+        let [(7, FileOutcome::Steps(Ok(()), times))] = &done[..] else { panic!("{done:?}") };
+        assert!(times.syncs_us.len() == 1 && times.total_us >= times.syncs_us[0], "{times:?}");
         check(place.path());
         room.submit(&directory, 8, FileJob::Read { name: "b".to_owned(), offset: 6, len: 5 });
         room.submit(&directory, 9, FileJob::Read { name: "b".to_owned(), offset: 8190, len: 100 });
@@ -615,7 +649,7 @@ mod tests {
         assert!(matches!(&done[1], (8, FileOutcome::Read(Ok(bytes))) if bytes == b"world"), "{done:?}");
         assert!(matches!(&done[2], (9, FileOutcome::Read(Ok(bytes))) if bytes.len() == 2), "{done:?}");
         assert!(matches!(&done[3], (10, FileOutcome::Read(Err(_)))), "{done:?}");
-        assert!(matches!(&done[4], (11, FileOutcome::Steps(Err(_)))), "{done:?}");
+        assert!(matches!(&done[4], (11, FileOutcome::Steps(Err(_), _))), "{done:?}");
         assert!(place.path().join("b").exists(), "behind a step that failed nothing is done");
         assert_eq!(woken.load(Ordering::SeqCst), 5);
     }

@@ -117,8 +117,17 @@ pub fn memory_bytes() -> u64 {
     u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
 }
 
-/// Bytes that may still be written where `path` is; `None` if that is not known.
-pub fn free_disk_bytes(path: &Path) -> Option<u64> {
+/// A disk, or what stands for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct DiskSpace {
+    /// Bytes that may still be written.
+    pub free_bytes: u64,
+    /// Bytes that it has.
+    pub size_bytes: u64,
+}
+
+/// How much room there is where `path` is; `None` if that is not known.
+pub fn disk_space(path: &Path) -> Option<DiskSpace> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path ends in a zero, and there is room for the answer.
@@ -127,7 +136,10 @@ pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     }
     // SAFETY: the call has succeeded and filled it.
     let found = unsafe { found.assume_init() };
-    Some(found.f_bavail * found.f_frsize)
+    Some(DiskSpace {
+        free_bytes: found.f_bavail * found.f_frsize,
+        size_bytes: found.f_blocks * found.f_frsize,
+    })
 }
 
 /// Locks a file as long as it is open. Whether it could be: otherwise another process has it locked.

@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::parameters::Parameters;
-use super::{accountz, connz, healthz, jsz, subsz};
+use super::{accountz, connz, consumerz, healthz, jsz, streamz, subsz};
 
 /// What is asked for, with everything that was said about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Request {
     Accountz(accountz::Query),
     Accstatz(accountz::Selection),
     Jsz(jsz::Query),
+    Streamz(streamz::Query),
+    Consumerz(consumerz::Query),
     Healthz(healthz::Query),
     Ipqueuesz,
     Raftz,
@@ -73,6 +75,8 @@ pub fn route(base: &str, path: &str, query: &str) -> Routed {
         "/accountz" => counted("/accountz", Ok(Request::Accountz(accountz::Query::parse(&parameters)))),
         "/accstatz" => counted("/accstatz", accountz::Selection::parse(&parameters).map(Request::Accstatz)),
         "/jsz" => counted("/jsz", jsz::Query::parse(&parameters).map(Request::Jsz)),
+        "/streamz" => counted("/streamz", streamz::Query::parse(&parameters).map(Request::Streamz)),
+        "/consumerz" => counted("/consumerz", consumerz::Query::parse(&parameters).map(Request::Consumerz)),
         "/healthz" => counted("/healthz", healthz::Query::parse(&parameters).map(Request::Healthz)),
         "/ipqueuesz" => uncounted(parameters.boolean("all").map(|_| Request::Ipqueuesz)),
         "/raftz" => uncounted(Ok(Request::Raftz)),
@@ -112,7 +116,17 @@ mod tests {
 
     #[test]
     fn paths_lead_somewhere_or_are_not_found() {
-        for path in ["/", "/dashboard", "/links", "/varz", "/subscriptionsz", "/debug/vars", "/metrics"] {
+        for path in [
+            "/",
+            "/dashboard",
+            "/links",
+            "/varz",
+            "/subscriptionsz",
+            "/streamz",
+            "/consumerz",
+            "/debug/vars",
+            "/metrics",
+        ] {
             assert_eq!(status("", path), 200, "{path}");
         }
         for path in ["/varz/", "/nope", "/VARZ", "/debug", "/varzz"] {

@@ -169,6 +169,11 @@ impl Query {
     }
 }
 
+/// Whether every stream on disk is open and can be written.
+pub fn is_well(reading: &JetStreamReading) -> bool {
+    Query::default().look_at(reading).1.is_empty()
+}
+
 #[derive(Debug, Serialize)]
 struct Health<'a> {
     status: &'static str,

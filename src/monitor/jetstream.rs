@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::config::JetStreamOptions;
 use crate::stream::API_LEVEL;
 use crate::stream::api::{AccountUsage, StreamReport};
-use crate::stream::consumer::Description;
+use crate::stream::consumer::{Description, Detail};
 use crate::stream::control;
 
 /// What the reference shows as `sync_interval` unless it is told another one. Here as there it means nothing where everything is
@@ -54,6 +54,10 @@ pub struct StreamReading {
     pub report: StreamReport,
     /// Why it cannot be written any more.
     pub write_error: Option<String>,
+    /// Times that something of it could not be written or read, since the server's start.
+    pub store_errors: u64,
+    /// Messages that its consumers delivered, since the server's start.
+    pub deliveries: u64,
     /// Its consumers by name, as far as they were asked for.
     pub consumers: Vec<Description>,
 }
@@ -67,10 +71,12 @@ pub enum Wanted<'a> {
     OfAccounts {
         /// Which accounts.
         accounts: &'a (dyn Fn(&[String]) -> Range<usize> + Sync),
+        /// Of the streams of this name alone.
+        stream: Option<&'a str>,
         /// How many consumers at most.
         max: usize,
-        /// Whether with their configurations.
-        shows_config: bool,
+        /// What of them.
+        detail: Detail,
     },
     /// This one.
     One {

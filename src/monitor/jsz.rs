@@ -12,7 +12,7 @@ use super::clock::Timestamp;
 use super::jetstream::{AccountStreams, Config, JetStreamReading, Limits, Stats, StreamReading, Wanted};
 use super::parameters::Parameters;
 use super::readings::Snapshot;
-use crate::stream::consumer::Description;
+use crate::stream::consumer::{Description, Detail};
 use crate::stream::time;
 
 /// Accounts in an answer unless it is said how many.
@@ -99,7 +99,8 @@ impl Query {
         if !self.consumers {
             return Wanted::None;
         }
-        Wanted::OfAccounts { accounts: shown, max: usize::MAX, shows_config: self.config }
+        let detail = if self.config { Detail::InfoWithConfig } else { Detail::Info };
+        Wanted::OfAccounts { accounts: shown, stream: None, max: usize::MAX, detail }
     }
 
     /// The answer.

@@ -5,7 +5,8 @@
 //! working. `process_` are the names that Prometheus's own client libraries use. `ringmain_` are Ringmain's.
 //!
 //! The number of series is bounded: by the number of workers, for connections by
-//! [`crate::broker::inspect::BEHIND_MAX`], for streams by [`STREAMS_MAX`], for consumers by [`CONSUMERS_MAX`].
+//! [`crate::broker::inspect::BEHIND_MAX`], for streams by [`STREAMS_MAX`], for consumers by [`CONSUMERS_MAX`], for those with a
+//! histogram by [`ACK_HISTOGRAMS_MAX`]. How many are left out by that stands in metrics of its own.
 
 mod streams;
 
@@ -16,14 +17,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Answer, Kind};
+use super::healthz;
 use super::jetstream::{JetStreamReading, Wanted};
-use super::readings::{
-    AccountReading, Histogram, LATENCY_BOUNDS_US, Latencies, Snapshot, TURN_BOUNDS_US, WorkerReading,
-};
+use super::readings::{AccountReading, Latencies, Snapshot, TURN_BOUNDS_US, WorkerReading};
 use super::subsz::IndexStats;
 use super::varz::Varz;
+use crate::base::histogram::{Histogram, LATENCY_BOUNDS_US, SIZE_BOUNDS_BYTES};
 use crate::broker::core::Traffic;
 use crate::broker::inspect::{ConnectionRow, ConnectionTally};
+use crate::io::process::DiskSpace;
+use crate::stream::consumer::Detail;
 use crate::wire::info::{GO_VERSION, REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// Streams with series of their own, the first by account and name. The totals are those of all.
@@ -31,6 +34,9 @@ pub const STREAMS_MAX: usize = 1_000;
 
 /// Consumers with series of their own, the first by account, stream and name.
 pub const CONSUMERS_MAX: usize = 2_000;
+
+/// Consumers with a histogram of how long their acknowledgements take, the first of those that have any.
+pub const ACK_HISTOGRAMS_MAX: usize = 100;
 
 /// What the exporter leaves out of `/varz`.
 const LEFT_OUT: [&str; 9] = [
@@ -55,8 +61,9 @@ pub fn answer(
     index: IndexStats,
     tally: &ConnectionTally,
     behind: &[ConnectionRow],
-    reading: Option<&JetStreamReading>,
+    jetstream: Option<(&JetStreamReading, Option<DiskSpace>)>,
 ) -> Answer {
+    let reading = jetstream.map(|(reading, _)| reading);
     let mut text = Text::default();
     let server = [("server_id", snapshot.identity.server_id.as_str())];
     exported(&mut text, "gnatsd_varz", &Varz::of(snapshot, reading), &server);
@@ -70,15 +77,17 @@ pub fn answer(
     connections(&mut text, tally, &server);
     accounts(&mut text, snapshot, tally);
     text.family("gnatsd_healthz_status", "0 if the server is healthy.", "gauge");
-    text.sample("gnatsd_healthz_status", &server, 0.0);
+    let is_well = reading.is_none_or(healthz::is_well);
+    text.sample("gnatsd_healthz_status", &server, if is_well { 0.0 } else { 1.0 });
     text.family("gnatsd_healthz_status_value", "1 with the health in a label.", "gauge");
-    text.sample("gnatsd_healthz_status_value", &[server[0], ("value", "ok")], 1.0);
+    let health = ("value", if is_well { "ok" } else { "unavailable" });
+    text.sample("gnatsd_healthz_status_value", &[server[0], health], 1.0);
     let routez = Routez { server_id, server_name: &snapshot.identity.server_name, num_routes: 0 };
     exported(&mut text, "gnatsd_routez", &routez, &server);
     text.family("gnatsd_leafz_conn_nodes_total", "Leafnode connections.", "gauge");
     text.sample("gnatsd_leafz_conn_nodes_total", &server, 0.0);
-    if let Some(reading) = reading {
-        streams::write(&mut text, snapshot, reading);
+    if let Some((reading, disk)) = jetstream {
+        streams::write(&mut text, snapshot, reading, disk);
     }
     process(&mut text, snapshot);
     text.family("ringmain_build_info", "1, with what runs in the labels.", "gauge");
@@ -94,7 +103,7 @@ pub fn answer(
 
 /// Which consumers have to be read: of all accounts, which `all` chooses.
 pub fn wanted(all: &(dyn Fn(&[String]) -> Range<usize> + Sync)) -> Wanted<'_> {
-    Wanted::OfAccounts { accounts: all, max: CONSUMERS_MAX, shows_config: true }
+    Wanted::OfAccounts { accounts: all, stream: None, max: CONSUMERS_MAX, detail: Detail::Standing }
 }
 
 /// What the exporter asks `/connz` and `/subsz` for, which it shows too.
@@ -324,7 +333,7 @@ fn turn_lengths(text: &mut Text, workers: &[WorkerReading]) {
     for (at, worker) in workers.iter().enumerate() {
         let times = worker.turn_times;
         let (sum_seconds, at) = (times.busy_ns as f64 / 1e9, at.to_string());
-        text.histogram(name, &[("worker", &at)], &TURN_BOUNDS_US, &times.lengths, sum_seconds);
+        text.histogram(name, &[("worker", &at)], &TURN_BOUNDS_US, 1e6, &times.lengths, sum_seconds);
     }
 }
 
@@ -354,7 +363,7 @@ fn latencies(text: &mut Text, workers: &[WorkerReading]) {
         text.family(&name, help, "histogram");
         let mut sum = Histogram::default();
         workers.iter().for_each(|worker| sum.add(part(&worker.latencies)));
-        text.histogram(&name, &[], &LATENCY_BOUNDS_US, &sum.classes, sum.sum_us as f64 / 1e6);
+        text.times(&name, &[], &sum);
     }
 }
 
@@ -416,23 +425,33 @@ impl Text {
         };
     }
 
-    /// `classes` are the counts up to each bound, and of what is longer than the last.
+    fn times(&mut self, name: &str, labels: &[(&str, &str)], times: &Histogram) {
+        self.histogram(name, labels, &LATENCY_BOUNDS_US, 1e6, &times.classes, times.sum as f64 / 1e6);
+    }
+
+    fn sizes(&mut self, name: &str, labels: &[(&str, &str)], sizes: &Histogram) {
+        self.histogram(name, labels, &SIZE_BOUNDS_BYTES, 1.0, &sizes.classes, sizes.sum as f64);
+    }
+
+    /// `classes` are the counts up to each bound, and of what is beyond the last. `per_unit`: how much of what bounds are
+    /// given in makes one of what is shown.
     fn histogram(
         &mut self,
         name: &str,
         labels: &[(&str, &str)],
-        bounds_us: &[u64],
+        bounds: &[u64],
+        per_unit: f64,
         classes: &[u64],
-        sum_seconds: f64,
+        sum: f64,
     ) {
         let mut count = 0;
         for (class, times) in classes.iter().enumerate() {
             count += times;
-            let bound = bounds_us.get(class).map(|bound_us| (*bound_us as f64 / 1e6).to_string());
+            let bound = bounds.get(class).map(|bound| (*bound as f64 / per_unit).to_string());
             let bound = bound.unwrap_or_else(|| "+Inf".to_owned());
             self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), count as f64);
         }
-        self.sample(&format!("{name}_sum"), labels, sum_seconds);
+        self.sample(&format!("{name}_sum"), labels, sum);
         self.sample(&format!("{name}_count"), labels, count as f64);
     }
 }

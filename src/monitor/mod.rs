@@ -7,7 +7,7 @@
 //! * [`access`]: who may ask.
 //! * [`endpoint`]: paths and queries; [`parameters`]: what stands in a query.
 //! * [`readings`]: the numbers that answers are made of; [`jetstream`]: those of streams.
-//! * [`varz`], [`connz`], [`subsz`], [`accountz`], [`jsz`], [`healthz`], [`neighbours`] (routes, gateways, leafnodes, raft
+//! * [`varz`], [`connz`], [`subsz`], [`accountz`], [`jsz`], [`streamz`], [`consumerz`], [`healthz`], [`neighbours`] (routes, gateways, leafnodes, raft
 //!   groups), [`vars`], [`page`]: one answer each.
 //! * [`dashboard`]: a page that shows all of it to people.
 //! * [`metrics`]: the same for Prometheus.
@@ -20,6 +20,7 @@ pub mod answer;
 pub mod clock;
 pub mod closed;
 pub mod connz;
+pub mod consumerz;
 pub mod dashboard;
 pub mod endpoint;
 pub mod healthz;
@@ -31,6 +32,7 @@ pub mod neighbours;
 pub mod page;
 pub mod parameters;
 pub mod readings;
+pub mod streamz;
 pub mod subsz;
 pub mod vars;
 pub mod varz;

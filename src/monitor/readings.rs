@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clock::{Epoch, Timestamp};
 use crate::auth::Account;
+pub use crate::base::histogram::{Histogram, LATENCY_BOUNDS_US};
 use crate::broker::core::{Counts, Stats};
 use crate::config::Options;
 
@@ -61,21 +62,6 @@ impl TurnTimes {
     }
 }
 
-/// Upper bounds of the classes that latencies are counted in, in microseconds; what is longer is in a class of its own.
-pub const LATENCY_BOUNDS_US: [u64; 22] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
-    500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
-];
-
-/// Times, by classes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// How many in each class.
-    pub classes: [u64; LATENCY_BOUNDS_US.len() + 1],
-    /// All of them together, in microseconds.
-    pub sum_us: u64,
-}
-
 /// How long messages take between the sockets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Latencies {
@@ -88,26 +74,26 @@ pub struct Latencies {
     pub send: Histogram,
 }
 
-impl Histogram {
-    /// Adds a time, so many times over.
-    #[inline]
-    pub fn record(&mut self, took_us: u64, count: u64) {
-        let class = LATENCY_BOUNDS_US.iter().take_while(|bound_us| took_us > **bound_us).count();
-        self.classes[class] += count;
-        self.sum_us += took_us * count;
-    }
+/// What streams take of the disk, and how long consumers' clients take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamTimes {
+    /// Of a sync: how long until what was written is on the disk.
+    pub sync: Histogram,
+    /// Of a commit: how long from its first write to the end of its last sync.
+    pub commit: Histogram,
+    /// Of a commit: bytes that it wrote.
+    pub commit_bytes: Histogram,
+    /// Of a message of a consumer: from its delivery to its acknowledgement.
+    pub ack: Histogram,
+}
 
-    /// Adds what another one has.
-    pub fn add(&mut self, other: &Histogram) {
-        for (class, count) in self.classes.iter_mut().zip(other.classes) {
-            *class += count;
-        }
-        self.sum_us += other.sum_us;
-    }
-
-    /// How many times there are.
-    pub fn count(&self) -> u64 {
-        self.classes.iter().sum()
+impl StreamTimes {
+    /// Adds what another worker has.
+    pub fn add(&mut self, other: &StreamTimes) {
+        self.sync.add(&other.sync);
+        self.commit.add(&other.commit);
+        self.commit_bytes.add(&other.commit_bytes);
+        self.ack.add(&other.ack);
     }
 }
 
@@ -185,6 +171,8 @@ pub struct Snapshot<'a> {
     pub process: ProcessReading,
     /// The workers' counters.
     pub workers: Vec<WorkerReading>,
+    /// What streams do at all workers together.
+    pub stream_times: StreamTimes,
     /// The accounts, the global one first.
     pub accounts: Vec<AccountReading>,
     /// Connections ever accepted.
@@ -255,26 +243,4 @@ impl Snapshot<'_> {
 fn add(total: &mut Counts, counts: Counts) {
     total.count += counts.count;
     total.bytes += counts.bytes;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_in_the_first_class_whose_bound_it_does_not_pass() {
-        let mut histogram = Histogram::default();
-        for (took_us, class) in
-            [(0, 0), (1, 0), (2, 1), (3, 2), (10_000_000, 21), (10_000_001, 22), (60_000_000, 22)]
-        {
-            let before = histogram.classes[class];
-            histogram.record(took_us, 2);
-            assert_eq!(histogram.classes[class], before + 2, "{took_us}");
-        }
-        assert_eq!(histogram.count(), 14);
-        let mut sum = Histogram::default();
-        sum.record(5, 1);
-        sum.add(&histogram);
-        assert_eq!((sum.count(), sum.classes[2]), (15, 3));
-    }
 }

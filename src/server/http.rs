@@ -45,7 +45,7 @@ use crate::broker::inspect::{
 use crate::broker::internal::{InternalSubscription, Publisher};
 use crate::config::{Options, Port};
 use crate::io::listener;
-use crate::io::process;
+use crate::io::process::{self, DiskSpace};
 use crate::monitor::access::{Access, Decision, asks_for_health_alone, health_in_a_word};
 use crate::monitor::answer::{Answer, Kind};
 use crate::monitor::clock::Timestamp;
@@ -444,7 +444,22 @@ impl Monitor {
                 let reading = self.read_jetstream(query.wanted(&shown)).await?;
                 self.with_snapshot(&configured, |snapshot| query.answer(snapshot, reading.as_ref()))
             }
+            Request::Streamz(query) => {
+                let reading = self.read_jetstream(Wanted::None).await?;
+                let disk = self.disk_space().await;
+                self.with_snapshot(&configured, |snapshot| query.answer(snapshot, reading.as_ref(), disk))
+            }
+            Request::Consumerz(query) => {
+                let shown = |names: &[String]| query.accounts(names);
+                let reading = self.read_jetstream(query.wanted(&shown)).await?;
+                self.with_snapshot(&configured, |snapshot| query.answer(snapshot, reading.as_ref()))
+            }
         })
+    }
+
+    /// How much room there is for streams on the disk, if there are any.
+    async fn disk_space(&self) -> Option<DiskSpace> {
+        self.jetstream.as_ref()?.disk_space().await
     }
 
     /// JetStream, if there is it; for one at a time.
@@ -493,6 +508,7 @@ impl Monitor {
                 cores: process::available_cores(),
             },
             workers: self.shared.readings(),
+            stream_times: self.shared.stream_times(),
             accounts: self.shared.account_readings(),
             total_connections: self.shared.total_connections(),
             requests,
@@ -713,6 +729,7 @@ impl Monitor {
     async fn answer_metrics(&self, configured: &Configured) -> Result<Answer, NoAnswer> {
         let all = |names: &[String]| 0..names.len();
         let reading = self.read_jetstream(metrics::wanted(&all)).await?;
+        let disk = self.disk_space().await;
         let _asking = self.ask_in_turn().await;
         let tally = self.tally(None).await?;
         let behind: Vec<Candidate> = tally.behind.clone();
@@ -725,7 +742,13 @@ impl Monitor {
         let mut snapshot = self.snapshot(configured, &requests);
         snapshot.process.open_files = process::open_files();
         let index = IndexStats::of(&snapshot, tally.fan_out);
-        Ok(metrics::answer(&snapshot, index, &tally.connections, &behind, reading.as_ref()))
+        Ok(metrics::answer(
+            &snapshot,
+            index,
+            &tally.connections,
+            &behind,
+            reading.as_ref().map(|reading| (reading, disk)),
+        ))
     }
 
     /// Waits until nobody else asks the workers and no connection is between two of them: then every connection is seen

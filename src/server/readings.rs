@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::broker::core::{Counts, Stats};
 use crate::monitor::readings::{
-    Histogram, LATENCY_BOUNDS_US, Latencies, TURN_BOUNDS_US, TurnTimes, WorkerReading,
+    Histogram, LATENCY_BOUNDS_US, Latencies, StreamTimes, TURN_BOUNDS_US, TurnTimes, WorkerReading,
 };
 
 /// One worker's counters. On cache lines of its own, for the worker writes it every turn.
@@ -102,7 +102,7 @@ fn to_fields(reading: &WorkerReading) -> [u64; FIELDS] {
     for (part, histogram) in fields[LATENCIES_AT..].chunks_exact_mut(HISTOGRAM).zip([route, hand_over, send])
     {
         part[..HISTOGRAM - 1].copy_from_slice(&histogram.classes);
-        part[HISTOGRAM - 1] = histogram.sum_us;
+        part[HISTOGRAM - 1] = histogram.sum;
     }
     fields
 }
@@ -112,7 +112,7 @@ fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
         let at = LATENCIES_AT + number * HISTOGRAM;
         Histogram {
             classes: std::array::from_fn(|class| fields[at + class]),
-            sum_us: fields[at + HISTOGRAM - 1],
+            sum: fields[at + HISTOGRAM - 1],
         }
     };
     WorkerReading {
@@ -145,9 +145,62 @@ fn from_fields(fields: [u64; FIELDS]) -> WorkerReading {
     }
 }
 
+/// What a worker's streams do, where others can read it. Apart from the counters, for it changes only where there are streams.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct PublishedStreamTimes {
+    fields: [[AtomicU64; HISTOGRAM]; 4],
+}
+
+impl Default for PublishedStreamTimes {
+    fn default() -> PublishedStreamTimes {
+        PublishedStreamTimes { fields: [const { [const { AtomicU64::new(0) }; HISTOGRAM] }; 4] }
+    }
+}
+
+impl PublishedStreamTimes {
+    /// Makes `times` what others see. Only the worker itself calls it.
+    pub fn publish(&self, times: &StreamTimes) {
+        let StreamTimes { sync, commit, commit_bytes, ack } = times;
+        for (fields, histogram) in self.fields.iter().zip([sync, commit, commit_bytes, ack]) {
+            let values = histogram.classes.iter().chain([&histogram.sum]);
+            for (field, value) in fields.iter().zip(values) {
+                field.store(*value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What was published last.
+    pub fn read(&self) -> StreamTimes {
+        let histogram = |number: usize| {
+            let value = |at: usize| self.fields[number][at].load(Ordering::Relaxed);
+            Histogram { classes: std::array::from_fn(value), sum: value(HISTOGRAM - 1) }
+        };
+        StreamTimes {
+            sync: histogram(0),
+            commit: histogram(1),
+            commit_bytes: histogram(2),
+            ack: histogram(3),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_times_of_streams_come_back_as_they_were_published() {
+        let mut times = StreamTimes::default();
+        times.sync.record(7, 1);
+        times.commit.record(70, 2);
+        times.commit_bytes.record_size(4096);
+        times.ack.record(20_000_000, 3);
+        let published = PublishedStreamTimes::default();
+        assert_eq!(published.read(), StreamTimes::default());
+        published.publish(&times);
+        assert_eq!(published.read(), times);
+    }
 
     #[test]
     fn every_number_comes_back_as_it_was_published() {

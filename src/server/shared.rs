@@ -17,7 +17,7 @@ use super::jetstream::orders::OrderBox;
 use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
-use super::readings::PublishedReading;
+use super::readings::{PublishedReading, PublishedStreamTimes};
 use super::worker::WebEntrance;
 use super::worker::moving::LoadBoard;
 use crate::auth::Account;
@@ -26,7 +26,7 @@ use crate::broker::{Settings, Verdict};
 use crate::io::listener::Entrance;
 use crate::io::wake::Waker;
 use crate::monitor::closed::ClosedRing;
-use crate::monitor::readings::{AccountReading, WorkerReading};
+use crate::monitor::readings::{AccountReading, StreamTimes, WorkerReading};
 use crate::subject::interest::{Generations, Interest, InterestAccess};
 use crate::tls::{Acceptor, Progress};
 use crate::wire::info::Info;
@@ -145,6 +145,8 @@ pub struct Door {
     pub load: LoadBoard,
     /// Its counters.
     pub reading: PublishedReading,
+    /// What its streams do.
+    pub stream_times: PublishedStreamTimes,
     /// What it is asked.
     pub question: Mutex<Option<Question>>,
     /// Whether it is asked something, readable without that lock.
@@ -185,6 +187,7 @@ impl Door {
             settings_version: AtomicU64::new(0),
             load: LoadBoard::default(),
             reading: PublishedReading::default(),
+            stream_times: PublishedStreamTimes::default(),
             question: Mutex::new(None),
             has_question: AtomicBool::new(false),
             orders: OrderBox::default(),
@@ -307,6 +310,13 @@ impl Shared {
             ..door.reading.read()
         };
         self.doors.iter().map(read).collect()
+    }
+
+    /// What streams do at all workers.
+    pub fn stream_times(&self) -> StreamTimes {
+        let mut total = StreamTimes::default();
+        self.doors.iter().for_each(|door| total.add(&door.stream_times.read()));
+        total
     }
 
     /// The accounts.

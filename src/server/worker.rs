@@ -384,6 +384,9 @@ impl<D: SocketDriver> Worker<D> {
             &self.parts.shared.doors[self.parts.worker].orders,
             &self.parts.log,
         );
+        if let Some(times) = self.streams.take_new_times() {
+            self.parts.shared.doors[self.parts.worker].stream_times.publish(times);
+        }
         self.end_connections();
         self.check_sends();
         self.check_settings();

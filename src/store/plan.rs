@@ -52,6 +52,17 @@ pub struct Commit {
     pub steps: Vec<Step>,
 }
 
+impl Commit {
+    /// How many bytes it writes.
+    pub fn bytes(&self) -> u64 {
+        let written = self.steps.iter().map(|step| match step {
+            Step::Write { buffers, .. } => buffers.iter().map(|buffer| buffer.len() as u64).sum(),
+            _ => 0,
+        });
+        written.sum()
+    }
+}
+
 /// One operation on the files of a stream. A step that fails ends the commit: [`CommitError`].
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "the fields say what the texts of the variants use them for")]

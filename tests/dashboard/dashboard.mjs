@@ -6,8 +6,9 @@
 // Prints `ok` or `FAIL` for each scenario. A scenario has a page of its own; whatever the page writes into the browser's
 // console, and whatever it asks of anybody but its server, makes the scenario fail.
 
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { find, launch } from './browser.mjs';
 import { Client, Server, load, until } from './processes.mjs';
@@ -96,6 +97,30 @@ function metrics({ start, ...histograms }) {
     return inOrder.map(([bound, upTo]) => `ringmain_${part}_seconds_bucket{le="${bound}"} ${upTo}`);
   });
   return [`process_start_time_seconds ${start}`, ...lines, ''].join('\n');
+}
+
+/** Nothing is wider than the screen, and nothing is too small for a finger. */
+async function isNotWider(page, place) {
+  const outside = await page.evaluate(() => {
+    const width = document.documentElement.clientWidth;
+    const isScrolled = (element) => element.closest('.views, thead, .skip') !== null;
+    const wider = [...document.querySelectorAll('body *')].filter(
+      (element) => !isScrolled(element) && element.getBoundingClientRect().right > width + 1,
+    );
+    return { over: document.scrollingElement.scrollWidth - width, wider: wider.map((element) => element.outerHTML.slice(0, 120)) };
+  });
+  assert(outside.over <= 0 && outside.wider.length === 0, `${place}: ${JSON.stringify(outside)}`);
+  const small = await page.$$eval('button, select, input', (controls) =>
+    controls.filter((control) => control.checkVisibility() && !control.closest('thead') && control.getBoundingClientRect().height < 32).map((control) => control.outerHTML),
+  );
+  assert(small.length === 0, `${place}: too small for a finger: ${small}`);
+}
+
+/** The rules of accessibility hold. */
+async function isByTheRules(page, place) {
+  const { violations } = await page.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
+  const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).slice(0, 2)}`);
+  assert(told.length === 0, `${place}:\n${told.join('\n')}`);
 }
 
 const number = (text) => Number(text.replace(/[^\d.]/g, ''));
@@ -359,19 +384,7 @@ const scenarios = {
       await view.page.waitForFunction((view) => document.querySelector(`nav.views a[href="#/${view}"][aria-current]`), {}, place.split('/')[0]);
       await settled(view.page);
       if (place === 'overview') await view.has('of the last');
-      const outside = await view.page.evaluate(() => {
-        const width = document.documentElement.clientWidth;
-        const isScrolled = (element) => element.closest('.views, thead, .skip') !== null;
-        const wider = [...document.querySelectorAll('body *')].filter(
-          (element) => !isScrolled(element) && element.getBoundingClientRect().right > width + 1,
-        );
-        return { over: document.scrollingElement.scrollWidth - width, wider: wider.map((element) => element.outerHTML.slice(0, 120)) };
-      });
-      assert(outside.over <= 0 && outside.wider.length === 0, `${place}: ${JSON.stringify(outside)}`);
-      const small = await view.page.$$eval('button, select, input', (controls) =>
-        controls.filter((control) => control.checkVisibility() && !control.closest('thead') && control.getBoundingClientRect().height < 32).map((control) => control.outerHTML),
-      );
-      assert(small.length === 0, `${place}: too small for a finger: ${small}`);
+      await isNotWider(view.page, place);
       if (screenshots) await view.page.screenshot({ path: join(screenshots, `${place.split('/').join('-').replace(/\d+/, 'one')}-phone.png`), fullPage: true });
     }
     await view.close();
@@ -389,9 +402,7 @@ const scenarios = {
         await view.page.waitForFunction((view) => document.querySelector(`nav.views a[href="#/${view}"][aria-current]`), {}, place.split('/')[0]);
         await settled(view.page);
         if (place === 'overview') await view.has('of the last');
-        const { violations } = await view.page.evaluate(`${axe}; axe.run(document, { resultTypes: ['violations'] })`);
-        const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).slice(0, 2)}`);
-        assert(told.length === 0, `${theme} ${place}:\n${told.join('\n')}`);
+        await isByTheRules(view.page, `${theme} ${place}`);
         if (screenshots) await view.page.screenshot({ path: join(screenshots, `${place.replace(/\/\d+/, '-one')}-${theme}.png`), fullPage: true });
       }
     }
@@ -498,29 +509,196 @@ const scenarios = {
     }
   },
 
-  async 'JetStream is shown where there is one'({ browser, server }) {
-    const without = await open(browser, server);
-    assert((await without.page.$('nav.views a[href="#/jetstream"]')) === null, 'JetStream without JetStream');
-    await without.close();
-    const recorded = JSON.parse(await readFile(new URL('jetstream.json', import.meta.url), 'utf8'));
+  async 'without JetStream nothing is said of it'({ browser, server }) {
     const view = await open(browser, server);
+    assert((await view.page.$('nav.views a[href="#/jetstream"]')) === null, 'a view of nothing');
+    assert((await view.page.$('.alarms')) === null, 'alarms of nothing');
+    await until('some rounds', () => view.requests.filter(({ path }) => path === '/varz').length >= 3);
+    assert(!view.requests.some(({ path }) => /jsz|streamz|consumerz/.test(path)), 'it is asked for');
+    await view.close();
+  },
+
+  async 'a stuck consumer is found within a minute, and why it is stuck'({ browser, jetstream: { server } }) {
+    const view = await open(browser, server);
+    const began = Date.now();
+    const alarm = await view.page.waitForSelector('.alarms a[href="#/jetstream"]', { timeout: 60_000 });
+    assert(/^\d consumers stuck$/.test(await alarm.evaluate((alarm) => alarm.innerText)), 'how many');
+    await alarm.click();
+    await view.has('Stuck consumers');
+    const rows = () => view.page.$$eval('table[aria-label="Stuck consumers"] tbody tr', (rows) => rows.map(({ innerText }) => innerText));
+    const row = await until('it is named', async () => (await rows()).find((row) => row.includes('forgotten')));
+    assert(Date.now() - began < 60_000, 'within a minute');
+    assert(/Stuck/.test(row) && /for \d+ s: no client asks for messages/.test(row), `why: ${row}`);
+    assert(/of ORDERS, account SHOP/.test(row) && /oldest \d/.test(row), `where, and how old: ${row}`);
+    const full = await until('the other one', async () => (await rows()).find((row) => row.includes('never-acknowledges')));
+    assert(/as many wait for acknowledgement as may/.test(full), `why: ${full}`);
+    assert(!(await rows()).some((row) => /keeps-up|on-holiday/.test(row)), 'those that are not stuck');
+    await view.page.click('table[aria-label="Stuck consumers"] a');
+    await view.has('forgotten');
+    await view.has('Messages kept');
+    await view.close();
+  },
+
+  async 'streams are searched, put in order and opened, under live traffic'({ browser, jetstream: { server } }) {
+    const view = await open(browser, server);
+    await view.go('jetstream');
+    const rows = () => view.page.$$eval('table[aria-label=Streams] tbody tr', (rows) => rows.map(({ innerText }) => innerText));
+    await view.has('1–25 of 32 streams');
+    assert((await rows())[0].startsWith('ARCHIVE-0'), 'by name');
+    for (const label of ['Streams', 'Consumers', 'Disk free', 'API requests']) await view.has(label);
+    const order = (title) =>
+      view.page.$$eval('table[aria-label=Streams] th button', (buttons, title) => buttons.find((button) => button.innerText.startsWith(title)).click(), title);
+    await order('Messages');
+    await view.page.waitForSelector('table[aria-label=Streams] th[aria-sort=descending]');
+    await until('the largest first', async () => (await rows())[0].startsWith('ORDERS'));
+    await order('Use of limits');
+    await until('the fullest first', async () => (await rows())[0].startsWith('SESSIONS'));
+    assert(/100 %/.test((await rows())[0]), 'how full it is');
+    await order('Stream');
+    await view.page.$$eval('.pager button', (buttons) => buttons.find((button) => button.innerText === 'Next').click());
+    await view.has('26–32 of 32 streams');
+    await view.page.type('input[type=search]', 'ORDERS.>');
+    await until('the one with this subject', async () => (await rows()).length === 1 && (await rows())[0].startsWith('ORDERS'));
+    await until('messages come and go', async () => /\d\/s\s+\d[\d.]*\/s/.test((await rows())[0]));
+    await view.page.click('table[aria-label=Streams] tbody a');
+    await view.page.waitForFunction(() => location.hash === '#/jetstream/ORDERS?acc=SHOP');
+    for (const text of ['orders.>', 'Sequences', 'keeps-up', 'on-holiday', 'Paused', '1–4 of 4 consumers']) await view.has(text);
+    const consumers = () => view.page.$$eval('table[aria-label=Consumers] tbody tr', (rows) => rows.map(({ innerText }) => innerText));
+    await until('acknowledgements are timed', async () => (await consumers()).some((row) => row.startsWith('keeps-up') && /≤ [\d.]+ [mµ]?s/.test(row)));
+    assert(/1 there may be|the most there may be/.test((await consumers()).find((row) => row.startsWith('never-acknowledges'))), 'the limit is reached');
+    await view.page.$$eval('table[aria-label=Consumers] th button', (buttons) => buttons.find((button) => button.innerText.startsWith('Consumer')).click());
+    await until('by name', async () => (await consumers())[0].startsWith('forgotten') && (await consumers())[1].startsWith('keeps-up'));
+    await view.page.type('input[type=search]', 'HOLIDAY');
+    await view.has('1–1 of 1 consumers');
+    await view.page.goBack();
+    await view.has('Stuck consumers');
+    await view.page.evaluate(() => (location.hash = '#/jetstream/NONE?acc=SHOP'));
+    await view.has('has no stream NONE');
+    await view.close();
+  },
+
+  async 'streams that cannot be written are told in the head of every page'({ browser, jetstream: { server } }) {
+    const view = await open(browser, server);
+    const error = 'write error: Input/output error (os error 5)';
     await view.page.setRequestInterception(true);
     view.page.on('request', async (request) => {
-      const { pathname } = new URL(request.url());
-      const json = (body) => request.respond({ contentType: 'application/json', body: JSON.stringify(body) });
-      if (pathname === '/varz') await json({ ...(await server.json('varz')), jetstream: recorded.jetstream });
-      else if (pathname === '/jsz') await json(recorded.jsz);
-      else await request.continue();
+      const { pathname, search } = new URL(request.url());
+      if (pathname !== '/streamz') return request.continue();
+      const answer = await server.json(`streamz${search}`);
+      answer.read_only = 1;
+      answer.store_errors = 3;
+      const [stream] = answer.streams;
+      if (stream) Object.assign(stream, { write_error: error, store_errors: 3 });
+      return request.respond({ contentType: 'application/json', body: JSON.stringify(answer) });
     });
-    await view.page.waitForSelector('nav.views a[href="#/jetstream"]');
-    await view.go('jetstream');
-    for (const text of ['ORDERS', 'shipping', '1–1 of 1 streams', '1–2 of 2 consumers']) await view.has(text);
-    const consumers = await view.page.$$eval('table[aria-label=Consumers] tbody tr', (rows) => rows.map((row) => row.innerText));
-    assert(consumers[0].includes('shipping'), 'the one that lags most first');
-    if (screenshots) await view.page.screenshot({ path: join(screenshots, 'jetstream-light.png'), fullPage: true });
+    const alarms = () => view.page.$$eval('.alarms a', (alarms) => alarms.map(({ innerText }) => innerText));
+    await until('both are told', async () => (await alarms()).includes('1 stream read only') && (await alarms()).includes('3 store errors'));
+    await view.page.click('.alarms a');
+    await view.has('Read only');
+    await view.has(error);
+    await view.page.waitForSelector('table[aria-label=Streams] tr.marked');
+    assert(await view.page.evaluate(() => location.hash === '#/jetstream?sort=errors'), 'those with errors first');
+    if (screenshots) await view.page.screenshot({ path: join(screenshots, 'jetstream-readonly.png'), fullPage: true });
+    await view.page.click('table[aria-label=Streams] tr.marked a');
+    await view.has('It cannot be written any more');
+    await view.close();
+  },
+
+  async 'JetStream is shown without a mouse, on a phone, by the rules, light and dark'({ browser, jetstream: { server } }) {
+    const places = ['jetstream', 'jetstream/ORDERS?acc=SHOP'];
+    const at = async (view, place) => {
+      await view.page.evaluate((place) => (location.hash = `#/${place}`), place);
+      await view.page.waitForSelector('nav.views a[href="#/jetstream"][aria-current]');
+      await settled(view.page);
+      await view.has(place === 'jetstream' ? 'ARCHIVE-0' : 'never-acknowledges');
+      await view.page.waitForSelector('.alarms a', { timeout: 60_000 });
+    };
+    const narrow = await open(browser, server, '/', phone);
+    for (const place of places) {
+      await at(narrow, place);
+      await isNotWider(narrow.page, place);
+      if (screenshots) await narrow.page.screenshot({ path: join(screenshots, `${place.replace(/\W.*/, '')}${place.includes('/') ? '-stream' : ''}-phone.png`), fullPage: true });
+    }
+    await narrow.close();
+    const view = await open(browser, server);
+    for (const theme of ['light', 'dark']) {
+      const choice = await view.page.$('.settings .field:last-child select');
+      await choice.select(theme);
+      for (const place of places) {
+        await at(view, place);
+        await isByTheRules(view.page, `${theme} ${place}`);
+        if (screenshots) await view.page.screenshot({ path: join(screenshots, `jetstream${place.includes('/') ? '-stream' : ''}-${theme}.png`), fullPage: true });
+      }
+    }
+    await at(view, 'jetstream');
+    const reached = [];
+    for (let presses = 0; presses < 60; presses += 1) {
+      await view.page.keyboard.press('Tab');
+      const stop = await view.page.evaluate(() => {
+        const { outlineStyle } = getComputedStyle(document.activeElement);
+        return { text: document.activeElement.innerText ?? '', isBody: document.activeElement === document.body, seen: outlineStyle !== 'none' };
+      });
+      if (stop.isBody) break;
+      assert(stop.seen, `focus is not seen on ${stop.text}`);
+      reached.push(stop.text);
+    }
+    for (const stop of ['2 consumers stuck', 'ORDERS', 'Messages', 'ARCHIVE-0', 'Next']) {
+      assert(reached.some((text) => text.startsWith(stop)), `${stop} is not reached: ${reached.join(', ')}`);
+    }
+    await view.page.$$eval('table[aria-label=Streams] tbody a', (links) => links[0].focus());
+    await view.page.keyboard.press('Enter');
+    await view.has('It has no consumers');
     await view.close();
   },
 };
+
+/** A server with many streams, of which one is published to all the time, and consumers that keep up and that do not. */
+async function withJetStream() {
+  const store = await mkdtemp(join(tmpdir(), 'dashboard-js-'));
+  const config = `jetstream { store_dir: "${store}" }\naccounts { SHOP { jetstream: enabled, users: [ { user: shop, password: shop } ] } }\nno_auth_user: shop\n`;
+  const server = await Server.start(binary, config);
+  const client = await Client.connect(server, 'shop');
+  client.send('SUB _I.> 1\r\n');
+  const ask = async (subject, body) => {
+    client.text = '';
+    client.send(`PUB ${subject} _I.a ${body.length}\r\n${body}\r\n`);
+    const answer = await until(`an answer to ${subject}`, () => /^MSG _I\.a[^]*\}\r\n/.exec(client.text)?.[0]);
+    if (answer.includes('"error"')) throw new Error(`${subject}: ${answer}`);
+  };
+  const stream = (name, more = {}) => ask(`$JS.API.STREAM.CREATE.${name}`, JSON.stringify({ name, subjects: [`${name.toLowerCase()}.>`], ...more }));
+  const consumer = (name, more = {}) => {
+    const config = { durable_name: name, ack_policy: 'explicit', ...more };
+    return ask(`$JS.API.CONSUMER.CREATE.ORDERS.${name}`, JSON.stringify({ stream_name: 'ORDERS', config }));
+  };
+  await stream('ORDERS', { description: 'what customers have ordered' });
+  await stream('SESSIONS', { storage: 'memory', max_msgs: 2 });
+  for (let at = 0; at < 30; at += 1) await stream(`ARCHIVE-${at}`, { storage: 'memory' });
+  for (const subject of ['sessions.a', 'sessions.b', 'orders.new', 'orders.new', 'orders.new']) await ask(subject, 'x');
+  await consumer('forgotten', { description: 'its client was switched off' });
+  await consumer('never-acknowledges', { max_ack_pending: 1, ack_wait: 600e9 });
+  await consumer('on-holiday', { pause_until: '2999-01-01T00:00:00Z' });
+  await consumer('keeps-up');
+  client.send('PUB $JS.API.CONSUMER.MSG.NEXT.ORDERS.never-acknowledges _I.n 1\r\n1\r\n');
+  // Publishes, and acknowledges what it gets, until it is stopped.
+  const worker = await Client.connect(server, 'worker');
+  worker.send('SUB _W 1\r\n');
+  worker.socket.on('data', (data) => {
+    for (const [, reply] of data.toString('latin1').matchAll(/^MSG \S+ 1 (\$JS\.ACK\S+) \d+\r$/gm)) worker.send(`PUB ${reply} 0\r\n\r\n`);
+  });
+  const timer = setInterval(() => {
+    worker.send('PUB orders.new 5\r\nhello\r\nPUB $JS.API.CONSUMER.MSG.NEXT.ORDERS.keeps-up _W 2\r\n10\r\n');
+  }, 50);
+  return {
+    server,
+    stop: async () => {
+      clearInterval(timer);
+      worker.close();
+      client.close();
+      await server.stop();
+      await rm(store, { recursive: true, force: true });
+    },
+  };
+}
 
 async function main() {
   if (screenshots) await mkdir(screenshots, { recursive: true });
@@ -546,6 +724,7 @@ async function main() {
     return 1;
   }
   const server = await Server.start(binary);
+  const jetstream = await withJetStream();
   const traffic = load(bench, server, ['latency', '--rate', '3000', '--subscribers', '3']);
   const clients = [];
   let passed = 0;
@@ -560,7 +739,7 @@ async function main() {
     early.close();
     for (const [name, play] of played) {
       try {
-        await play({ browser, server });
+        await play({ browser, server, jetstream });
         passed += 1;
         console.log(`ok ${name}`);
       } catch (error) {
@@ -571,6 +750,7 @@ async function main() {
   } finally {
     for (const client of clients) client.close();
     await traffic.stop();
+    await jetstream.stop();
     await server.stop();
     await browser.close();
   }

@@ -1,10 +1,11 @@
-//! JetStream in `/metrics`: what prometheus-nats-exporter shows under `jetstream_` when it is asked for everything.
+//! JetStream in `/metrics`: what prometheus-nats-exporter shows under `jetstream_` when it is asked for everything, and what operators ask
+//! beyond that: lag in time, what keeps consumers from delivering, how long disk and clients take.
 
-use serde::Deserialize;
-
-use super::{STREAMS_MAX, Text, labelled};
+use super::{ACK_HISTOGRAMS_MAX, STREAMS_MAX, Text, labelled};
+use crate::io::process::DiskSpace;
 use crate::monitor::jetstream::{AccountStreams, JetStreamReading, StreamReading};
-use crate::monitor::readings::Snapshot;
+use crate::monitor::readings::{Snapshot, StreamTimes};
+use crate::stream::consumer::{Obstacle, Standing};
 
 /// A number of an account: its name, what it is, and how to get it.
 type AccountMetric = (&'static str, &'static str, fn(&AccountStreams) -> f64);
@@ -41,74 +42,81 @@ const STREAM_METRICS: [StreamMetric; 8] = [
     }),
 ];
 
+/// The same that the exporter does not have, with its kind.
+type OwnStreamMetric = (&'static str, &'static str, &'static str, fn(&StreamReading) -> f64);
+
+const OWN_STREAM_METRICS: [OwnStreamMetric; 4] = [
+    ("read_only", "1 if the stream cannot be written any more.", "gauge", |stream| {
+        f64::from(u8::from(stream.write_error.is_some()))
+    }),
+    ("store_errors_total", "Times that something of it could not be written or read.", "counter", |stream| {
+        stream.store_errors as f64
+    }),
+    ("deliveries_total", "Messages that its consumers delivered.", "counter", |stream| {
+        stream.deliveries as f64
+    }),
+    (
+        "used_ratio",
+        "The share of its limits on messages or bytes that it uses, the larger of the two.",
+        "gauge",
+        |stream| stream.used_share(),
+    ),
+];
+
 /// A number of a consumer: its name, what it is, and how to get it, if there is it.
-type ConsumerMetric = (&'static str, &'static str, fn(&ConsumerNumbers) -> Option<f64>);
+type ConsumerMetric = (&'static str, &'static str, fn(&Standing) -> Option<f64>);
 
 const CONSUMER_METRICS: [ConsumerMetric; 10] = [
-    ("delivered_consumer_seq", "Deliveries.", |consumer| Some(consumer.delivered.consumer_seq as f64)),
+    ("delivered_consumer_seq", "Deliveries.", |consumer| Some(consumer.delivered.consumer as f64)),
     ("delivered_stream_seq", "Sequence of the last message that was delivered.", |consumer| {
-        Some(consumer.delivered.stream_seq as f64)
+        Some(consumer.delivered.stream as f64)
     }),
     ("last_delivery_seconds", "Seconds since the last delivery.", |consumer| {
-        consumer.seconds_since(&consumer.delivered.last_active)
+        consumer.last_delivered_ns.map(|at_ns| consumer.seconds_since(at_ns))
     }),
     ("last_ack_seconds", "Seconds since the last acknowledgement.", |consumer| {
-        consumer.seconds_since(&consumer.ack_floor.last_active)
+        consumer.last_acked_ns.map(|at_ns| consumer.seconds_since(at_ns))
     }),
     ("num_ack_pending", "Messages that wait for their acknowledgement.", |consumer| {
-        Some(consumer.num_ack_pending as f64)
+        Some(consumer.unacknowledged as f64)
     }),
-    ("num_redelivered", "Messages that were delivered again.", |consumer| {
-        Some(consumer.num_redelivered as f64)
-    }),
-    ("num_waiting", "Requests of pull consumers that wait.", |consumer| Some(consumer.num_waiting as f64)),
-    ("num_pending", "Messages that have not been delivered.", |consumer| Some(consumer.num_pending as f64)),
+    ("num_redelivered", "Messages that were delivered again.", |consumer| Some(consumer.redelivered as f64)),
+    ("num_waiting", "Requests of pull consumers that wait.", |consumer| Some(consumer.waiting as f64)),
+    ("num_pending", "Messages that have not been delivered.", |consumer| Some(consumer.undelivered as f64)),
     ("ack_floor_stream_seq", "Sequence up to which all is acknowledged.", |consumer| {
-        Some(consumer.ack_floor.stream_seq as f64)
+        Some(consumer.ack_floor.stream as f64)
     }),
     ("ack_floor_consumer_seq", "Delivery up to which all is acknowledged.", |consumer| {
-        Some(consumer.ack_floor.consumer_seq as f64)
+        Some(consumer.ack_floor.consumer as f64)
     }),
 ];
 
-/// What the exporter takes of a consumer's info.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ConsumerNumbers {
-    delivered: Sequences,
-    ack_floor: Sequences,
-    num_ack_pending: u64,
-    num_redelivered: u64,
-    num_waiting: u64,
-    num_pending: u64,
-    ts: String,
-    config: ConsumerTexts,
-}
+/// The same that the exporter does not have, with its kind.
+type OwnConsumerMetric = (&'static str, &'static str, &'static str, fn(&Standing) -> f64);
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ConsumerTexts {
-    description: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Sequences {
-    consumer_seq: u64,
-    stream_seq: u64,
-    last_active: String,
-}
-
-impl ConsumerNumbers {
-    /// `None` if it was never.
-    fn seconds_since(&self, at: &str) -> Option<f64> {
-        let (now, at): (jiff::Timestamp, jiff::Timestamp) = (self.ts.parse().ok()?, at.parse().ok()?);
-        Some(now.duration_since(at).as_secs_f64())
-    }
-}
+const OWN_CONSUMER_METRICS: [OwnConsumerMetric; 5] = [
+    ("undelivered_seconds", "Age of the first message that was not delivered.", "gauge", |consumer| {
+        consumer.undelivered_seconds()
+    }),
+    ("unacknowledged_seconds", "Age of the first message that is not acknowledged.", "gauge", |consumer| {
+        consumer.unacknowledged_seconds()
+    }),
+    ("redeliveries_total", "Deliveries of messages that had been delivered before.", "counter", |consumer| {
+        consumer.redeliveries as f64
+    }),
+    ("given_up_messages", "Messages that were delivered as often as they may be.", "gauge", |consumer| {
+        consumer.given_up as f64
+    }),
+    ("paused", "1 if the consumer is paused.", "gauge", |consumer| f64::from(u8::from(consumer.is_paused))),
+];
 
 /// Writes all of it; of streams and consumers the first by name, so many that the text stays bounded.
-pub(super) fn write(text: &mut Text, snapshot: &Snapshot<'_>, reading: &JetStreamReading) {
+pub(super) fn write(
+    text: &mut Text,
+    snapshot: &Snapshot<'_>,
+    reading: &JetStreamReading,
+    disk: Option<DiskSpace>,
+) {
     let identity = snapshot.identity;
     let server = [
         ("server_id", identity.server_id.as_str()),
@@ -169,27 +177,241 @@ pub(super) fn write(text: &mut Text, snapshot: &Snapshot<'_>, reading: &JetStrea
             text.labelled_sample(&name, labels, number(stream));
         }
     }
-    let mut consumers: Vec<(String, ConsumerNumbers)> = Vec::new();
+    let mut consumers: Vec<(String, &Standing)> = Vec::new();
     for (account, stream) in all() {
         for consumer in stream.consumers.iter().filter(|consumer| !consumer.is_direct) {
-            let numbers: ConsumerNumbers = serde_json::from_slice(&consumer.info).unwrap_or_default();
+            let Some(standing) = consumer.standing.as_deref() else { continue };
             let own = [
                 ("consumer_name", &*consumer.name),
                 // In a server alone the reference names the leader of a stream, and not that of a consumer.
                 ("consumer_leader", ""),
                 ("is_consumer_leader", "true"),
-                ("consumer_desc", &numbers.config.description),
+                ("consumer_desc", &standing.description),
             ];
-            consumers.push(([of_stream(account, stream), labelled(&own)].join(","), numbers));
+            consumers.push(([of_stream(account, stream), labelled(&own)].join(","), standing));
         }
     }
     for (name, help, number) in CONSUMER_METRICS {
         let name = format!("jetstream_consumer_{name}");
         text.family(&name, help, "gauge");
-        for (labels, numbers) in &consumers {
-            if let Some(number) = number(numbers) {
+        for (labels, standing) in &consumers {
+            if let Some(number) = number(standing) {
                 text.labelled_sample(&name, labels, number);
             }
         }
+    }
+    own_of_streams(text, reading);
+    own_of_consumers(text, reading);
+    own_of_server(text, &snapshot.stream_times, disk);
+}
+
+/// What Ringmain tells of streams beyond the exporter.
+fn own_of_streams(text: &mut Text, reading: &JetStreamReading) {
+    let all = || {
+        let accounts = reading.accounts.iter();
+        accounts.flat_map(|account| account.streams.iter().map(move |stream| (&*account.name, stream)))
+    };
+    for (name, help, kind, number) in OWN_STREAM_METRICS {
+        let name = format!("ringmain_stream_{name}");
+        text.family(&name, help, kind);
+        for (account, stream) in all().take(STREAMS_MAX) {
+            let labels = [("account", account), ("stream_name", &stream.report.config.name)];
+            text.sample(&name, &labels, number(stream));
+        }
+    }
+    let name = "ringmain_jetstream_streams_left_out";
+    text.family(name, "Streams without series of their own, for there are too many.", "gauge");
+    text.sample(name, &[], all().count().saturating_sub(STREAMS_MAX) as f64);
+    let name = "ringmain_jetstream_streams_unopened";
+    text.family(name, "Streams that are on disk and could not be opened.", "gauge");
+    text.sample(name, &[], reading.unopened.len() as f64);
+}
+
+/// What Ringmain tells of consumers beyond the exporter.
+fn own_of_consumers(text: &mut Text, reading: &JetStreamReading) {
+    let consumers: Vec<([(&str, &str); 3], &Standing)> = reading
+        .accounts
+        .iter()
+        .flat_map(|account| account.streams.iter().map(move |stream| (&*account.name, stream)))
+        .flat_map(|(account, stream)| {
+            let names = [("account", account), ("stream_name", &*stream.report.config.name)];
+            stream.consumers.iter().filter_map(move |consumer| {
+                let labels = [names[0], names[1], ("consumer_name", &*consumer.name)];
+                Some((labels, consumer.standing.as_deref()?))
+            })
+        })
+        .collect();
+    for (name, help, kind, number) in OWN_CONSUMER_METRICS {
+        let name = format!("ringmain_consumer_{name}");
+        text.family(&name, help, kind);
+        for (labels, standing) in &consumers {
+            text.sample(&name, labels, number(standing));
+        }
+    }
+    let name = "ringmain_consumer_stalled_seconds";
+    text.family(
+        name,
+        "For how long it has had something to deliver and has delivered nothing, and why.",
+        "gauge",
+    );
+    for (labels, standing) in consumers.iter().filter(|(_, standing)| standing.stalled_since_ns.is_some()) {
+        let reason = ("reason", standing.obstacle.map_or("none", Obstacle::word));
+        text.sample(name, &[&labels[..], &[reason]].concat(), standing.stalled_seconds());
+    }
+    let timed =
+        || consumers.iter().filter_map(|(labels, standing)| Some((labels, standing.ack_times.as_ref()?)));
+    let name = "ringmain_consumer_ack_seconds";
+    text.family(name, "Of messages, from their delivery to their acknowledgement.", "histogram");
+    for (labels, times) in timed().take(ACK_HISTOGRAMS_MAX) {
+        text.times(name, labels, times);
+    }
+    let name = "ringmain_jetstream_ack_histograms_left_out";
+    text.family(name, "Consumers without a histogram of their own, for there are too many.", "gauge");
+    text.sample(name, &[], timed().count().saturating_sub(ACK_HISTOGRAMS_MAX) as f64);
+    let name = "ringmain_jetstream_consumers_left_out";
+    text.family(name, "Consumers without series of their own, for there are too many.", "gauge");
+    text.sample(name, &[], reading.usage().consumers.saturating_sub(consumers.len() as u64) as f64);
+}
+
+/// The disk, and how long it and clients take.
+fn own_of_server(text: &mut Text, times: &StreamTimes, disk: Option<DiskSpace>) {
+    if let Some(disk) = disk {
+        for (name, help, number) in [
+            ("free_bytes", "Bytes that may still be written where streams are.", disk.free_bytes),
+            ("size_bytes", "Bytes of the disk where streams are.", disk.size_bytes),
+        ] {
+            let name = format!("ringmain_disk_{name}");
+            text.family(&name, help, "gauge");
+            text.sample(&name, &[], number as f64);
+        }
+    }
+    for (name, help, times) in [
+        ("ringmain_sync_seconds", "Of syncs of streams' files, how long each takes.", &times.sync),
+        ("ringmain_commit_seconds", "Of commits of streams: writes and syncs.", &times.commit),
+        (
+            "ringmain_ack_seconds",
+            "Of messages of all consumers, from delivery to acknowledgement.",
+            &times.ack,
+        ),
+    ] {
+        text.family(name, help, "histogram");
+        text.times(name, &[], times);
+    }
+    let name = "ringmain_commit_bytes";
+    text.family(name, "Of commits of streams, how much each writes.", "histogram");
+    text.sizes(name, &[], &times.commit_bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CONSUMERS_MAX;
+    use super::*;
+    use crate::base::histogram::Histogram;
+    use crate::stream::api::{StreamReport, StreamState};
+    use crate::stream::config::StreamConfig;
+    use crate::stream::consumer::AckPolicy;
+    use crate::stream::consumer::Description;
+    use crate::stream::consumer::state::SequencePair;
+
+    fn standing(ack_times: Option<Histogram>) -> Standing {
+        let nowhere = SequencePair::default();
+        Standing {
+            now_ns: 0,
+            created_ns: 0,
+            description: String::new(),
+            is_push: false,
+            is_paused: false,
+            is_bound: false,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait_ns: 0,
+            ack_pending_max: 0,
+            delivered: nowhere,
+            ack_floor: nowhere,
+            last_delivered_ns: None,
+            last_acked_ns: None,
+            undelivered: 0,
+            undelivered_since_ns: None,
+            unacknowledged: 0,
+            unacknowledged_since_ns: None,
+            redelivered: 0,
+            given_up: 0,
+            redeliveries: 0,
+            waiting: 0,
+            obstacle: None,
+            stalled_since_ns: None,
+            ack_times: ack_times.map(Box::new),
+        }
+    }
+
+    fn stream(name: String, consumer_count: u64, consumers: Vec<Description>) -> StreamReading {
+        let config = StreamConfig { name, max_msgs: -1, max_bytes: -1, ..StreamConfig::default() };
+        let state = StreamState { consumer_count, ..StreamState::default() };
+        StreamReading {
+            report: StreamReport { config, created_ns: 0, state, subjects_total: 0 },
+            write_error: None,
+            store_errors: 0,
+            deliveries: 0,
+            consumers,
+        }
+    }
+
+    fn reading(streams: Vec<StreamReading>) -> JetStreamReading {
+        JetStreamReading {
+            memory_max: 0,
+            file_max: 0,
+            store_dir: String::new(),
+            accounts: vec![AccountStreams {
+                name: "A".to_owned(),
+                memory_max: -1,
+                storage_max: -1,
+                requests: 0,
+                errors: 0,
+                streams,
+            }],
+            unopened: Vec::new(),
+        }
+    }
+
+    fn count(text: &Text, line: &str) -> usize {
+        text.0.lines().filter(|found| found.starts_with(line)).count()
+    }
+
+    #[test]
+    fn streams_beyond_the_bound_are_left_out_and_counted() {
+        let streams = (0..STREAMS_MAX + 3).map(|at| stream(format!("S{at}"), 0, Vec::new())).collect();
+        let mut text = Text::default();
+        own_of_streams(&mut text, &reading(streams));
+        assert_eq!(count(&text, "ringmain_stream_read_only{"), STREAMS_MAX);
+        assert!(text.0.contains("\nringmain_jetstream_streams_left_out 3\n"));
+    }
+
+    #[test]
+    fn consumers_and_histograms_beyond_their_bounds_are_left_out_and_counted() {
+        let mut acks = Histogram::default();
+        acks.record(700, 2);
+        let timed = ACK_HISTOGRAMS_MAX + 5;
+        let describe = |at: usize| Description {
+            name: format!("c{at}"),
+            is_direct: false,
+            info: Vec::new(),
+            standing: Some(Box::new(standing((at < timed).then_some(acks)))),
+        };
+        // So many are read at most.
+        let consumers = (0..CONSUMERS_MAX).map(describe).collect();
+        let mut text = Text::default();
+        own_of_consumers(
+            &mut text,
+            &reading(vec![stream("S".to_owned(), CONSUMERS_MAX as u64 + 7, consumers)]),
+        );
+        assert_eq!(count(&text, "ringmain_consumer_undelivered_seconds{"), CONSUMERS_MAX);
+        assert_eq!(count(&text, "ringmain_consumer_stalled_seconds{"), 0, "none has anything to deliver");
+        assert_eq!(count(&text, "ringmain_consumer_ack_seconds_count{"), ACK_HISTOGRAMS_MAX);
+        assert!(text.0.contains("\nringmain_jetstream_consumers_left_out 7\n"));
+        assert!(text.0.contains("\nringmain_jetstream_ack_histograms_left_out 5\n"));
+        let first = r#"account="A",stream_name="S",consumer_name="c0""#;
+        assert!(
+            text.0.contains(&format!("ringmain_consumer_ack_seconds_sum{{{first}}} 0.0014\n")),
+            "microseconds"
+        );
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use self::disk::{FoundStream, StoreDirectory, StoreDirectoryError, StreamFile, StreamFiles};
 use self::orders::{
-    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, StreamLook, StreamNumber, StreamOrder,
+    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, StreamNumber, StreamOrder,
 };
 use super::http::NoAnswer;
 use super::log::Log;
@@ -34,12 +34,13 @@ use crate::base::system_error;
 use crate::base::wall_clock::now_ns;
 use crate::broker::internal::{InternalMessage, SubscriptionId};
 use crate::config::{GLOBAL_ACCOUNT, JetStreamAccountLimits, JetStreamOptions, Options};
+use crate::io::process::{self, DiskSpace};
 use crate::monitor::jetstream::{AccountStreams, JetStreamReading, StreamReading, Wanted};
 use crate::store::{FileStore, MemoryStore, RecoveryReport, Settings as StoreSettings, Step, Store};
 use crate::stream::api::{self, Frame, StreamAction, StreamReport, Verb};
 use crate::stream::batch::BatchLimits;
 use crate::stream::config::{Storage, StreamConfigRequest};
-use crate::stream::consumer::{self, Consumers, Description, Site, StreamFacts};
+use crate::stream::consumer::{self, Consumers, Description, Detail, Site, StreamFacts};
 use crate::stream::control::{self, Plan, Situation};
 use crate::stream::json::{self, Strictness};
 use crate::stream::limits::{AccountLimits, ServerLimits};
@@ -146,9 +147,10 @@ impl JetStream {
         }
         let store = StoreDirectory::open(store_dir.unwrap_or(&temporary))?;
         let share = |bytes: u64| bytes / SHARE_DENOMINATOR * SHARE_NUMERATOR;
-        let memory_max = options.memory_max.unwrap_or_else(|| share(crate::io::process::memory_bytes()));
-        let free = crate::io::process::free_disk_bytes(store.path());
-        let file_max = options.file_max.unwrap_or_else(|| free.map_or(1 << 40, share));
+        let memory_max = options.memory_max.unwrap_or_else(|| share(process::memory_bytes()));
+        let disk = process::disk_space(store.path());
+        let file_max =
+            options.file_max.unwrap_or_else(|| disk.map_or(1 << 40, |disk| share(disk.free_bytes)));
         log.info("Starting JetStream");
         log.info(format!("  Max Memory:      {}", human(memory_max)));
         log.info(format!("  Max Storage:     {}", human(file_max)));
@@ -603,6 +605,13 @@ impl JetStream {
         })
     }
 
+    /// How much room there is on the disk; `None` if that is not known. A disk that hangs does not hold up the thread that asks.
+    pub async fn disk_space(&self) -> Option<DiskSpace> {
+        let store = self.store.clone();
+        let looked = tokio::task::spawn_blocking(move || process::disk_space(store.path()));
+        within(looked).await.ok()?.ok()?
+    }
+
     /// What some streams say of themselves, in their order.
     async fn look(&self, places: &[&Place]) -> Result<Vec<Option<StreamReading>>, NoAnswer> {
         let mut by_worker: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -620,9 +629,11 @@ impl JetStream {
         for (at, said) in asked {
             let said = within(said).await?.map_err(|_| NoAnswer)?;
             for (at, look) in at.into_iter().zip(said) {
-                looks[at] = look.map(|StreamLook { report, write_error }| StreamReading {
-                    report,
-                    write_error,
+                looks[at] = look.map(|look| StreamReading {
+                    report: look.report,
+                    write_error: look.write_error,
+                    store_errors: look.store_errors,
+                    deliveries: look.deliveries,
                     consumers: Vec::new(),
                 });
             }
@@ -643,20 +654,23 @@ impl JetStream {
                 let mut streams = account.streams.iter_mut().zip(places);
                 if let Some((stream, place)) = streams.find(|(found, _)| found.report.config.name == stream) {
                     let from = Bound::Included(consumer.to_owned());
-                    let mut found = self.look_at_consumers(place, from, 1, false).await?;
+                    let mut found = self.look_at_consumers(place, from, 1, Detail::Info).await?;
                     found.retain(|found| found.name == consumer);
                     stream.consumers = found;
                 }
             }
-            Wanted::OfAccounts { accounts: choose, mut max, shows_config } => {
+            Wanted::OfAccounts { accounts: choose, stream: only, mut max, detail } => {
                 let names: Vec<String> = accounts.iter().map(|(account, _)| account.name.clone()).collect();
                 for (account, places) in &mut accounts[choose(&names)] {
                     for (stream, place) in account.streams.iter_mut().zip(places) {
+                        if only.is_some_and(|only| stream.report.config.name != only) {
+                            continue;
+                        }
                         let mut from = Bound::Unbounded;
                         // One without consumers has to tell nothing.
                         while stream.report.state.consumer_count > 0 && max > 0 {
                             let some = max.min(LOOK_CONSUMERS_MAX);
-                            let found = self.look_at_consumers(place, from, some, shows_config).await?;
+                            let found = self.look_at_consumers(place, from, some, detail).await?;
                             let Some(last) = found.last() else { break };
                             from = Bound::Excluded(last.name.clone());
                             max -= found.len();
@@ -678,11 +692,11 @@ impl JetStream {
         place: &Place,
         from: Bound<String>,
         max: usize,
-        shows_config: bool,
+        detail: Detail,
     ) -> Result<Vec<Description>, NoAnswer> {
         let (reply, said) = oneshot::channel();
         let stream = place.number;
-        self.order(place.worker, StreamOrder::LookAtConsumers { stream, from, max, shows_config, reply });
+        self.order(place.worker, StreamOrder::LookAtConsumers { stream, from, max, detail, reply });
         within(said).await?.map_err(|_| NoAnswer)
     }
 

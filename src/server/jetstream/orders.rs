@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::stream::ApiError;
 use crate::stream::api::StreamReport;
-use crate::stream::consumer::{Consumers, Description};
+use crate::stream::consumer::{Consumers, Description, Detail};
 use crate::stream::json::Strictness;
 use crate::stream::stream::{Answer, Command, Stream};
 
@@ -53,8 +53,8 @@ pub enum StreamOrder {
         from: Bound<String>,
         /// How many.
         max: usize,
-        /// Whether their configurations are wanted.
-        shows_config: bool,
+        /// What is wanted of them.
+        detail: Detail,
         /// Where the descriptions go.
         reply: oneshot::Sender<Vec<Description>>,
     },
@@ -80,6 +80,10 @@ pub struct StreamLook {
     pub report: StreamReport,
     /// Why it cannot be written any more.
     pub write_error: Option<String>,
+    /// Times that something could not be written or read, since the server's start.
+    pub store_errors: u64,
+    /// Messages that its consumers delivered, since the server's start.
+    pub deliveries: u64,
 }
 
 /// A request of the API about consumers.

@@ -122,8 +122,8 @@ mod tests {
         notes.end_turn(110);
         notes.end_turn(500);
         let Latencies { route, hand_over, send } = notes.latencies();
-        assert_eq!((route.count(), route.sum_us), (4, 3 * 10 + 70));
-        assert_eq!((hand_over.count(), hand_over.sum_us), (2, 20));
+        assert_eq!((route.count(), route.sum), (4, 3 * 10 + 70));
+        assert_eq!((hand_over.count(), hand_over.sum), (2, 20));
         assert_eq!(send.count(), 0);
     }
 
@@ -138,7 +138,7 @@ mod tests {
         notes.send_ends(2, 200, true);
         notes.send_begins(2);
         notes.send_ends(2, 250, true);
-        assert_eq!((notes.latencies().send.count(), notes.latencies().send.sum_us), (2, 100 + 100));
+        assert_eq!((notes.latencies().send.count(), notes.latencies().send.sum), (2, 100 + 100));
         // In pieces: the last one took the longest.
         notes.output_waits(2, 300);
         notes.send_begins(2);
@@ -146,7 +146,7 @@ mod tests {
         notes.output_waits(2, 320);
         notes.send_begins(2);
         notes.send_ends(2, 350, true);
-        assert_eq!((notes.latencies().send.count(), notes.latencies().send.sum_us), (4, 200 + 10 + 50));
+        assert_eq!((notes.latencies().send.count(), notes.latencies().send.sum), (4, 200 + 10 + 50));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::broker::Broker;
 use crate::broker::batch::Content;
 use crate::broker::capture::{Captured, CapturedMessage, Issued, SinkId};
 use crate::io::files::{Directory, FileJob, FileOutcome, FileRoom};
+use crate::monitor::readings::StreamTimes;
 use crate::server::jetstream::disk::{commit_error, file_step};
 use crate::server::jetstream::orders::{
     ConsumerRequest, Opening, OrderBox, StreamLook, StreamNumber, StreamOrder,
@@ -70,6 +71,9 @@ pub(super) struct Streams {
     content: Vec<u8>,
     /// When streams want to be looked at, by [`Owned::deadline_ns`].
     deadlines: BTreeSet<(i64, usize)>,
+    times: StreamTimes,
+    /// Whether those have changed since they were published.
+    has_new_times: bool,
 }
 
 /// A stream of this worker.
@@ -88,6 +92,8 @@ struct Owned {
     is_touched: bool,
     is_committing: bool,
     reading: usize,
+    /// Times that something could not be written or read.
+    store_errors: u64,
     /// Answers that are due when the store has committed up to a position, in their order.
     answers: VecDeque<(u64, DueAnswer)>,
     /// Answers whose changes are not with the store yet.
@@ -260,7 +266,14 @@ impl Streams {
             captured: Captured::default(),
             content: Vec::new(),
             deadlines: BTreeSet::new(),
+            times: StreamTimes::default(),
+            has_new_times: false,
         }
+    }
+
+    /// What is to be published of how long things take, if that has changed.
+    pub fn take_new_times(&mut self) -> Option<&StreamTimes> {
+        std::mem::take(&mut self.has_new_times).then_some(&self.times)
     }
 
     /// Whether files are being written or read: then the runtime has to get its turn.
@@ -364,13 +377,13 @@ impl Streams {
                 // Whoever asked may have gone.
                 let _ = reply.send(looks.collect());
             }
-            StreamOrder::LookAtConsumers { stream, from, max, shows_config, reply } => {
+            StreamOrder::LookAtConsumers { stream, from, max, detail, reply } => {
                 let mut found = Vec::new();
                 if let Some(&key) = self.numbers.get(&stream) {
                     let owned = &mut self.owned[key];
                     let from = from.as_ref().map(String::as_str);
                     let drive = drive!(self, owned, broker, now_ns);
-                    found = owned.consumers.describe(from, max, shows_config, drive);
+                    found = owned.consumers.describe(from, max, detail, drive);
                     self.touch(key);
                 }
                 let _ = reply.send(found);
@@ -398,6 +411,7 @@ impl Streams {
             is_touched: false,
             is_committing: false,
             reading: 0,
+            store_errors: 0,
             answers: VecDeque::new(),
             unflushed: Vec::new(),
             visible_seq: state.last_seq,
@@ -597,10 +611,14 @@ impl Streams {
 
     fn file_job_done(&mut self, job: u64, outcome: FileOutcome, now_ns: i64, log: &Log) {
         let key = match outcome {
-            FileOutcome::Steps(result) => {
+            FileOutcome::Steps(result, took) => {
                 let key = job as usize;
                 let owned = &mut self.owned[key];
                 owned.is_committing = false;
+                owned.store_errors += u64::from(result.is_err());
+                self.times.commit.record(took.total_us, 1);
+                took.syncs_us.iter().for_each(|sync_us| self.times.sync.record(*sync_us, 1));
+                self.has_new_times = true;
                 match owned.stream.finish_commit(result.map_err(|failed| commit_error(&failed))) {
                     Committed::Done => {}
                     Committed::RolledBack { messages } => {
@@ -711,6 +729,7 @@ impl Streams {
                     owned.stream.config().name
                 )),
             }
+            self.has_new_times |= owned.consumers.take_ack_times(&mut self.times.ack);
             let committed = owned.stream.store().committed();
             let content = &mut self.content;
             owned.consumers.committed(committed, &mut Publisher { broker, account, content });
@@ -733,6 +752,7 @@ impl Streams {
             && let Some(commit) = owned.stream.take_commit()
         {
             owned.is_committing = true;
+            self.times.commit_bytes.record_size(commit.bytes());
             let steps = commit.steps.into_iter().map(file_step).collect();
             self.files.submit(directory, key as u64, FileJob::Steps(steps));
         }
@@ -797,6 +817,8 @@ impl Owned {
         StreamLook {
             report: self.stream.report(false, "", 0),
             write_error: self.stream.store().refusal().map(|error| error.to_string()),
+            store_errors: self.store_errors,
+            deliveries: self.consumers.deliveries(),
         }
     }
 
@@ -846,7 +868,7 @@ impl Owned {
 
 /// The messages that a plan is for, from what was read.
 fn messages_of(
-    owned: &Owned,
+    owned: &mut Owned,
     plan: &ReadPlan,
     read: std::io::Result<Vec<u8>>,
     log: &Log,
@@ -854,10 +876,12 @@ fn messages_of(
     let name = &owned.stream.config().name;
     match read {
         Ok(bytes) => plan.decode(&bytes.into()).unwrap_or_else(|damaged| {
+            owned.store_errors += 1;
             log.error(format!("JetStream: stream {name}: {damaged}"));
             Vec::new()
         }),
         Err(error) => {
+            owned.store_errors += 1;
             let (seq, error) = (plan.first_seq, system_error::text(&error));
             log.error(format!("JetStream: stream {name}: message {seq} cannot be read: {error}"));
             Vec::new()

@@ -9,6 +9,7 @@ use super::super::time;
 use super::advisory::Event;
 use super::config::AckPolicy;
 use super::core::{Consumer, NEVER};
+use super::standing::note_ack;
 use super::state::StateChange;
 use super::turn::{Outlet, Turn};
 
@@ -142,6 +143,7 @@ impl Consumer {
             AckPolicy::Explicit => {
                 if sample && let Some(entry) = self.state.pending.get(at.stream_seq) {
                     let waited = turn.now_ns - entry.since_ns;
+                    note_ack(&mut self.ack_times, waited, turn.effects);
                     self.sample(at, waited, turn);
                 }
                 let known = self.state.pending.get(at.stream_seq).is_some()
@@ -162,6 +164,9 @@ impl Consumer {
                     let through = self.state.pending.iter().map(|entry| entry.stream_seq);
                     turn.effects.settled.extend(through.take_while(|seq| *seq < at.stream_seq));
                     turn.effects.settled.push(at.stream_seq);
+                }
+                for entry in self.state.pending.iter().take_while(|entry| entry.stream_seq <= at.stream_seq) {
+                    note_ack(&mut self.ack_times, turn.now_ns - entry.since_ns, turn.effects);
                 }
                 self.change(StateChange::AckedThrough {
                     consumer_seq: at.consumer_seq,

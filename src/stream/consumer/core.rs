@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::base::histogram::Histogram;
 use crate::store::{Filters, Store, StoredMessage};
 
 use super::super::json::{Object, write_array};
@@ -93,6 +94,10 @@ pub struct Consumer {
     pub(super) last_delivered_ns: Option<i64>,
     pub(super) last_acked_ns: Option<i64>,
     pub(super) pause_announced: bool,
+    /// Deliveries of messages that had been delivered before, since the server's start.
+    pub(super) redeliveries: u64,
+    /// From delivery to acknowledgement, since the server's start; there from the first one on.
+    pub(super) ack_times: Option<Box<Histogram>>,
     pub(super) push: Option<Box<Push>>,
     pub(super) pin: Option<Box<Pin>>,
     pub(super) replay: Option<Box<Replay>>,
@@ -138,6 +143,8 @@ impl Consumer {
             last_delivered_ns: None,
             last_acked_ns: None,
             pause_announced: false,
+            redeliveries: 0,
+            ack_times: None,
             push: None,
             pin: None,
             replay: None,
@@ -245,7 +252,7 @@ impl Consumer {
     }
 
     /// Where the messages begin that are not delivered and not listed.
-    fn scan_from(&self) -> u64 {
+    pub(super) fn scan_from(&self) -> u64 {
         self.last_messages.as_ref().map_or(self.next_seq, |last_messages| last_messages.resume)
     }
 
@@ -347,9 +354,7 @@ impl Consumer {
         pair(object.member("delivered"), self.state.delivered, self.last_delivered_ns);
         pair(object.member("ack_floor"), self.state.ack_floor, self.last_acked_ns);
         object.uint("num_ack_pending", self.state.pending.len() as u64);
-        // With a single delivery nothing is delivered again; the state notes what was given up all the same.
-        let redelivered = if self.config.max_deliver.0 == 1 { 0 } else { self.state.redelivered() };
-        object.uint("num_redelivered", redelivered as u64);
+        object.uint("num_redelivered", self.redelivered_count());
         object.uint("num_waiting", self.waiting.len() as u64);
         object.uint("num_pending", self.backlog.count);
         object.bool_if_set("push_bound", self.is_bound());
@@ -371,6 +376,12 @@ impl Consumer {
                 object.end();
             });
         }
+    }
+
+    /// How many messages were delivered more than once and are not handled.
+    pub(super) fn redelivered_count(&self) -> u64 {
+        // With a single delivery nothing is delivered again; the state notes what was given up all the same.
+        if self.config.max_deliver.0 == 1 { 0 } else { self.state.redelivered() as u64 }
     }
 
     /// Publishes an event about it.

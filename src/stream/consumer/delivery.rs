@@ -536,7 +536,9 @@ impl Consumer {
         let now = turn.now_ns;
         let stream_seq = message.seq;
         let untracked = self.config.ack_policy == AckPolicy::None;
+        turn.effects.deliveries += 1;
         if deliveries > 1 {
+            self.redeliveries += 1;
             self.redeliver.pop_front();
             self.change(StateChange::Redelivered { consumer_seq, stream_seq, deliveries, at_ns: now });
         } else {

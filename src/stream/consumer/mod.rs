@@ -8,6 +8,7 @@
 //! * [`state`]: what must not be forgotten, and the changes between two states. [`pending`]: what is unacknowledged.
 //! * [`core`]: one consumer. [`delivery`]: what it delivers to whom. [`waiting`]: pull requests. [`push`]: flow control,
 //!   rate limit. [`acks`]: what clients say. [`lifecycle`]: what time does.
+//! * [`standing`]: how far a consumer lags, and what keeps it from delivering, as monitoring tells it.
 //! * [`set`]: all consumers of a stream, and what their acknowledgements mean for it.
 //! * [`journal`]: how states are kept in the stream's log. [`advisory`]: what is told.
 
@@ -30,6 +31,7 @@ pub mod request;
 #[cfg(test)]
 mod rig;
 mod set;
+mod standing;
 pub mod state;
 mod turn;
 mod waiting;
@@ -37,5 +39,6 @@ mod waiting;
 pub use config::{AckPolicy, ConsumerConfig, Limits, Retention, StreamFacts};
 pub use core::Consumer;
 pub use request::{Address, Verb, address};
-pub use set::{ConsumerIndex, Consumers, Description, Drive, RemovedMessages, Work};
+pub use set::{ConsumerIndex, Consumers, Description, Detail, Drive, RemovedMessages, Work};
+pub use standing::{Obstacle, Standing};
 pub use turn::{Delivery, Outlet, Site};

@@ -1,6 +1,7 @@
 //! A stream in memory with its consumers, a clock that is set by hand, and clients that are names: for tests.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use crate::store::{MemoryStore, Message, Store};
 
@@ -8,7 +9,8 @@ use super::super::api;
 use super::super::json::Strictness;
 use super::config::{Limits, Retention, StreamFacts};
 use super::request::address;
-use super::set::{Consumers, Drive};
+use super::set::{Consumers, Detail, Drive};
+use super::standing::Standing;
 use super::turn::{Delivery, Outlet, Site};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
@@ -170,6 +172,13 @@ impl Rig {
             value["num_waiting"],
             value["num_pending"]
         )
+    }
+
+    /// How a consumer stands.
+    pub(super) fn standing(&mut self, name: &str) -> Standing {
+        let from = Bound::Included(name);
+        let mut described = self.consumers.describe(from, 1, Detail::Standing, drive!(self));
+        *described.pop().and_then(|described| described.standing).unwrap()
     }
 
     pub(super) fn publish(&mut self, subject: &str, payload: &str) -> u64 {

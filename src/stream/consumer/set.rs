@@ -13,6 +13,7 @@ use std::ops::Bound;
 
 use slab::Slab;
 
+use crate::base::histogram::Histogram;
 use crate::store::{Filters, ReadPlan, Store, StoreError, StoredMessage};
 use crate::subject::name::collide;
 
@@ -28,6 +29,7 @@ use super::delivery::Progress;
 use super::journal::{Journal, Recovered, config_key};
 use super::lifecycle::Tick;
 use super::request::{self, Address, CreateRequest, Verb};
+use super::standing::Standing;
 use super::state::State;
 use super::turn::{Effects, Outlet, Scratch, Site, Turn};
 
@@ -63,8 +65,21 @@ pub struct Description {
     pub name: String,
     /// It belongs to a mirror or a source, and lists do not show it.
     pub is_direct: bool,
-    /// The object that info answers, without the keys that name a version.
+    /// The object that info answers, without the keys that name a version; empty unless that was asked for.
     pub info: Vec<u8>,
+    /// How it stands, if that was asked for.
+    pub standing: Option<Box<Standing>>,
+}
+
+/// What is wanted of a consumer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What info answers, without its configuration.
+    Info,
+    /// What info answers.
+    InfoWithConfig,
+    /// How it stands.
+    Standing,
 }
 
 /// What a driver hands in with everything that it asks for.
@@ -316,7 +331,7 @@ impl Consumers {
         &mut self,
         from: Bound<&str>,
         max: usize,
-        shows_config: bool,
+        detail: Detail,
         mut drive: Drive<'_, O>,
     ) -> Vec<Description> {
         let drive = &mut drive;
@@ -326,15 +341,20 @@ impl Consumers {
         let members = &mut self.members;
         let describe = |index: usize| {
             let consumer = &mut members[index].consumer;
+            let (name, is_direct) = (consumer.name().to_owned(), consumer.config.direct);
+            if detail == Detail::Standing {
+                let standing = Some(Box::new(consumer.standing(&mut turn)));
+                return Description { name, is_direct, info: Vec::new(), standing };
+            }
             let mut info = Vec::with_capacity(512);
             let mut object = Object::begin(&mut info);
-            if shows_config {
+            if detail == Detail::InfoWithConfig {
                 consumer.write_info(&mut object, false, &mut turn);
             } else {
                 consumer.write_info_without_config(&mut object, &mut turn);
             }
             object.end();
-            Description { name: consumer.name().to_owned(), is_direct: consumer.config.direct, info }
+            Description { name, is_direct, info, standing: None }
         };
         indices.into_iter().map(describe).collect()
     }
@@ -905,6 +925,20 @@ impl Consumers {
         let position = store.position();
         self.unconfirmed.extend(self.effects.confirmations.drain(..).map(|reply| (position, reply)));
         Ok(removed)
+    }
+
+    /// Messages ever delivered, by consumers that are gone too.
+    pub fn deliveries(&self) -> u64 {
+        self.effects.deliveries
+    }
+
+    /// Moves the times that acknowledgements took since the last call. Whether there are any.
+    pub fn take_ack_times(&mut self, into: &mut Histogram) -> bool {
+        let has_some = std::mem::take(&mut self.effects.has_ack_times);
+        if has_some {
+            into.add(&std::mem::take(&mut self.effects.ack_times));
+        }
+        has_some
     }
 
     /// Whether confirmations wait for the log.

@@ -5,6 +5,7 @@
 //! changes that they confirm are durable: they are collected in [`Effects`], as are the messages that may have lost
 //! their last interest.
 
+use crate::base::histogram::Histogram;
 use crate::base::nuid::nuid;
 use crate::store::Store;
 
@@ -60,6 +61,12 @@ pub struct Effects {
     pub confirmations: Vec<Box<[u8]>>,
     /// Messages that were acknowledged, on streams that remove what nobody wants any more.
     pub settled: Vec<u64>,
+    /// How long messages waited for their acknowledgement, until monitoring takes it.
+    pub ack_times: Histogram,
+    /// Whether there is something in that.
+    pub has_ack_times: bool,
+    /// Deliveries ever made.
+    pub deliveries: u64,
 }
 
 /// Buffers that every consumer of a worker writes in.

@@ -118,21 +118,79 @@ export interface Healthz {
   errors?: { error: string }[];
 }
 
-export interface ConsumerState {
-  stream_name: string;
+export interface StreamRow {
+  account: string;
   name: string;
-  delivered: { stream_seq: number };
-  num_ack_pending: number;
-  num_redelivered: number;
-  num_waiting: number;
-  num_pending: number;
+  description?: string;
+  subjects: string[];
+  num_subject_filters: number;
+  storage: string;
+  retention: string;
+  created: string;
+  messages: number;
+  bytes: number;
+  first_seq: number;
+  last_seq: number;
+  first_ts?: string;
+  last_ts?: string;
+  num_subjects: number;
+  num_deleted: number;
+  consumer_count: number;
+  deliveries: number;
+  max_msgs: number;
+  max_bytes: number;
+  max_age: number;
+  used: number;
+  store_errors: number;
+  write_error?: string;
 }
 
-export interface StreamState {
+export interface Streamz {
+  now: string;
+  disk?: { free_bytes: number; size_bytes: number };
+  total: number;
+  consumers: number;
+  read_only: number;
+  store_errors: number;
+  unopened: number;
+  found: number;
+  streams: StreamRow[];
+}
+
+export interface ConsumerRow {
+  account: string;
+  stream: string;
   name: string;
-  state: { messages: number; bytes: number; first_seq: number; last_seq: number; consumer_count: number };
-  cluster?: { leader?: string };
-  consumer_detail?: ConsumerState[];
+  description?: string;
+  type: 'pull' | 'push';
+  ack_policy: string;
+  delivered: { consumer_seq: number; stream_seq: number };
+  num_pending: number;
+  undelivered_seconds: number;
+  num_ack_pending: number;
+  max_ack_pending: number;
+  unacknowledged_seconds: number;
+  num_redelivered: number;
+  redeliveries: number;
+  given_up: number;
+  num_waiting: number;
+  push_bound: boolean;
+  paused: boolean;
+  stuck: boolean;
+  stalled_seconds: number;
+  obstacle?: string;
+  acks: number;
+  ack_p50_seconds?: number;
+  ack_p99_seconds?: number;
+}
+
+export interface Consumerz {
+  now: string;
+  total: number;
+  left_out: number;
+  stuck: number;
+  found: number;
+  consumers: ConsumerRow[];
 }
 
 export interface Jsz {
@@ -144,6 +202,4 @@ export interface Jsz {
   consumers: number;
   messages: number;
   bytes: number;
-  total?: number;
-  account_details?: { name: string; stream_detail?: StreamState[] }[];
 }

@@ -4,10 +4,10 @@ import './style.css';
 import 'uplot/dist/uPlot.min.css';
 import { render } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
-import type { Healthz, Varz } from './answers.ts';
+import type { Consumerz, Healthz, Streamz, Varz } from './answers.ts';
 import { Choice } from './controls.tsx';
 import { Waiting } from './facts.tsx';
-import { duration, moment, uptime } from './format.ts';
+import { duration, exact, moment, uptime } from './format.ts';
 import { History } from './history.ts';
 import { keep, kept } from './kept.ts';
 import { Latencies } from './latencies.ts';
@@ -22,6 +22,7 @@ import { Connections } from './views/connections.tsx';
 import { JetStream } from './views/jetstream.tsx';
 import { Overview } from './views/overview.tsx';
 import { ServerView } from './views/server.tsx';
+import { StreamView } from './views/stream.tsx';
 import { Subscriptions } from './views/subscriptions.tsx';
 
 const intervals: [string, string][] = [
@@ -61,7 +62,16 @@ const views: View[] = [
   { name: 'server', title: 'Server', show: () => <ServerView /> },
 ];
 
-const jetStream: View = { name: 'jetstream', title: 'JetStream', show: (route) => <JetStream route={route} /> };
+const jetStream: View = {
+  name: 'jetstream',
+  title: 'JetStream',
+  show: (route) =>
+    route.item === '' ? (
+      <JetStream route={route} />
+    ) : (
+      <StreamView key={`${route.settings.get('acc')} ${route.item}`} route={route} />
+    ),
+};
 
 function Dashboard() {
   const route = useRoute();
@@ -142,6 +152,7 @@ function Head({ varz, views: shown, route }: { varz: Varz | undefined; views: Vi
           )}
         </p>
         <Health />
+        {shown.includes(jetStream) && <StreamHealth />}
         <div class="settings">
           <Choice
             label="Refresh"
@@ -201,6 +212,33 @@ function Health() {
       <span class="dot" aria-hidden="true" />
       {text}
     </p>
+  );
+}
+
+/** What is not well with streams and consumers; nothing if all of them are. */
+function StreamHealth() {
+  const streams = useAnswer<Streamz>(poller, 'streamz?limit=1', 5).value;
+  const consumers = useAnswer<Consumerz>(poller, 'consumerz?limit=1', 5).value;
+  const { read_only = 0, unopened = 0, store_errors = 0 } = streams ?? {};
+  const stuck = consumers?.stuck ?? 0;
+  const many = (number: number, one: string, more: string): string => `${exact(number)} ${number === 1 ? one : more}`;
+  const told: [number, string, string, string][] = [
+    [read_only, 'bad', many(read_only, 'stream read only', 'streams read only'), address('jetstream', '', { sort: 'errors' })],
+    [unopened, 'bad', many(unopened, 'stream not opened', 'streams not opened'), address('server')],
+    [stuck, 'bad', many(stuck, 'consumer stuck', 'consumers stuck'), address('jetstream')],
+    [store_errors, 'warn', many(store_errors, 'store error', 'store errors'), address('jetstream', '', { sort: 'errors' })],
+  ];
+  const shown = told.filter(([number]) => number > 0);
+  return shown.length === 0 ? null : (
+    <ul class="alarms" aria-label="JetStream is not well">
+      {shown.map(([, level, text, to]) => (
+        <li key={to + level + text.replace(/\d/g, '')}>
+          <a class={`chip ${level}`} href={to}>
+            {text}
+          </a>
+        </li>
+      ))}
+    </ul>
   );
 }
 
