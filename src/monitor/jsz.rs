@@ -24,6 +24,8 @@ pub struct Query {
     account: String,
     accounts: bool,
     streams: bool,
+    /// Streams were asked for, and not only what implies them.
+    names_streams: bool,
     consumers: bool,
     direct_consumers: bool,
     config: bool,
@@ -53,11 +55,12 @@ impl Query {
         // The server leads every stream that it has.
         parameters.boolean("stream-leader-only")?;
         let account = parameters.text("acc").to_owned();
-        let streams = streams || consumers;
+        let (names_streams, streams) = (streams, streams || consumers);
         Ok(Query {
             accounts: accounts || streams && account.is_empty(),
             account,
             streams,
+            names_streams,
             consumers,
             direct_consumers,
             config,
@@ -68,9 +71,9 @@ impl Query {
         })
     }
 
-    /// The same, of this account.
+    /// The same, of this account. Consumers do not imply streams then, as in the reference.
     pub fn of_account(self, account: String) -> Query {
-        Query { account, ..self }
+        Query { account, streams: self.names_streams, ..self }
     }
 
     /// The account that is asked for, empty if there is none.
