@@ -74,7 +74,7 @@ export function consumerColumns(
               of <a href={streamAddress(account, stream)}>{stream}</a>, account {account}
             </small>
           ) : (
-            <small>{[type, `acknowledges ${ack_policy}`, description].filter(Boolean).join(' · ')}</small>
+            <small>{[type, `acknowledgement ${ack_policy}`, description].filter(Boolean).join(' · ')}</small>
           )}
         </>
       ),

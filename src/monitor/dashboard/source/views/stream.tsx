@@ -47,7 +47,7 @@ export function StreamView({ route }: { route: Route }) {
     samples.current = [...samples.current.slice(-samplesMax + 1), sample];
   }
   const times = samples.current.map(({ at }) => at);
-  const unlimited = (value: number, text: (value: number) => string): string => (value > 0 ? text(value) : 'no limit');
+  const limited = (max: number, text: (value: number) => string): string => (max > 0 ? `at most ${text(max)}` : 'no limit');
   const moment = (text: string | undefined): string | undefined => text && fullMoment(Date.parse(text));
   return (
     <>
@@ -73,9 +73,9 @@ export function StreamView({ route }: { route: Route }) {
             ['Kept', stream.storage === 'file' ? 'on disk' : 'in memory'],
             ['Retention', stream.retention],
             ['Created', moment(stream.created)],
-            ['Messages', `${exact(stream.messages)}, limit ${unlimited(stream.max_msgs, exact)}`],
-            ['Bytes', `${bytes(stream.bytes)}, limit ${unlimited(stream.max_bytes, bytes)}`],
-            ['Age', `limit ${unlimited(stream.max_age, nanoseconds)}`],
+            ['Messages', `${exact(stream.messages)}, ${limited(stream.max_msgs, exact)}`],
+            ['Bytes', `${bytes(stream.bytes)}, ${limited(stream.max_bytes, bytes)}`],
+            ['Age', limited(stream.max_age, nanoseconds)],
             ['Use of limits', (stream.max_msgs > 0 || stream.max_bytes > 0) && percent(stream.used * 100)],
             ['Sequences', `${exact(stream.first_seq)} to ${exact(stream.last_seq)}`],
             ['Removed in between', exact(stream.num_deleted)],
