@@ -395,6 +395,37 @@ fn a_stuck_consumer_is_found_in_metrics_alone() {
     });
 }
 
+/// A stream whose file can take nothing more is a stream whose disk has failed, as far as the server can see.
+#[test]
+fn a_stream_that_cannot_be_written_is_told() {
+    // What would end a process that writes beyond the limit below. It is inherited.
+    // SAFETY: a plain call; nobody here waits for this signal.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let (server, mut peer, _store) = jetstream();
+    ask_well(&mut peer, "$JS.API.STREAM.CREATE.S", r#"{"name":"S","subjects":["s"]}"#);
+    ask_well(&mut peer, "s", "x");
+    let at = server.monitoring();
+    let told = || {
+        let families = parse(&get(at, "/metrics").body);
+        let of = |name: &str| value(&families, name, &[("stream_name", "S")]);
+        let health = families["gnatsd_healthz_status"].samples.values().sum::<f64>();
+        (of("ringmain_stream_read_only"), of("ringmain_stream_store_errors_total"), health)
+    };
+    assert_eq!(told(), (0.0, 0.0, 0.0));
+    let none = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    // SAFETY: the limit is read while the call lasts, and nothing is written.
+    let limited =
+        unsafe { libc::prlimit(server.pid().cast_signed(), libc::RLIMIT_FSIZE, &none, std::ptr::null_mut()) };
+    assert_eq!(limited, 0, "{}", std::io::Error::last_os_error());
+    let answer = ask(&mut peer, "s", "y");
+    assert!(answer.contains("\"error\""), "{answer}");
+    assert_eq!(told(), (1.0, 1.0, 1.0));
+    let streams = get(at, "/streamz").json();
+    assert_eq!((&streams["read_only"], &streams["store_errors"]), (&1.into(), &1.into()));
+    assert!(streams["streams"][0]["write_error"].is_string(), "{streams}");
+    assert_eq!(get(at, "/healthz").status, 503);
+}
+
 #[test]
 fn every_metric_that_the_packaged_dashboard_and_alerts_name_is_there() {
     let (server, mut peer, _store) = jetstream();
