@@ -35,7 +35,12 @@ impl Histogram {
     /// Adds a time, so many times over.
     #[inline]
     pub fn record(&mut self, took_us: u64, count: u64) {
-        let class = LATENCY_BOUNDS_US.iter().take_while(|bound_us| took_us > **bound_us).count();
+        self.record_in(class_of(took_us), took_us, count);
+    }
+
+    /// The same where the class is known.
+    #[inline]
+    pub fn record_in(&mut self, class: usize, took_us: u64, count: u64) {
         self.classes[class] += count;
         self.sum += took_us * count;
     }
@@ -69,6 +74,12 @@ impl Histogram {
             (counted >= wanted).then_some(bound)
         })
     }
+}
+
+/// Which class a time is in.
+#[inline]
+pub fn class_of(took_us: u64) -> usize {
+    LATENCY_BOUNDS_US.iter().take_while(|bound_us| took_us > **bound_us).count()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! started again. For how long a consumer has *stalled* is another question: for how long it has had something to
 //! deliver and has delivered nothing. One that catches up with old messages lags by their age and has not stalled.
 
-use crate::base::histogram::Histogram;
+use crate::base::histogram::{Histogram, class_of};
 
 use super::config::AckPolicy;
 use super::core::Consumer;
@@ -194,8 +194,9 @@ impl Consumer {
 pub(super) fn note_ack(ack_times: &mut Option<Box<Histogram>>, waited_ns: i64, effects: &mut Effects) {
     let took_us = waited_ns.max(0).unsigned_abs() / 1_000;
     // It is made once in the life of a consumer that somebody uses; those that nobody uses have none.
-    ack_times.get_or_insert_default().record(took_us, 1);
-    effects.ack_times.record(took_us, 1);
+    let class = class_of(took_us);
+    ack_times.get_or_insert_default().record_in(class, took_us, 1);
+    effects.ack_times.record_in(class, took_us, 1);
     effects.has_ack_times = true;
 }
 

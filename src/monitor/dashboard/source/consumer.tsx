@@ -45,13 +45,23 @@ export function Standing({ consumer }: { consumer: ConsumerRow }) {
   return <span class="muted">well</span>;
 }
 
-/** How many, and how old the oldest of them is. */
-function Lag({ messages, seconds, most }: { messages: number; seconds: number; most?: number }) {
+interface LagProps {
+  messages: number;
+  /** The age of the first of them. */
+  seconds: number;
+  /** So many there may be; 0 or less for any number. */
+  most?: number;
+  /** So many fewer they become in a second. */
+  drained?: number | undefined;
+}
+
+function Lag({ messages, seconds, most = 0, drained = 0 }: LagProps) {
   return (
     <>
       <span title={exact(messages)}>{count(messages)}</span>
-      {most !== undefined && most > 0 && messages >= most && <small>the most there may be</small>}
+      {most > 0 && messages >= most && <small>the most there may be</small>}
       {messages > 0 && <small>oldest {duration(seconds * 1000)}</small>}
+      {messages > 0 && drained > 0 && <small>none in {duration(Math.ceil(messages / drained) * 1000)}</small>}
     </>
   );
 }
@@ -84,7 +94,9 @@ export function consumerColumns(
       title: 'Not delivered',
       sort: 'pending',
       numeric: true,
-      cell: (row) => <Lag messages={row.num_pending} seconds={row.undelivered_seconds} />,
+      cell: (row) => (
+        <Lag messages={row.num_pending} seconds={row.undelivered_seconds} drained={rates.get(consumerKey(row))?.['drained']} />
+      ),
     },
     {
       title: 'Not acknowledged',
@@ -131,6 +143,11 @@ export function consumerColumns(
         ),
     },
   ];
+}
+
+/** What the rates of consumers are taken of. */
+export function consumerMeters(rows: ConsumerRow[]): [string, Record<string, number>][] {
+  return rows.map((row) => [consumerKey(row), { delivered: row.delivered.consumer_seq, drained: -row.num_pending }]);
 }
 
 export function consumerKey({ account, stream, name }: ConsumerRow): string {

@@ -2,7 +2,7 @@
 
 import { useState } from 'preact/hooks';
 import type { Consumerz, Jsz, StreamRow, Streamz } from '../answers.ts';
-import { consumerColumns, consumerKey, streamAddress } from '../consumer.tsx';
+import { consumerColumns, consumerKey, consumerMeters, streamAddress } from '../consumer.tsx';
 import { Choice, Field, Pager, Rows } from '../controls.tsx';
 import { Tile, Waiting } from '../facts.tsx';
 import { bytes, count, duration, exact, percent, rate } from '../format.ts';
@@ -62,10 +62,7 @@ function Worst() {
   const { value, error } = useAnswer<Consumerz>(poller, `consumerz?sort=stalled&limit=${worstMax}`, every);
   if (value === undefined || error !== undefined) return <Waiting error={error} />;
   const rows = value.consumers.filter(({ stuck }) => stuck);
-  const rates = meters.read(
-    Date.parse(value.now),
-    rows.map((row) => [consumerKey(row), { delivered: row.delivered.consumer_seq }]),
-  );
+  const rates = meters.read(Date.parse(value.now), consumerMeters(rows));
   return (
     <section class="panel" aria-labelledby="worst">
       <header>

@@ -4,7 +4,7 @@ import { useRef, useState } from 'preact/hooks';
 import type { Consumerz, Streamz } from '../answers.ts';
 import { Chart } from '../chart.tsx';
 import { globalAccount } from '../client.tsx';
-import { consumerColumns, consumerKey } from '../consumer.tsx';
+import { consumerColumns, consumerKey, consumerMeters } from '../consumer.tsx';
 import { Field, Pager, Rows } from '../controls.tsx';
 import { Facts, Waiting } from '../facts.tsx';
 import { bytes, count, exact, fullMoment, nanoseconds, percent, rate } from '../format.ts';
@@ -123,10 +123,7 @@ function Consumers({ route, account }: { route: Route; account: string }) {
   const { value, error } = useAnswer<Consumerz>(poller, `consumerz?${list.query}`);
   if (value === undefined || error !== undefined) return <Waiting error={error} />;
   const rows = value.consumers;
-  const rates = meters.read(
-    Date.parse(value.now),
-    rows.map((row) => [consumerKey(row), { delivered: row.delivered.consumer_seq }]),
-  );
+  const rates = meters.read(Date.parse(value.now), consumerMeters(rows));
   return (
     <>
       <div class="toolbar" role="search">
