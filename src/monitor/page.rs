@@ -4,10 +4,12 @@ use super::answer::{Answer, Kind};
 use crate::wire::info::{REFERENCE_VERSION, RINGMAIN_VERSION};
 
 /// What the page links to, in its order.
-const LINKS: [(&str, &str); 14] = [
+const LINKS: [(&str, &str); 16] = [
     ("Dashboard", "/dashboard"),
     ("General", "/varz"),
     ("JetStream", "/jsz"),
+    ("Streams", "/streamz"),
+    ("Consumers", "/consumerz"),
     ("Connections", "/connz"),
     ("Accounts", "/accountz"),
     ("Account Stats", "/accstatz"),

@@ -9,7 +9,7 @@ import { type Worker, boundOf, workersOf } from '../metrics.ts';
 import { useAnswer, useMetrics, useServer } from '../server.ts';
 import { type Column, Table } from '../table.tsx';
 
-const links = ['varz', 'connz', 'subsz', 'accountz', 'accstatz', 'jsz', 'routez', 'leafz', 'gatewayz', 'healthz', 'metrics'];
+const links = ['varz', 'connz', 'subsz', 'accountz', 'accstatz', 'jsz', 'streamz', 'consumerz', 'routez', 'leafz', 'gatewayz', 'healthz', 'metrics'];
 
 export function ServerView() {
   const { poller, varz } = useServer();
