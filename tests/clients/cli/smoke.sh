@@ -5,13 +5,14 @@ set -u
 
 dir=$(mktemp -d)
 export HOME=$dir XDG_CONFIG_HOME=$dir
-cat >"$dir/server.conf" <<'END'
+cat >"$dir/server.conf" <<END
 server_name: smoke
 accounts {
-    $SYS: { users: [{ user: sys, password: s }] }
-    APP: { users: [{ user: app, password: app }] }
+    \$SYS: { users: [{ user: sys, password: s }] }
+    APP: { jetstream: enabled, users: [{ user: app, password: app }] }
 }
 no_auth_user: app
+jetstream { store_dir: "$dir/jetstream" }
 END
 "$SERVER_BIN" -c "$dir/server.conf" -a 127.0.0.1 -p -1 >"$dir/server.log" 2>&1 &
 server=$!
@@ -87,6 +88,28 @@ system server request variables >"$dir/variables" 2>&1
 check server_request_variables '"system_account": *"\$SYS"' "$dir/variables"
 nats account info >"$dir/account" 2>&1
 check account_info 'APP' "$dir/account"
+nats stream add ORDERS --subjects 'orders.>' --defaults >"$dir/stream" 2>&1
+check stream_add 'ORDERS' "$dir/stream"
+nats pub orders.new 'an order' -J >"$dir/stored" 2>&1
+check stream_pub 'Stored in Stream: *ORDERS Sequence: *1' "$dir/stored"
+nats consumer add ORDERS billing --pull --defaults >"$dir/consumer" 2>&1
+check consumer_add 'billing' "$dir/consumer"
+nats stream report >"$dir/streams" 2>&1
+check stream_report 'ORDERS +│ File +│ +│ 1 +│ 1 ' "$dir/streams"
+nats consumer report ORDERS >"$dir/consumers" 2>&1
+check consumer_report 'billing +│ Pull .* 1 / 100%' "$dir/consumers"
+nats consumer next ORDERS billing >"$dir/next" 2>&1
+check consumer_next 'an order' "$dir/next"
+nats server check stream --stream ORDERS --msgs-warn 0 --msgs-critical 0 >"$dir/check_stream" 2>&1
+check server_check_stream 'OK ORDERS' "$dir/check_stream"
+nats server check jetstream >"$dir/check_jetstream" 2>&1
+check server_check_jetstream 'OK JetStream' "$dir/check_jetstream"
+system server report jetstream >"$dir/jetstream_report" 2>&1
+check server_report_jetstream 'smoke +│ +│ 1 +│ 1 +│ 1 ' "$dir/jetstream_report"
+system server report jetstream --account APP >"$dir/jetstream_report" 2>&1
+check server_report_jetstream_account 'smoke' "$dir/jetstream_report"
+system server request jetstream --streams --consumer >"$dir/requested" 2>&1
+check server_request_jetstream '"consumer_detail":.*"name": ?"billing"' "$dir/requested"
 nats bench pub smoke.bench --msgs 20000 --size 64 --no-progress >"$dir/bench" 2>&1
 check bench_pub '[Pp]ub(lisher)? stats|msgs/sec' "$dir/bench"
 exit $failed
