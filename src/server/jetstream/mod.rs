@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use self::disk::{FoundStream, StoreDirectory, StoreDirectoryError, StreamFile, StreamFiles};
 use self::orders::{
-    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, StreamNumber, StreamOrder,
+    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, StreamLook, StreamNumber, StreamOrder,
 };
 use super::http::NoAnswer;
 use super::log::Log;
@@ -629,12 +629,8 @@ impl JetStream {
         for (at, said) in asked {
             let said = within(said).await?.map_err(|_| NoAnswer)?;
             for (at, look) in at.into_iter().zip(said) {
-                looks[at] = look.map(|look| StreamReading {
-                    report: look.report,
-                    write_error: look.write_error,
-                    store_errors: look.store_errors,
-                    deliveries: look.deliveries,
-                    consumers: Vec::new(),
+                looks[at] = look.map(|StreamLook { report, write_error, store_errors, deliveries }| {
+                    StreamReading { report, write_error, store_errors, deliveries, consumers: Vec::new() }
                 });
             }
         }
