@@ -10,6 +10,7 @@
 //! * [`auth`]: who a client is and what it may do: decisions only.
 //! * [`tls`]: encrypted connections, bytes to plaintext and back.
 //! * [`websocket`]: connections of web pages: handshakes, frames, compression.
+//! * [`cluster`]: which other servers belong to the cluster, and whom to dial.
 //! * [`broker`]: core NATS as a state machine: sessions, delivery, limits, slow consumers.
 //! * [`store`]: the messages of one stream: segments, indexes, recovery. Plans of file operations out, results in.
 //! * [`stream`]: JetStream's streams: configuration, API, what becomes of a message.
@@ -18,7 +19,7 @@
 //! * [`io`]: the only room with system calls: the io_uring of a worker, eventfds, the listener. Uses `base` only.
 //! * [`server`]: puts it together: the worker loop, start, signals, shutdown, the log.
 //!
-//! `wire`, `subject`, `auth`, `tls`, `websocket`, `broker`, `store`, `stream`, `monitor` and `system` are sans-IO: bytes,
+//! `wire`, `subject`, `auth`, `tls`, `websocket`, `cluster`, `broker`, `store`, `stream`, `monitor` and `system` are sans-IO: bytes,
 //! batches and time come in; outputs, batches, plans and closes come out. No sockets, files, clocks, threads or locks there, so that tests, fuzzing and simulation can drive them.
 //!
 //! `docs/architecture.md` follows one message through the rooms.
@@ -26,6 +27,7 @@
 pub mod auth;
 pub mod base;
 pub mod broker;
+pub mod cluster;
 pub mod config;
 pub mod io;
 pub mod monitor;

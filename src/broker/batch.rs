@@ -72,6 +72,7 @@ struct MessageRecord {
     account: u16,
     stays: bool,
     is_answer: bool,
+    is_route: bool,
     /// The publisher, who wants to know if nobody is there: slot and cid.
     requester: Option<(u32, u64)>,
 }
@@ -97,6 +98,8 @@ pub enum To<'a> {
     MovedMember(&'a [u8], Target),
     /// Whoever waits for this answer in another account: the receiver knows.
     Answer,
+    /// Another server, by a route of the receiver, and the names of queue groups of which it is to serve a member.
+    Route(&'a [u8], Target),
 }
 
 /// A message from another worker.
@@ -126,6 +129,8 @@ pub struct Message<'a> {
     pub stays: bool,
     /// It is an answer to a request from another account, which the receiver knows.
     pub is_answer: bool,
+    /// The one target is a route; `queue` has the names of the queue groups of which the other server is to serve a member.
+    pub is_route: bool,
     /// The publisher, if it wants to know that nobody was there: slot and cid.
     pub requester: Option<(u32, u64)>,
 }
@@ -258,6 +263,7 @@ impl Batch {
                 shown,
                 stays,
                 is_answer: false,
+                is_route: false,
                 reply: publish.reply,
                 header_len: publish.header_len,
                 content: Content::of(&publish.payload),
@@ -285,7 +291,11 @@ impl Batch {
                 TargetsAt::End(self.targets.len() as u32)
             }
             To::Answer => TargetsAt::End(self.targets.len() as u32),
-            To::One(target) | To::Member(_, target) | To::Moved(target) | To::MovedMember(_, target) => {
+            To::One(target)
+            | To::Member(_, target)
+            | To::Moved(target)
+            | To::MovedMember(_, target)
+            | To::Route(_, target) => {
                 self.targets.push(target);
                 TargetsAt::End(self.targets.len() as u32)
             }
@@ -296,7 +306,7 @@ impl Batch {
         let shown_end = self.bytes.len() as u32;
         self.bytes.extend_from_slice(message.reply.unwrap_or_default());
         let reply_end = self.bytes.len() as u32;
-        if let To::Member(name, _) | To::MovedMember(name, _) = to {
+        if let To::Member(name, _) | To::MovedMember(name, _) | To::Route(name, _) = to {
             self.bytes.extend_from_slice(name);
         }
         let queue_end = self.bytes.len() as u32;
@@ -325,6 +335,7 @@ impl Batch {
             account: message.account,
             stays: message.stays,
             is_answer: matches!(to, To::Answer),
+            is_route: matches!(to, To::Route(..)),
             requester: message.requester,
         }));
     }
@@ -423,6 +434,7 @@ impl Batch {
                         shown: (!shown.is_empty()).then_some(shown),
                         stays: record.stays,
                         is_answer: record.is_answer,
+                        is_route: record.is_route,
                         reply: (!reply.is_empty()).then_some(reply),
                         header_len: record.header_len.map(|len| len as usize),
                         content,

@@ -230,7 +230,8 @@ impl<A: InterestAccess> Broker<A> {
         if group.is_empty() {
             !fanout.is_empty()
         } else {
-            fanout.groups.iter().any(|known| *known.name == *group)
+            let elsewhere = fanout.links.iter().flat_map(|links| &links.route_groups);
+            fanout.groups.iter().chain(elsewhere).any(|known| *known.name == *group)
         }
     }
 }

@@ -17,8 +17,10 @@ use super::inspect::Caches;
 use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
+use super::lifetime::Teardown;
 use super::relocation::Relocations;
 use super::responses::Responses;
+use super::routes::{Cluster, RouteScratch};
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
@@ -57,7 +59,7 @@ pub struct Broker<A> {
     pub(super) congested_peers: HashSet<(WorkerId, u32)>,
     pub(super) wheel: TimerWheel<TimerKey>,
     /// Closing sessions whose subscriptions are still in the index.
-    pub(super) teardown: VecDeque<(u32, Vec<u32>)>,
+    pub(super) teardown: VecDeque<(u32, Teardown)>,
     pub(super) random: fastrand::Rng,
     /// What the subject at hand has been mapped to.
     pub(super) mapped: Vec<u8>,
@@ -68,6 +70,8 @@ pub struct Broker<A> {
     pub(super) dropped_answers: u64,
     /// Connections that move between workers.
     pub(super) relocations: Relocations,
+    /// Set at the worker that has the routes to other servers.
+    pub(super) cluster: Option<Box<Cluster>>,
     generation: u32,
     /// Where the subject is cached that the server published to last.
     pub(super) route_memo: Memo,
@@ -104,6 +108,9 @@ pub(super) struct Local {
     /// Subscriptions of the server itself at this worker, and what came to them.
     pub sinks: Slab<Sink>,
     pub captured: Captured,
+    /// The names of the accounts by slot, at the worker that has the routes.
+    pub account_names: Vec<Box<[u8]>>,
+    pub route_scratch: RouteScratch,
     pub sid_seed: FxSeededState,
     pub pool: ChunkPool,
     /// Sessions with unsent output, each once.
@@ -260,6 +267,8 @@ impl<A: InterestAccess> Broker<A> {
             shadows: HashMap::default(),
             sinks: Slab::new(),
             captured: Captured::default(),
+            account_names: Vec::new(),
+            route_scratch: RouteScratch::default(),
             sid_seed: FxSeededState::with_seed(seed as usize),
             pool: ChunkPool::default(),
             dirty: Vec::new(),
@@ -305,6 +314,7 @@ impl<A: InterestAccess> Broker<A> {
             mapped: Vec::new(),
             next_check: 0,
             relocations: Relocations::default(),
+            cluster: None,
             generation: 0,
             route_memo: Memo::default(),
             seed,
@@ -363,6 +373,7 @@ impl<A: InterestAccess> Broker<A> {
             replies: None,
             secure: None,
             web,
+            route: None,
             decoder: Decoder::default(),
             limits: Limits {
                 control_line_max: self.settings.control_line_max,
@@ -453,6 +464,9 @@ impl<A: InterestAccess> Broker<A> {
             return Input::Closed;
         }
         session.last_input_ms = self.local.now_ms;
+        if session.is_route() {
+            return self.handle_route_bytes(conn, bytes);
+        }
         if session.checking.is_some() {
             return self.keep_input(conn, bytes);
         }
@@ -610,6 +624,7 @@ impl<A: InterestAccess> Broker<A> {
             if imports {
                 self.renew_shadows(sub);
             }
+            self.share_interest();
         }
         self.local.write_ok_if_verbose(conn);
     }
@@ -768,6 +783,7 @@ impl<A: InterestAccess> Broker<A> {
         self.settings = settings;
         self.find_system_account();
         if directory_changed {
+            self.learn_accounts();
             self.review_responses();
             self.accounts.iter_mut().for_each(|account| account.cache.forget_verdicts());
         }
@@ -811,6 +827,12 @@ impl<A: InterestAccess> Broker<A> {
     /// Whether there is such a connection, and it is not closing.
     pub fn is_open(&self, conn: u32) -> bool {
         self.local.sessions.get(conn as usize).is_some_and(|session| session.closing.is_none())
+    }
+
+    /// Slots of the clients' connections that are not closing.
+    pub fn open_clients(&self) -> Vec<u32> {
+        let open = self.local.sessions.iter().filter(|(_, session)| session.closing.is_none());
+        open.filter(|(_, session)| !session.is_route()).map(|(conn, _)| conn as u32).collect()
     }
 
     /// Slots of the connections that are not closing.

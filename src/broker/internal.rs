@@ -25,9 +25,10 @@ use super::core::Traced;
 use super::log_lines::{Level, LogLines};
 use super::notice::Notice;
 use super::responses::ReplyCodes;
+use super::routes::RouteScratch;
 use super::settings::Settings;
 use crate::subject::fanout::TargetList;
-use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId, shown_as};
+use crate::subject::interest::{HERE_ONLY, InterestAccess, Matches, Target, WorkerId, shown_as};
 use crate::subject::name::Pattern;
 use crate::wire::Widths;
 
@@ -84,6 +85,8 @@ pub struct InternalSubscription {
     pub subject: Box<[u8]>,
     /// The queue group.
     pub queue: Option<Box<[u8]>>,
+    /// What stands in its target in the place of a connection.
+    conn: u32,
     /// Tells it from earlier ones, and in which order they came.
     pub generation: u32,
     /// Messages that came to it.
@@ -233,6 +236,25 @@ impl<A: InterestAccess> InternalClient<A> {
     ///
     /// If the subject is not a pattern: they are the server's own.
     pub fn subscribe(&mut self, account: u16, subject: &[u8], queue: Option<&[u8]>) -> SubscriptionId {
+        self.subscribe_as(account, subject, queue, 0)
+    }
+
+    /// Subscribes in an account for the clients of this server: other servers are not told.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    pub fn subscribe_here(&mut self, account: u16, subject: &[u8]) -> SubscriptionId {
+        self.subscribe_as(account, subject, None, HERE_ONLY)
+    }
+
+    fn subscribe_as(
+        &mut self,
+        account: u16,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        conn: u32,
+    ) -> SubscriptionId {
         let pattern = Pattern::parse(subject).expect("the server's own subjects are patterns");
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
@@ -240,6 +262,7 @@ impl<A: InterestAccess> InternalClient<A> {
             account,
             subject: subject.into(),
             queue: queue.map(Into::into),
+            conn,
             generation,
             received: 0,
         }) as u32;
@@ -279,7 +302,8 @@ impl<A: InterestAccess> InternalClient<A> {
     }
 
     fn target(&self, id: SubscriptionId) -> Target {
-        Target { worker: self.worker, import: 0, conn: 0, sub: id.slot, generation: id.generation }
+        let conn = self.subscriptions[id.slot as usize].conn;
+        Target { worker: self.worker, import: 0, conn, sub: id.slot, generation: id.generation }
     }
 
     /// Whether a message on this subject would reach anybody but this client itself.
@@ -299,6 +323,8 @@ impl<A: InterestAccess> InternalClient<A> {
                         .iter()
                         .flat_map(|group| &group.members)
                         .any(|target| target.worker != own)
+                    || !matches.routes.is_empty()
+                    || !matches.route_groups.is_empty()
             }
         })
     }
@@ -407,6 +433,7 @@ impl InternalMessage {
             forwarded: false,
             stays: false,
             is_answer: false,
+            is_route: false,
             requester: None,
         };
         if let Some(codes) = ReplyCodes::read(&self.subject)
@@ -435,6 +462,13 @@ impl InternalMessage {
             };
             let message = Message { shown: shown_as(&matches.shown, member.import), ..message };
             batches[usize::from(member.worker)].push(message, To::Member(&group.name, *member));
+        }
+        if !matches.routes.is_empty() || !matches.route_groups.is_empty() {
+            let mut scratch = RouteScratch::default();
+            scratch.assign(&matches.routes, &matches.route_groups, random);
+            for (route, names) in scratch.parts() {
+                batches[usize::from(route.worker)].push(message, To::Route(names, route));
+            }
         }
     }
 }

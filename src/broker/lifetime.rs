@@ -27,6 +27,15 @@ const SEND_BYTES_MAX: usize = 512 * 1024;
 /// Subscriptions of closing connections removed per turn.
 const TEARDOWN_PER_TURN_MAX: usize = 2_000;
 
+/// What a closing connection still has in the indexes.
+#[derive(Debug)]
+pub(super) enum Teardown {
+    /// Subscriptions of a client.
+    Subscriptions(Vec<u32>),
+    /// What another server wants, with the numbers of members.
+    Route(Vec<(Box<[u8]>, u32)>),
+}
+
 impl<A: InterestAccess> Broker<A> {
     /// Starts a turn: sets the time and does what is due.
     ///
@@ -65,7 +74,7 @@ impl<A: InterestAccess> Broker<A> {
             return Some(self.local.now_ms);
         }
         let soon = (!self.local.congested.is_empty()).then_some(self.local.now_ms + 10);
-        [self.wheel.next_ms(), self.next_response_ms(), soon].into_iter().flatten().min()
+        [self.wheel.next_ms(), self.next_response_ms(), self.next_dial_ms(), soon].into_iter().flatten().min()
     }
 
     pub(super) fn set_timer(&mut self, conn: u32, after_ms: u64) {
@@ -102,6 +111,9 @@ impl<A: InterestAccess> Broker<A> {
         if session.closing.is_some() || session.checking.is_some() {
             return;
         }
+        if session.is_route() {
+            return self.handle_route_timer(conn);
+        }
         if session.is_guest() {
             return self.dismiss_guest(conn);
         }
@@ -128,7 +140,7 @@ impl<A: InterestAccess> Broker<A> {
         }
     }
 
-    fn send_ping(&mut self, conn: u32) {
+    pub(super) fn send_ping(&mut self, conn: u32) {
         let session = &mut self.local.sessions[conn as usize];
         session.pings_out += 1;
         session.ping_sent_us = self.local.now_us;
@@ -181,6 +193,11 @@ impl<A: InterestAccess> Broker<A> {
         let session = &mut self.local.sessions[conn as usize];
         let reason = session.closing.expect("listed as closing");
         session.decoder = Default::default();
+        if session.is_route() {
+            let interest = self.leave_cluster(conn, reason);
+            self.teardown.push_back((conn, Teardown::Route(interest)));
+            return Some((conn, reason));
+        }
         let (account, counted) = (session.account, session.flags.counted);
         session.leave_account();
         if counted {
@@ -194,7 +211,7 @@ impl<A: InterestAccess> Broker<A> {
         );
         self.local.past[usize::from(session.account)].add(session.counters, u64::from(is_slow));
         let subs = self.local.subscriptions_of(conn);
-        self.teardown.push_back((conn, subs));
+        self.teardown.push_back((conn, Teardown::Subscriptions(subs)));
         if self.settings.debug && !self.is_guest(conn) {
             self.log_session(conn, Level::Debug, &format!("Client connection closed: {reason}"));
         }
@@ -203,14 +220,25 @@ impl<A: InterestAccess> Broker<A> {
 
     fn tear_down(&mut self) {
         let mut budget = TEARDOWN_PER_TURN_MAX;
-        while let Some((conn, mut subs)) = self.teardown.pop_front() {
+        while let Some((conn, teardown)) = self.teardown.pop_front() {
+            let mut subs = match teardown {
+                Teardown::Subscriptions(subs) => subs,
+                Teardown::Route(mut interest) => {
+                    if !self.tear_down_route(conn, &mut interest, &mut budget) {
+                        self.teardown.push_front((conn, Teardown::Route(interest)));
+                        return;
+                    }
+                    self.local.sessions[conn as usize].flags.torn_down = true;
+                    continue;
+                }
+            };
             let account = self.local.sessions[conn as usize].account;
             while let Some(sub) = subs.pop() {
                 let subscription = self.local.take_subscription(sub);
                 self.forget_interest(account, sub, &subscription);
                 budget -= 1;
                 if budget == 0 {
-                    self.teardown.push_front((conn, subs));
+                    self.teardown.push_front((conn, Teardown::Subscriptions(subs)));
                     return;
                 }
             }
@@ -296,9 +324,10 @@ impl<A: InterestAccess> Broker<A> {
     /// Cuts off a connection whose send took too long. `chunks` is how many pieces wait.
     pub fn handle_write_deadline(&mut self, conn: u32) {
         let session = &self.local.sessions[conn as usize];
+        let deadline_ms = self.write_deadline_ms_of(session);
         let text = format!(
             "Slow Consumer Detected: WriteDeadline of {} exceeded with {} chunks of {} total bytes.",
-            go_duration(self.settings.write_deadline_ms),
+            go_duration(deadline_ms),
             session.output.segment_count(),
             session.output.pending_bytes(),
         );

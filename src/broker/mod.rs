@@ -23,6 +23,7 @@
 //! * [`lifetime`]: pings, time-outs, closing.
 //! * [`log_lines`]: what a turn has for the log.
 //! * [`relocation`]: a connection moves to another worker.
+//! * [`routes`]: connections to the other servers of the cluster.
 //! * [`web`]: WebSocket connections, before and behind their handshake.
 //! * [`internal`]: the server's own client, which subscribes and publishes beside the workers.
 //! * [`notice`]: what has happened that the system account may want to know.
@@ -51,6 +52,7 @@ pub mod permissions;
 pub mod publish;
 pub mod relocation;
 pub mod responses;
+pub mod routes;
 pub mod secure;
 pub mod services;
 pub mod session;
@@ -62,6 +64,7 @@ pub use batch::Batch;
 pub use core::{Broker, Input};
 pub use log_lines::{Level, LogLines};
 pub use login::Verdict;
+pub use routes::ClusterTerms;
 pub use secure::{Carrier, TlsTerms};
 pub use services::install_services;
 pub use session::CloseReason;

@@ -13,6 +13,8 @@ impl<A: InterestAccess> Broker<A> {
     /// Handles everything in a batch from worker `from`.
     pub fn handle_batch(&mut self, from: WorkerId, batch: &Batch) {
         self.local.stats.handed_over += batch.len() as u64;
+        // Before what was published after it.
+        self.share_interest();
         batch.for_each(|entry| match entry {
             Entry::Message(message) => self.handle_message(from, &message),
             Entry::Congestion { conn, congested: true } => {
@@ -55,6 +57,14 @@ impl<A: InterestAccess> Broker<A> {
             content: message.content,
             widths: message.widths,
         };
+        if message.is_route {
+            let outbound = Outbound { subject: message.subject, ..outbound };
+            let queues = message.queue.unwrap_or_default();
+            for &target in message.targets {
+                self.local.deliver_to_route(target, message.account, &outbound, message.shown, queues);
+            }
+            return;
+        }
         let mut delivered = false;
         self.local.turn_bytes += TARGET_COST_BYTES * message.targets.len();
         for &target in message.targets {

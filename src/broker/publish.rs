@@ -20,7 +20,7 @@ use super::services::{Origin, Reached};
 use super::session::{CloseReason, Flags};
 use crate::subject::fanout::{FanOut, Links, RemoteTargets, TargetList};
 use crate::subject::import::ServiceImport;
-use crate::subject::interest::{InterestAccess, Matches, Target, WorkerId};
+use crate::subject::interest::{Group, InterestAccess, Matches, Target, WorkerId};
 use crate::subject::name::is_valid_literal_subject;
 use crate::wire::error_text::{ErrorText, quote};
 use crate::wire::frame::Delivery;
@@ -188,6 +188,9 @@ impl<A: InterestAccess> Broker<A> {
         let mut services = None;
         if let Some(links) = fanout.links.as_deref() {
             sending.send_to_imports(links);
+            if links.has_routes() {
+                sending.send_to_routes(links);
+            }
             services = (!links.services.is_empty()).then(|| links.services.clone());
         }
         let (mut delivered, mut congested_on) = (sending.delivered, sending.congested_on);
@@ -354,6 +357,16 @@ impl<'a> Sending<'a> {
         *self.crowded |= outgoing.rotate();
     }
 
+    /// The message as routes get it.
+    pub fn outbound_to_route(&self) -> Outbound<'a> {
+        self.outbound(None)
+    }
+
+    /// Adds it to what another worker gets, which has the route.
+    pub fn push_to_route(&mut self, route: Target, queues: &[u8]) {
+        self.push(route.worker, self.shown, To::Route(queues, route), None);
+    }
+
     /// Sends to plain subscriptions, by the subject `shown` if that is another one.
     #[inline(always)]
     pub fn send_to_plain(&mut self, local: &[Target], remote: &[RemoteTargets], shown: Option<&[u8]>) {
@@ -394,38 +407,44 @@ impl<'a> Sending<'a> {
     #[inline(always)]
     pub fn send_to_groups(&mut self, fanout: &FanOut) {
         for group in &fanout.groups {
-            // A random start, then onward until one takes it.
-            let start = if group.members.len() == 1 { 0 } else { self.random.usize(..group.members.len()) };
-            for i in 0..group.members.len() {
-                let member = group.members[(start + i) % group.members.len()];
-                self.local.turn_bytes += TARGET_COST_BYTES;
-                let shown = self.shown.or_else(|| fanout.shown_to(member));
-                if self.stays && member.import != 0 {
-                    continue;
-                }
-                if member.worker != self.worker {
-                    self.push(member.worker, shown, To::Member(&group.name, member), self.requester);
-                    self.delivered = true;
-                    if self.congested_peers.contains(&(member.worker, member.conn)) {
-                        self.congested_on = Some((member.worker, member.conn));
-                    }
-                    break;
-                }
-                if Some(member.conn) == self.silent {
-                    continue;
-                }
-                let outbound = self.outbound(shown);
-                match self.local.deliver(member, &outbound) {
-                    Delivered::Gone => {
-                        let Some(to) = self.relocations.destination(member) else { continue };
-                        self.push(to, shown, To::MovedMember(&group.name, member), self.requester);
-                    }
-                    Delivered::Yes => {}
-                    Delivered::Congested => self.congested_on = Some((self.worker, member.conn)),
-                }
+            self.send_to_group(fanout, group);
+        }
+    }
+
+    /// Sends to one member of a queue group.
+    #[inline(always)]
+    pub fn send_to_group(&mut self, fanout: &FanOut, group: &Group) {
+        // A random start, then onward until one takes it.
+        let start = if group.members.len() == 1 { 0 } else { self.random.usize(..group.members.len()) };
+        for i in 0..group.members.len() {
+            let member = group.members[(start + i) % group.members.len()];
+            self.local.turn_bytes += TARGET_COST_BYTES;
+            let shown = self.shown.or_else(|| fanout.shown_to(member));
+            if self.stays && member.import != 0 {
+                continue;
+            }
+            if member.worker != self.worker {
+                self.push(member.worker, shown, To::Member(&group.name, member), self.requester);
                 self.delivered = true;
+                if self.congested_peers.contains(&(member.worker, member.conn)) {
+                    self.congested_on = Some((member.worker, member.conn));
+                }
                 break;
             }
+            if Some(member.conn) == self.silent {
+                continue;
+            }
+            let outbound = self.outbound(shown);
+            match self.local.deliver(member, &outbound) {
+                Delivered::Gone => {
+                    let Some(to) = self.relocations.destination(member) else { continue };
+                    self.push(to, shown, To::MovedMember(&group.name, member), self.requester);
+                }
+                Delivered::Yes => {}
+                Delivered::Congested => self.congested_on = Some((self.worker, member.conn)),
+            }
+            self.delivered = true;
+            break;
         }
     }
 

@@ -243,8 +243,13 @@ impl<A: InterestAccess> Broker<A> {
         };
         sending.send_to_plain(&fanout.local, &fanout.remote, shown);
         sending.send_to_groups(fanout);
-        if let Some(links) = fanout.links.as_deref().filter(|_| !stays) {
-            sending.send_to_imports(links);
+        if let Some(links) = fanout.links.as_deref() {
+            if !stays {
+                sending.send_to_imports(links);
+            }
+            if links.has_routes() {
+                sending.send_to_routes(links);
+            }
         }
         let mut reached = Reached { delivered: sending.delivered, congested_on: sending.congested_on };
         let services = fanout.links.as_deref().map(|links| links.services.clone()).unwrap_or_default();

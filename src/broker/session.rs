@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 
 use super::login::Checking;
 use super::permissions::Replies;
+use super::routes::RouteLink;
 use super::secure::Secure;
 use super::web::Web;
 use crate::auth::User;
@@ -35,6 +36,8 @@ pub struct Session {
     pub(super) secure: Option<Box<Secure>>,
     /// Set if it is a WebSocket connection.
     pub(super) web: Option<Box<Web>>,
+    /// Set if it leads to another server, or is to.
+    pub(super) route: Option<Box<RouteLink>>,
     pub(super) decoder: Decoder,
     pub(super) limits: Limits,
     pub(super) memo: Memo,
@@ -169,6 +172,16 @@ pub enum CloseReason {
     MaxControlLineExceeded,
     #[error("No Responders Requires Headers")]
     NoRespondersRequiresHeaders,
+    #[error("Incorrect Port")]
+    WrongPort,
+    #[error("Wrong Gateway")]
+    WrongGateway,
+    #[error("Duplicate Route")]
+    DuplicateRoute,
+    #[error("Cluster Name Conflict")]
+    ClusterNameConflict,
+    #[error("Duplicate Server Name")]
+    DuplicateServerName,
     #[error("Kicked")]
     Kicked,
     #[error("Server Shutdown")]

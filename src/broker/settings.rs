@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::routes::ClusterTerms;
 use super::secure::TlsTerms;
 use super::web::WebTerms;
 use crate::auth::{Account, Directory};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub tls: Option<TlsTerms>,
     /// What is different for WebSocket connections; `None`: there are none.
     pub web: Option<WebTerms>,
+    /// What a cluster asks of its routes; `None`: there is no cluster.
+    pub cluster: Option<ClusterTerms>,
     /// Who may connect.
     pub directory: Arc<Directory>,
     /// Log every protocol line.
@@ -78,6 +81,7 @@ impl Default for Settings {
             no_fast_producer_stall: false,
             tls: None,
             web: None,
+            cluster: None,
             directory: Arc::new(Directory::open()),
             trace: false,
             trace_verbose: false,

@@ -54,10 +54,10 @@ enum Stage {
 }
 
 impl Session {
-    /// Whether it is a WebSocket connection before the end of its handshakes.
+    /// Whether it is no client: a WebSocket connection before the end of its handshakes, or one to another server.
     #[inline]
     pub fn is_guest(&self) -> bool {
-        self.web.as_ref().is_some_and(|web| web.stage != Stage::Open)
+        self.web.as_ref().is_some_and(|web| web.stage != Stage::Open) || self.is_route()
     }
 
     /// What kind of connection it is.
@@ -67,7 +67,8 @@ impl Session {
 
     /// How log lines call its address and number.
     pub(super) fn address_label(&self) -> String {
-        let Some(web) = &self.web else { return format!("{} - cid:{}", self.addr, self.cid) };
+        let kind = if self.is_route() { "rid" } else { "cid" };
+        let Some(web) = &self.web else { return format!("{} - {kind}:{}", self.addr, self.cid) };
         match &web.visitor.client_ip {
             None => format!("{} - wid:{}", self.addr, self.cid),
             Some(ip) if ip.contains(':') => format!("[{ip}]/{} - wid:{}", self.addr, self.cid),
@@ -136,7 +137,14 @@ impl CloseReason {
             | CloseReason::ReadError
             | CloseReason::StaleConnection
             | CloseReason::ServerShutdown => CloseStatus::GoingAway,
-            CloseReason::NoRespondersRequiresHeaders | CloseReason::Kicked => {
+            // The middle ones are routes' own.
+            CloseReason::NoRespondersRequiresHeaders
+            | CloseReason::WrongPort
+            | CloseReason::WrongGateway
+            | CloseReason::DuplicateRoute
+            | CloseReason::ClusterNameConflict
+            | CloseReason::DuplicateServerName
+            | CloseReason::Kicked => {
                 CloseStatus::InternalServerError
             }
         }

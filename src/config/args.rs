@@ -49,7 +49,13 @@ pub struct Args {
     pub tls_ca_cert: Option<String>,
     pub jetstream: Option<bool>,
     pub store_dir: Option<String>,
-    /// Flags of the reference that do nothing here yet, as written (`-cluster`).
+    /// `--routes`.
+    pub routes: Option<String>,
+    /// `--cluster`, `--cluster_listen`.
+    pub cluster: Option<String>,
+    pub cluster_name: Option<String>,
+    pub connect_retries: Option<i64>,
+    /// Flags of the reference that do nothing here yet, as written (`-profile`).
     pub not_supported: Vec<String>,
     /// What follows the flags.
     pub words: Vec<String>,
@@ -130,12 +136,12 @@ const FLAGS: &[(&[&str], Target)] = &[
     (&["auth"], Target::Text(|args| &mut args.auth)),
     (&["js", "jetstream"], Target::Bool(|args| &mut args.jetstream)),
     (&["sd", "store_dir"], Target::Text(|args| &mut args.store_dir)),
-    (&["routes"], Target::NotYet(Type::Text)),
-    (&["cluster", "cluster_listen"], Target::NotYet(Type::Text)),
-    (&["cluster_name"], Target::NotYet(Type::Text)),
+    (&["routes"], Target::Text(|args| &mut args.routes)),
+    (&["cluster", "cluster_listen"], Target::Text(|args| &mut args.cluster)),
+    (&["cluster_name"], Target::Text(|args| &mut args.cluster_name)),
     (&["no_advertise"], Target::NotYet(Type::Bool)),
     (&["cluster_advertise"], Target::NotYet(Type::Text)),
-    (&["connect_retries"], Target::NotYet(Type::Integer)),
+    (&["connect_retries"], Target::Integer(|args| &mut args.connect_retries)),
     (&["profile"], Target::NotYet(Type::Integer)),
     (&["tls"], Target::Bool(|args| &mut args.tls)),
     (&["tlsverify"], Target::Bool(|args| &mut args.tls_verify)),
@@ -275,10 +281,10 @@ mod tests {
     #[test]
     fn flags_without_implementation_are_kept_as_written() {
         let args = parse(
-            "-cluster nats://x --routes=/x --profile 8222 --no_advertise=false --tls --tlscert c -ms 0",
+            "-cluster_advertise x --profile=8222 --no_advertise=false --tls --tlscert c -ms 0",
         )
         .unwrap();
-        assert_eq!(args.not_supported, ["-cluster", "--routes", "--profile"]);
+        assert_eq!(args.not_supported, ["-cluster_advertise", "--profile"]);
         assert_eq!((args.tls, args.tls_cert.as_deref()), (Some(true), Some("c")));
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::accounts::{first_known, system_account};
 use super::advertise::Advertise;
 use super::blocks;
+use super::cluster;
 use super::duration::parse_duration_ns;
 use super::error::{Problem, ProblemAt, Warning};
 use super::keys::{self, Status};
@@ -263,6 +264,10 @@ impl Decoder {
             "websocket" | "ws" => {
                 let (problems, warnings) = (&mut self.problems, &mut self.warnings);
                 self.websocket = Some(websocket::Block::decode(name, node, problems, warnings)?);
+            }
+            "cluster" => {
+                let Options { cluster, not_supported, .. } = options;
+                cluster::decode(name, node, cluster, not_supported, &mut self.problems, &mut self.warnings)?;
             }
             "allow_non_tls" => options.allow_non_tls = boolean(node)?,
             "no_auth_user" => options.no_auth_user = non_empty(string(node)?),
@@ -704,7 +709,7 @@ pub(super) fn long_timeout(seconds: f64, written: &Value) -> Option<String> {
 }
 
 /// Seconds, whole or not, or a duration.
-fn auth_timeout(node: &Node) -> Outcome<Duration> {
+pub(super) fn auth_timeout(node: &Node) -> Outcome<Duration> {
     let seconds = match &node.value {
         Value::Integer(number) => *number as f64,
         Value::Float(number) => *number,

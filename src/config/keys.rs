@@ -109,7 +109,7 @@ pub const TOP: &[(&str, Status)] = &[
     ("ocsp", NotYet(Checked(blocks::ocsp))),
     ("ocsp_cache", NotYet(Checked(blocks::ocsp_cache))),
     ("proxy_protocol", NotYet(Bool)),
-    ("cluster", NotYet(Map(&blocks::CLUSTER))),
+    ("cluster", Supported),
     ("gateway", NotYet(Map(&blocks::GATEWAY))),
     ("leafnodes", NotYet(Map(&blocks::LEAFNODES))),
     ("leaf", NotYet(Map(&blocks::LEAFNODES))),

@@ -237,6 +237,25 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
     if let Some(max) = args.log_max_num {
         options.log_max_num = decode::limit_or_none("log_max_num", max).map_err(invalid)?;
     }
+    if let Some(name) = given(&args.cluster_name) {
+        if name.contains(' ') {
+            return Err(invalid(Problem::NotHere("cluster name cannot contain spaces")));
+        }
+        options.cluster.name = Some(name);
+    }
+    if let Some(text) = given(&args.cluster) {
+        options.cluster.set_listen(&text).map_err(invalid)?;
+    }
+    if let Some(text) = given(&args.routes) {
+        options.cluster.set_routes(&text).map_err(invalid)?;
+        if !options.cluster.is_configured() {
+            let text = "solicited routes require cluster capabilities, e.g. --cluster";
+            return Err(invalid(Problem::NotHere(text)));
+        }
+    }
+    if let Some(retries) = args.connect_retries {
+        options.cluster.connect_retries = u32::try_from(retries.max(0)).unwrap_or(u32::MAX);
+    }
     if args.jetstream == Some(true) {
         options.jetstream.get_or_insert_default();
     }
@@ -663,18 +682,18 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_reported_with_its_place() {
         let options =
-            options("-c c -routes x -profile 6060", "debug: true\n  mqtt {}\nocsp: false\nleafnodes {}\n");
+            options("-c c -cluster_advertise x -profile 6060", "debug: true\n  mqtt {}\nocsp: false\nleafnodes {}\n");
         let at = |line, column| Some(lang::Position { file: "c".into(), line, column });
         assert_eq!(
             options.not_supported,
             [
                 KeyAt { name: "mqtt".into(), at: at(2, 3) },
                 KeyAt { name: "leafnodes".into(), at: at(4, 1) },
-                KeyAt { name: "-routes".into(), at: None },
+                KeyAt { name: "-cluster_advertise".into(), at: None },
                 KeyAt { name: "-profile".into(), at: None },
             ]
         );
-        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -routes, -profile";
+        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -cluster_advertise, -profile";
         assert_eq!(options.not_supported_warning().as_deref(), Some(warning));
     }
 

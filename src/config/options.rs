@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::accounts::{GLOBAL_ACCOUNT, SYSTEM_ACCOUNT, first_known};
 use super::advertise::Advertise;
+use super::cluster::ClusterOptions;
 use super::error::Problem;
 use super::imports::Sharing;
 use super::jetstream::{JetStreamAccountLimits, JetStreamOptions};
@@ -145,6 +146,9 @@ pub struct Options {
     /// `websocket`, `ws`, if it has a port. `None`: there is no listener for WebSocket clients.
     pub websocket: Option<WebSocketOptions>,
 
+    /// `cluster`; `--cluster`, `--routes` and others. Without a port there is no cluster.
+    pub cluster: ClusterOptions,
+
     /// `jetstream`; `-js`. `None`: JetStream is off.
     pub jetstream: Option<JetStreamOptions>,
     /// `store_dir`, here or in `jetstream`; `-sd`. The directory above that of JetStream; `None`: `nats` among the system's temporary
@@ -227,6 +231,7 @@ impl Default for Options {
             tls: None,
             allow_non_tls: false,
             websocket: None,
+            cluster: ClusterOptions::default(),
             jetstream: None,
             store_dir: None,
             not_supported: Vec::new(),

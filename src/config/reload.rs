@@ -7,6 +7,7 @@
 
 use std::fmt::Display;
 
+use super::cluster::ClusterOptions;
 use super::duration::GoDuration;
 use super::options::{Account, Credentials, Login, Options, Password, Port, User};
 use super::tls::{HandshakeFirst, TLS_TIMEOUT_DEFAULT, TlsOptions};
@@ -210,6 +211,15 @@ fn refuse_fixed(old: &Options, new: &Options) -> Result<(), NotReloadable> {
     fixed("MaxPending", old.max_pending, new.max_pending)?;
     fixed("MaxClosedClients", old.max_closed_clients, new.max_closed_clients)?;
     fixed_websocket(old.websocket.as_ref(), new.websocket.as_ref())?;
+    // What routes show is not for the log.
+    let cluster = |options: &Options| {
+        let ClusterOptions { name, host, port, routes, .. } = &options.cluster;
+        let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+        format!("{} {host}:{} {routes:?}", text(name), port.map_or(0, Port::as_integer))
+    };
+    if old.cluster != new.cluster {
+        return Err(NotReloadable { field: "Cluster", old: cluster(old), new: cluster(new) });
+    }
     fixed("LameDuckDuration", GoDuration(old.lame_duck_duration), GoDuration(new.lame_duck_duration))?;
     let grace = |options: &Options| GoDuration(options.lame_duck_grace_period);
     fixed("LameDuckGracePeriod", grace(old), grace(new))?;

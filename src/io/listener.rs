@@ -1,4 +1,4 @@
-//! The listening sockets: that for clients, and one for WebSocket clients where there are any.
+//! The listening sockets: that for clients, one for WebSocket clients and one for other servers where there are any.
 //!
 //! They are never handed to an io_uring. The kernel ends the io_uring of a killed process only milliseconds after the
 //! process is gone, and would keep the port for so long, with connections still going to it. So the ring watches an
@@ -21,14 +21,17 @@ pub enum Entrance {
     Client,
     /// The one for WebSocket clients.
     WebSocket,
+    /// The one for other servers of the cluster.
+    Route,
 }
 
 /// The listening sockets; dropping them closes them.
 #[derive(Debug)]
 pub struct Listener {
-    client: Socket,
-    websocket: Option<Socket>,
-    websocket_first: Cell<bool>,
+    /// That for clients is the first.
+    sockets: Vec<(Socket, Entrance)>,
+    /// Where to look first.
+    next: Cell<usize>,
     watch: OwnedFd,
 }
 
@@ -42,19 +45,19 @@ impl Listener {
         let client = listen(host, port)?;
         let watch = new_watch()?;
         add_to(&watch, &client)?;
-        Ok(Listener { client, websocket: None, websocket_first: Cell::new(false), watch })
+        Ok(Listener { sockets: vec![(client, Entrance::Client)], next: Cell::new(0), watch })
     }
 
-    /// Listens for WebSocket clients too, as in [`Listener::new`]. Returns the port.
+    /// Listens for others too, as in [`Listener::new`]. Returns the port.
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn add_websocket(&mut self, host: &str, port: u16) -> io::Result<u16> {
+    pub fn add(&mut self, entrance: Entrance, host: &str, port: u16) -> io::Result<u16> {
         let socket = listen(host, port)?;
         let addr = socket.local_addr()?.as_socket();
         add_to(&self.watch, &socket)?;
-        self.websocket = Some(socket);
+        self.sockets.push((socket, entrance));
         addr.map(|addr| addr.port()).ok_or_else(|| io::Error::other("not an internet socket"))
     }
 
@@ -64,7 +67,7 @@ impl Listener {
     ///
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.client.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+        self.sockets[0].0.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
     }
 
     /// What is readable while connections wait.
@@ -78,18 +81,13 @@ impl Listener {
     ///
     /// No descriptors left, or the like. Connections that are gone already are passed over.
     pub fn accept(&self) -> io::Result<Option<(OwnedFd, Entrance)>> {
-        let Some(websocket) = &self.websocket else {
-            return Ok(accept(&self.client)?.map(|fd| (fd, Entrance::Client)));
-        };
-        // In turn, so that neither keeps the other waiting.
-        let mut entrances = [(&self.client, Entrance::Client), (websocket, Entrance::WebSocket)];
-        if self.websocket_first.get() {
-            entrances.reverse();
-        }
-        for (socket, entrance) in entrances {
+        // In turn, so that none keeps the others waiting.
+        let (count, first) = (self.sockets.len(), self.next.get());
+        for at in (0..count).map(|step| (first + step) % count) {
+            let (socket, entrance) = &self.sockets[at];
             if let Some(fd) = accept(socket)? {
-                self.websocket_first.set(entrance == Entrance::Client);
-                return Ok(Some((fd, entrance)));
+                self.next.set((at + 1) % count);
+                return Ok(Some((fd, *entrance)));
             }
         }
         Ok(None)
@@ -194,7 +192,7 @@ mod tests {
         }
         assert!(listener.accept().unwrap().is_none());
         let mut listener = listener;
-        let port = listener.add_websocket("127.0.0.1", 0).unwrap();
+        let port = listener.add(Entrance::WebSocket, "127.0.0.1", 0).unwrap();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (accepted, entrance) = listener.accept().unwrap().expect("a client waits");
         assert_eq!(entrance, Entrance::WebSocket);

@@ -657,7 +657,7 @@ impl Monitor {
         let accounts = self.shared.live.lock().settings.directory.clone();
         let mut rows = self.shared.internal.with_client(|client| {
             let row = |subscription: &InternalSubscription| {
-                let InternalSubscription { account, subject, queue, generation, received } = subscription;
+                let InternalSubscription { account, subject, queue, generation, received, .. } = subscription;
                 let account = accounts.accounts().get(*account);
                 let cid = if account.is_system { SYSTEM_CLIENT_CID } else { ACCOUNT_CLIENT_CID };
                 let is_taken = filter.takes(cid, &account.name, subject, queue.as_deref());

@@ -136,6 +136,7 @@ impl Internal {
                 door.knock();
             }
         }
+        shared.knock_for_routes();
         left
     }
 }

@@ -29,6 +29,7 @@ pub mod password_checks;
 pub mod placement;
 pub mod readings;
 pub mod reload;
+pub mod routes;
 pub mod run;
 pub mod shared;
 pub mod signal;

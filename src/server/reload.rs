@@ -4,6 +4,7 @@
 use super::log::Log;
 use super::run::{Advertised, Files, ServerOptions};
 use super::shared::{LiveSettings, Shared};
+use crate::subject::interest::InterestAccess as _;
 use crate::base::system_error;
 use crate::broker::install_services;
 use crate::config::{self, Startup};
@@ -47,6 +48,11 @@ async fn try_reload(
     }
     let mut interests = shared.live.lock().interests.clone();
     interests.resize_with(new.settings.directory.accounts().slots(), Default::default);
+    if let Some(desk) = &shared.routes {
+        for interest in &interests {
+            interest.write(|interest| interest.set_watch(desk.watch.clone()));
+        }
+    }
     install_services(new.settings.directory.accounts(), &interests);
     let live = LiveSettings {
         settings: new.settings.clone(),

@@ -21,20 +21,23 @@ use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::reload;
+use super::routes::{RouteDesk, dial_routes};
 use super::shared::{Door, FIRST_CID, LiveSettings, Shared, SharedInterest};
 use super::system::{ReloadRequest, System};
 use super::worker::{self, Next, Start, WebEntrance, WorkerError, WorkerParts};
 use crate::auth::nkey::NonceKey;
 use crate::auth::{Directory, TooManyAccounts};
+use crate::base::nuid::nuid;
 use crate::base::{handover, system_error};
 use crate::broker::web::FIRST_GUEST;
 use crate::broker::{Broker, Settings, install_services};
-use crate::broker::{TlsTerms, WebTerms};
+use crate::broker::{ClusterTerms, TlsTerms, WebTerms};
+use crate::cluster::Membership;
 use crate::config::{
-    Advertise, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, JetStreamOptions, MonitoringFault, Options,
-    TlsOptions, Warning, WebSocketOptions,
+    Advertise, ClusterOptions, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, JetStreamOptions, MonitoringFault, Options,
+    Port, ROUTE_PING_INTERVAL_MAX, TlsOptions, Warning, WebSocketOptions,
 };
-use crate::io::listener::Listener;
+use crate::io::listener::{Entrance, Listener};
 use crate::io::process;
 use crate::io::service_manager::ServiceManager;
 use crate::io::socket_driver::Driver;
@@ -44,7 +47,9 @@ use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::Identity;
 use crate::tls::{Acceptor, AcceptorError};
 use crate::websocket::UpgradeTerms;
+use crate::subject::interest::{InterestAccess as _, Watch};
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION, WebSocketInfo};
+use crate::wire::route_handshake::RouteInfo;
 
 /// Why nothing is read again.
 const NO_RELOAD: &str = "the server is in lame duck mode";
@@ -66,6 +71,8 @@ pub struct ServerOptions {
     pub client_advertise: Option<Advertise>,
     /// The server's name; its id if empty.
     pub server_name: String,
+    /// The name of the cluster, which may have been made up; empty without a cluster.
+    pub cluster_name: String,
     /// Worker threads; 0 for one per core.
     pub workers: usize,
     /// Connections allowed.
@@ -115,7 +122,12 @@ impl ServerOptions {
         nonce_key: NonceKey,
     ) -> Result<ServerOptions, OptionsError> {
         let directory = Directory::new(&options, nonce_key)?;
-        ServerOptions::with_directory(options, warnings, directory)
+        let cluster_name = match (&options.cluster.name, options.cluster.is_configured()) {
+            (_, false) => String::new(),
+            (Some(name), true) => name.clone(),
+            (None, true) => nuid(&mut fastrand::Rng::new()),
+        };
+        ServerOptions::with_directory(options, warnings, directory, cluster_name)
     }
 
     /// The same of a configuration that was read again.
@@ -125,13 +137,14 @@ impl ServerOptions {
     /// As for [`ServerOptions::new`].
     pub fn successor(&self, options: Options, warnings: &[Warning]) -> Result<ServerOptions, OptionsError> {
         let directory = self.settings.directory.successor(&options)?;
-        ServerOptions::with_directory(options, warnings, directory)
+        ServerOptions::with_directory(options, warnings, directory, self.cluster_name.clone())
     }
 
     fn with_directory(
         options: Options,
         warnings: &[Warning],
         directory: Directory,
+        cluster_name: String,
     ) -> Result<ServerOptions, OptionsError> {
         let acceptor = options.tls.as_ref().map(Acceptor::new).transpose()?.map(Arc::new);
         let monitor_tls = monitor_tls(&options)?;
@@ -150,8 +163,21 @@ impl ServerOptions {
             }
         });
         let plain_secrets = directory.has_plain_secrets().then(|| PLAIN_SECRETS_WARNING.to_owned());
+        let cluster = options.cluster.is_configured().then(|| {
+            let cluster = &options.cluster;
+            let or = |own: Duration, other: Duration| if own.is_zero() { other } else { own };
+            let ping_interval = or(cluster.ping_interval, options.ping_interval).min(ROUTE_PING_INTERVAL_MAX);
+            ClusterTerms {
+                credentials: cluster.credentials.clone(),
+                auth_timeout_ms: millis(cluster.auth_timeout),
+                ping_interval_ms: millis(ping_interval),
+                pings_out_max: if cluster.ping_max > 0 { cluster.ping_max } else { options.ping_max },
+                write_deadline_ms: millis(or(cluster.write_deadline, options.write_deadline)),
+            }
+        });
         Ok(ServerOptions {
             acceptor,
+            cluster_name,
             monitor_tls,
             web_entrance,
             host: options.host.clone(),
@@ -183,6 +209,7 @@ impl ServerOptions {
                     connections_per_second: tls.connections_per_second.map_or(0, |max| max.get()),
                 }),
                 web,
+                cluster,
                 directory,
                 trace: options.trace,
                 trace_verbose: options.trace_verbose,
@@ -292,6 +319,14 @@ pub enum StartError {
     /// The address for WebSocket clients cannot be listened on.
     #[error("Unable to listen for websocket connections: listen tcp{0}")]
     ListenForWebSocket(String),
+    /// The address for routes cannot be listened on.
+    #[error("Error listening on router port: {port} - listen tcp{cause}")]
+    ListenForRoutes {
+        /// The port as configured.
+        port: u16,
+        /// Why.
+        cause: String,
+    },
     /// The address of the monitoring cannot be listened on.
     #[error("Can't start monitoring: can't listen to the monitor port: listen tcp{0}")]
     ListenForMonitoring(String),
@@ -347,6 +382,9 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         if options.server_name.is_empty() { server_id.clone() } else { options.server_name.clone() };
     log.info("Starting ringmain");
     log.info(format!("  Version:  {REFERENCE_VERSION} (ringmain {RINGMAIN_VERSION})"));
+    if !options.cluster_name.is_empty() {
+        log.info(format!("  Cluster:  {}", options.cluster_name));
+    }
     log.info(format!("  Name:     {server_name}"));
     log.info(format!("  ID:       {server_id}"));
     for warning in &options.warnings {
@@ -367,12 +405,17 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
         Some(websocket) => Some(listen_for_websocket(websocket, &mut listener)?),
         None => None,
     };
+    let route_port = match options.configured.cluster.is_configured() {
+        true => Some(listen_for_routes(&options.configured.cluster, &mut listener)?),
+        false => None,
+    };
     let advertised = Advertised {
         server_id,
         server_name,
         xkey: nkeys::XKey::new().public_key(),
         port: addr.port(),
         websocket_port,
+        route_port,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -381,7 +424,7 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
     runtime.block_on(async {
         // Before the workers, so that a signal meant for us never ends the process.
         let mut signals = Signals::new().map_err(|error| StartError::System("signal handlers", error))?;
-        let workers = Workers::start(options, &advertised.info(options), listener, log)?;
+        let workers = Workers::start(options, &advertised, listener, log)?;
         let jetstream = match &options.configured.jetstream {
             None => None,
             Some(configured) => {
@@ -417,6 +460,9 @@ fn run_logged(options: &mut ServerOptions, log: &Log) -> Result<(), StartError> 
             monitor.serve(listener).map_err(|error| StartError::System("monitoring", error))?;
         }
         log.info("Server is ready");
+        if let Some(port) = route_port {
+            say_cluster(options, port, log);
+        }
         let mut files = Files { port: addr.port(), monitor_port, websocket_port, ports: None };
         files.write_ports(options, log);
         let manager = ServiceManager::from_environment().unwrap_or_else(|error| {
@@ -518,8 +564,32 @@ fn say_websocket(websocket: &WebSocketOptions, port: u16, log: &Log) {
 fn listen_for_websocket(websocket: &WebSocketOptions, listener: &mut Listener) -> Result<u16, StartError> {
     let (host, port) = (&websocket.host, websocket.port.to_bind());
     listener
-        .add_websocket(host, port)
+        .add(Entrance::WebSocket, host, port)
         .map_err(|error| StartError::ListenForWebSocket(listen_error_text(host, port, &error)))
+}
+
+fn listen_for_routes(cluster: &ClusterOptions, listener: &mut Listener) -> Result<u16, StartError> {
+    let (host, port) = (&cluster.host, cluster.port.map_or(0, Port::to_bind));
+    listener.add(Entrance::Route, host, port).map_err(|error| StartError::ListenForRoutes {
+        port,
+        cause: listen_error_text(host, port, &error),
+    })
+}
+
+fn say_cluster(options: &ServerOptions, port: u16, log: &Log) {
+    log.info(format!("Cluster name is {}", options.cluster_name));
+    if options.configured.cluster.name.is_none() {
+        log.warning("Cluster name was dynamically generated, consider setting one");
+    }
+    if options.configured.jetstream.is_some() {
+        log.warning(
+            "JetStream is not clustered: streams are those of one server, and only one server of the cluster may have any",
+        );
+    }
+    log.info(format!(
+        "Listening for route connections on {}",
+        host_port(&options.configured.cluster.host, port)
+    ));
 }
 
 fn listen(options: &ServerOptions) -> Result<Listener, StartError> {
@@ -556,6 +626,8 @@ pub struct Advertised {
     port: u16,
     /// That for WebSocket clients.
     websocket_port: Option<u16>,
+    /// That for other servers.
+    route_port: Option<u16>,
 }
 
 impl Advertised {
@@ -568,6 +640,7 @@ impl Advertised {
         info.auth_required = options.settings.directory.demands_credentials();
         info.max_payload = options.settings.payload_max as i64;
         info.jetstream = options.configured.jetstream.is_some();
+        info.cluster.clone_from(&options.cluster_name);
         if let (Some(tls), Some(terms)) = (&options.configured.tls, options.settings.tls) {
             info.tls_required = !terms.optional;
             info.tls_available = options.configured.allow_non_tls;
@@ -579,6 +652,24 @@ impl Advertised {
             is_encrypted: websocket.tls.is_some(),
         });
         info
+    }
+
+    /// What other servers are told.
+    fn route_info(&self, options: &ServerOptions) -> RouteInfo {
+        let cluster = &options.configured.cluster;
+        let (host, port) = self.host_and_port(options);
+        RouteInfo {
+            host: cluster.host.clone(),
+            port: self.route_port.unwrap_or_default(),
+            headers: options.settings.headers,
+            auth_required: cluster.credentials.is_some(),
+            max_payload: options.settings.payload_max as i64,
+            jetstream: options.configured.jetstream.is_some(),
+            cluster: options.cluster_name.clone(),
+            dynamic: cluster.name.is_none(),
+            connect_urls: Some(endpoints(&host).map(|host| host_port(&host, port)).collect()),
+            ..RouteInfo::new(self.server_id.clone(), self.server_name.clone())
+        }
     }
 
     /// Who the server is, for the monitoring.
@@ -714,7 +805,7 @@ struct Workers {
 impl Workers {
     fn start(
         options: &ServerOptions,
-        info: &Info,
+        advertised: &Advertised,
         listener: Listener,
         log: &Log,
     ) -> Result<Workers, StartError> {
@@ -736,8 +827,21 @@ impl Workers {
                 inboxes[to][from] = Some(receiver);
             }
         }
+        let info = &advertised.info(options);
         let accounts = options.settings.directory.accounts();
         let interests: Vec<_> = (0..accounts.slots()).map(|_| SharedInterest::default()).collect();
+        let (routes, dials) = match options.settings.cluster.is_some() {
+            true => {
+                let watch = Arc::new(Watch::default());
+                for interest in &interests {
+                    interest.write(|interest| interest.set_watch(watch.clone()));
+                }
+                // Not the one that accepts connections, if there is another one.
+                let (desk, dials) = RouteDesk::new(count - 1, watch);
+                (Some(desk), Some(dials))
+            }
+            false => (None, None),
+        };
         install_services(accounts, &interests);
         let is_monitored = options.configured.http_port.or(options.configured.https_port).is_some();
         let internal = Internal::new(
@@ -750,6 +854,7 @@ impl Workers {
             is_monitored: AtomicBool::new(is_monitored),
             remembers_closed: AtomicBool::new(is_monitored),
             internal,
+            routes,
             closed: Mutex::new(ClosedRing::new(options.configured.max_closed_clients as usize)),
             doors,
             next_cid: AtomicU64::new(FIRST_CID),
@@ -801,6 +906,14 @@ impl Workers {
                 fastrand::u64(..),
             );
             broker.set_started_unix_us(started_unix_us);
+            if let Some(desk) = shared.routes.as_ref().filter(|desk| desk.worker == worker) {
+                let cluster = &options.configured.cluster;
+                let (retries, backs_off) = (cluster.connect_retries, cluster.connect_backoff);
+                let own_id = advertised.server_id.clone();
+                let membership =
+                    Membership::new(own_id, &cluster.routes, retries, backs_off, fastrand::u64(..));
+                broker.lead_cluster(membership, advertised.route_info(options), desk.watch.clone());
+            }
             let parts = WorkerParts {
                 worker,
                 broker,
@@ -832,6 +945,9 @@ impl Workers {
             log.warning(format!("{error}; epoll drives the sockets instead, at more CPU per message"));
             driver = Driver::Epoll;
             tell_all(&nexts, Next::Try(driver));
+        }
+        if let Some(dials) = dials {
+            tokio::spawn(dial_routes(shared.clone(), dials));
         }
         log.info(format!("Using {} for sockets", driver.name()));
         tell_all(&nexts, Next::Run);

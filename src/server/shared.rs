@@ -18,6 +18,7 @@ use super::moves::Moves;
 use super::password_checks::PasswordChecks;
 use super::placement::Placement;
 use super::readings::{PublishedReading, PublishedStreamTimes};
+use super::routes::RouteDesk;
 use super::worker::WebEntrance;
 use super::worker::moving::LoadBoard;
 use crate::auth::Account;
@@ -137,7 +138,7 @@ pub struct Door {
     pub has_handshakes: AtomicBool,
     /// Connections it has or is to take, without those that it is closing.
     pub connections: AtomicUsize,
-    /// WebSocket connections before the end of their handshakes.
+    /// WebSocket connections before the end of their handshakes, and connections of other servers.
     pub guests: AtomicUsize,
     /// The version of the settings that it goes by.
     pub settings_version: AtomicU64,
@@ -254,6 +255,8 @@ pub struct Shared {
     pub remembers_closed: AtomicBool,
     /// The server's own client.
     pub internal: Internal,
+    /// What there is about routes to other servers; `None`: there is no cluster.
+    pub routes: Option<RouteDesk>,
     /// The connections that were closed lately.
     pub closed: Mutex<ClosedRing>,
     /// One door per worker.

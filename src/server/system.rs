@@ -176,7 +176,8 @@ impl System {
                     }
                 } else {
                     for (subject, service) in services::OF_OTHER_ACCOUNTS {
-                        services.insert(client.subscribe(slot, subject.as_bytes(), None), service);
+                        // Every server answers its own clients.
+                        services.insert(client.subscribe_here(slot, subject.as_bytes()), service);
                     }
                 }
             }

@@ -26,6 +26,7 @@ mod framed;
 mod latency;
 mod links;
 pub mod moving;
+mod routes;
 mod secured;
 mod streams;
 mod turn_clock;
@@ -387,6 +388,7 @@ impl<D: SocketDriver> Worker<D> {
         if let Some(times) = self.streams.take_new_times() {
             self.parts.shared.doors[self.parts.worker].stream_times.publish(times);
         }
+        busy |= self.look_after_routes();
         self.end_connections();
         self.check_sends();
         self.check_settings();
@@ -474,8 +476,10 @@ impl<D: SocketDriver> Worker<D> {
         let Some(addr) = socket.peer_addr().ok().and_then(|addr| addr.as_socket()) else { return };
         let addr = std::net::SocketAddr::new(addr.ip().to_canonical(), addr.port());
         let per_second = self.parts.broker.settings().tls.map_or(0, |terms| terms.connections_per_second);
-        if entrance == Entrance::WebSocket {
-            return self.place_guest(fd, addr);
+        match entrance {
+            Entrance::WebSocket => return self.place_guest(fd, addr),
+            Entrance::Route => return self.place_route(fd, addr),
+            Entrance::Client => {}
         }
         let refusal = if shared.connections() as i64 >= shared.connections_max.load(Ordering::Relaxed) {
             Some(Refusal::TooMany)
@@ -506,9 +510,16 @@ impl<D: SocketDriver> Worker<D> {
             std::mem::take(&mut *waiting)
         };
         for Accepted { cid, fd, addr, entrance, refusal } in accepted {
-            if entrance == Entrance::WebSocket {
-                self.take_guest(cid, fd, addr);
-                continue;
+            match entrance {
+                Entrance::WebSocket => {
+                    self.take_guest(cid, fd, addr);
+                    continue;
+                }
+                Entrance::Route => {
+                    self.take_route(cid, fd, addr, None);
+                    continue;
+                }
+                Entrance::Client => {}
             }
             let secured = self.open_secured(cid, addr, &fd);
             let conn = secured.unwrap_or_else(|| self.parts.broker.open(cid, addr));
@@ -755,7 +766,7 @@ impl<D: SocketDriver> Worker<D> {
         self.sends_checked_ms = self.now_ms;
         let Some(before_ms) = self.now_ms.checked_sub(self.parts.write_deadline_ms) else { return };
         for conn in self.ring.sending_since_before(before_ms) {
-            if self.parts.broker.is_guest(conn) {
+            if self.parts.broker.is_guest(conn) && !self.parts.broker.is_route(conn) {
                 self.parts.broker.close(conn, CloseReason::WriteError);
             } else {
                 self.parts.broker.handle_write_deadline(conn);
@@ -841,7 +852,7 @@ impl<D: SocketDriver> Worker<D> {
         if self.now_ms < next_ms {
             return;
         }
-        let open = self.parts.broker.open_connections();
+        let open = self.parts.broker.open_clients();
         let schedule = self
             .closing_schedule
             .get_or_insert_with(|| ClosingSchedule::new(open.len(), from_ms.max(self.now_ms), until_ms));
@@ -1028,6 +1039,7 @@ impl<D: SocketDriver> Worker<D> {
             && !door.load.has_order()
             && !door.has_question.load(Ordering::Acquire)
             && !self.streams.has_work(&door.orders)
+            && self.has_no_route_work()
             && self.parts.shared.settings_version.load(Ordering::SeqCst) == self.settings_version
             && (self.parts.listener.is_none() || !self.parts.shared.is_open.load(Ordering::SeqCst))
             && (self.stopping || !self.parts.shared.stopping.load(Ordering::SeqCst))

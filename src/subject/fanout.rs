@@ -59,11 +59,11 @@ pub struct FanOut {
     pub remote: Vec<RemoteTargets>,
     /// Queue groups over all workers.
     pub groups: Vec<Group>,
-    /// What leads into other accounts; `None` in nearly all lists.
+    /// What leads into other accounts and to other servers; `None` in nearly all lists without a cluster.
     pub links: Option<Box<Links>>,
 }
 
-/// What a message reaches in other accounts, and its subjects there.
+/// What a message reaches in other accounts, with its subjects there, and at other servers.
 #[derive(Debug, Default)]
 pub struct Links {
     /// Plain subscriptions of importers, by the subject by which they get it.
@@ -72,6 +72,17 @@ pub struct Links {
     pub shown: Vec<(u16, Box<[u8]>)>,
     /// Services of other accounts that are asked.
     pub services: Arc<[Arc<ServiceImport>]>,
+    /// Routes to other servers of the cluster.
+    pub routes: Vec<Target>,
+    /// Queue groups that have members at other servers only: routes, and how many.
+    pub route_groups: Vec<Group>,
+}
+
+impl Links {
+    /// Whether another server gets it.
+    pub fn has_routes(&self) -> bool {
+        !self.routes.is_empty() || !self.route_groups.is_empty()
+    }
 }
 
 /// Plain subscriptions that get a message through one import.
@@ -145,7 +156,8 @@ impl FanOut {
         }
         std::mem::swap(&mut self.groups, &mut matches.groups);
         self.links = None;
-        if !matches.shown.is_empty() || !matches.services.is_empty() {
+        let is_routed = !matches.routes.is_empty() || !matches.route_groups.is_empty();
+        if !matches.shown.is_empty() || !matches.services.is_empty() || is_routed {
             self.links = Some(Box::new(Links::take(matches, worker)));
         }
         // By worker, then by connection, so that what is written together lies together.
@@ -160,7 +172,12 @@ impl Links {
     /// Takes out of `matches` what leads into other accounts.
     #[inline(never)]
     fn take(matches: &mut Matches, worker: WorkerId) -> Links {
-        let mut links = Links { services: std::mem::take(&mut matches.services).into(), ..Links::default() };
+        let mut links = Links {
+            services: std::mem::take(&mut matches.services).into(),
+            routes: std::mem::take(&mut matches.routes),
+            route_groups: std::mem::take(&mut matches.route_groups),
+            ..Links::default()
+        };
         matches.plain.sort_unstable_by_key(|target| (target.import, *target));
         let own = matches.plain.partition_point(|target| target.import == 0);
         for run in matches.plain[own..].chunk_by(|a, b| a.import == b.import) {
@@ -185,6 +202,8 @@ impl Links {
             + self.imports.iter().map(targets).sum::<usize>()
             + subjects.sum::<usize>()
             + self.services.len()
+            + self.routes.len()
+            + self.route_groups.iter().map(|group| 4 + group.members.len()).sum::<usize>()
     }
 }
 
@@ -303,8 +322,10 @@ impl FanOutCache {
                 remote.iter().map(|remote| remote.targets.as_slice().len()).sum()
             };
             let mut reached = (local.len() + count(remote) + groups.len()) as u64;
-            for imported in links.iter().flat_map(|links| &links.imports) {
-                reached += (imported.local.len() + count(&imported.remote)) as u64;
+            if let Some(links) = links {
+                reached += (links.routes.len() + links.route_groups.len()) as u64;
+                let imports = links.imports.iter();
+                reached += imports.map(|to| (to.local.len() + count(&to.remote)) as u64).sum::<u64>();
             }
             tally.subjects += 1;
             tally.reached += reached;

@@ -8,6 +8,11 @@
 //! ([`Target::import`]): a message is found by the index of the account that it is published in, and by no other. That an
 //! account imports a service is an entry of its own index that no worker owns ([`SERVICE`]).
 //!
+//! What other servers of the cluster want stands here too, as targets that are routes ([`ROUTE`]): one for each pattern, and one for each
+//! queue group of it, however many subscriptions there are. They are kept apart from the others, so that a message crosses a route once
+//! ([`Matches::routes`]) and a queue group is served by another server only if it has no member here ([`Matches::route_groups`]). In the other direction
+//! a [`Watch`] notes what other servers have to be told: which patterns somebody here wants, and how many members queue groups have.
+//!
 //! The generations are sharded by the start of the subject space, so that a client that subscribes and unsubscribes
 //! an inbox per request does not void the cached lists of unrelated subjects. `benches/fanout.rs` holds that to
 //! numbers.
@@ -17,7 +22,7 @@ use std::collections::HashMap;
 use std::hash::Hasher as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustc_hash::{FxBuildHasher, FxHasher};
 
@@ -33,6 +38,13 @@ pub type WorkerId = u16;
 /// [`Target::sub`] names.
 pub const SERVICE: WorkerId = WorkerId::MAX;
 
+/// In the place of a connection: a subscription of the server itself of which other servers are not told.
+pub const HERE_ONLY: u32 = u32::MAX - 1;
+
+/// In the place of an import: what matches goes to another server. [`Target::conn`] is the route, [`Target::sub`] how many members
+/// the queue group has there.
+pub const ROUTE: u16 = u16::MAX;
+
 /// One subscription as the index knows it: where its owner finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
@@ -47,6 +59,13 @@ pub struct Target {
     pub sub: u32,
     /// Tells the subscription from earlier ones in the same slot.
     pub generation: u32,
+}
+
+impl Target {
+    /// Whether other servers are told of it.
+    fn is_told(self) -> bool {
+        self.import != ROUTE && self.worker != SERVICE && self.conn != HERE_ONLY
+    }
 }
 
 /// Members of one queue group that match one subject.
@@ -71,6 +90,8 @@ enum Leaf {
 struct Members {
     plain: TargetSet,
     groups: Vec<(Box<[u8]>, TargetSet)>,
+    /// Routes, with the queue group for which they are here.
+    routes: Vec<(Option<Box<[u8]>>, Target)>,
 }
 
 /// Targets in no order, with removal in constant time however many there are.
@@ -121,8 +142,10 @@ impl Leaf {
     fn members(&mut self) -> &mut Members {
         if !matches!(self, Leaf::Many(_)) {
             let mut members = Box::<Members>::default();
-            if let Leaf::One(target) = self {
-                members.plain.insert(*target);
+            match self {
+                Leaf::One(target) if target.import == ROUTE => members.routes.push((None, *target)),
+                Leaf::One(target) => members.plain.insert(*target),
+                Leaf::Empty | Leaf::Many(_) => {}
             }
             *self = Leaf::Many(members);
         }
@@ -135,6 +158,7 @@ impl Leaf {
     fn add(&mut self, queue: Option<&[u8]>, target: Target) {
         match (queue, &mut *self) {
             (None, Leaf::Empty) => *self = Leaf::One(target),
+            _ if target.import == ROUTE => self.members().routes.push((queue.map(Into::into), target)),
             (None, _) => self.members().plain.insert(target),
             (Some(name), _) => {
                 let groups = &mut self.members().groups;
@@ -160,6 +184,13 @@ impl Leaf {
                 }
                 found
             }
+            (_, Leaf::Many(members)) if target.import == ROUTE => {
+                let is_it = |(group, other): &(Option<Box<[u8]>>, Target)| {
+                    *other == target && group.as_deref() == queue
+                };
+                let at = members.routes.iter().position(is_it);
+                at.map(|at| members.routes.swap_remove(at)).is_some()
+            }
             (None, Leaf::Many(members)) => members.plain.remove(target),
             (Some(name), Leaf::Many(members)) => {
                 let Some(at) = members.groups.iter().position(|(group, _)| **group == *name) else {
@@ -178,9 +209,57 @@ impl Leaf {
         match self {
             Leaf::Empty => true,
             Leaf::One(_) => false,
-            Leaf::Many(members) => members.plain.is_empty() && members.groups.is_empty(),
+            Leaf::Many(members) => {
+                members.plain.is_empty() && members.groups.is_empty() && members.routes.is_empty()
+            }
         }
     }
+
+    /// How many of this server want what hangs here, plainly or as members of a queue group.
+    fn count(&self, queue: Option<&[u8]>) -> usize {
+        match (self, queue) {
+            (Leaf::One(target), None) => usize::from(target.is_told()),
+            (Leaf::Empty | Leaf::One(_), _) => 0,
+            (Leaf::Many(members), None) => {
+                let list = &members.plain.list;
+                // Those of which others are not told are few; a long list is not walked for them.
+                list.len() - list.iter().take(POSITIONS_FROM).filter(|target| !target.is_told()).count()
+            }
+            (Leaf::Many(members), Some(name)) => {
+                let group = members.groups.iter().find(|(group, _)| **group == *name);
+                group.map_or(0, |(_, members)| members.list.len())
+            }
+        }
+    }
+}
+
+/// Whether other servers have to be told of changes, and of which.
+#[derive(Debug, Default)]
+pub struct Watch {
+    changed: AtomicBool,
+}
+
+impl Watch {
+    /// Whether some index has changed since the last call in a way that other servers have to be told.
+    pub fn take(&self) -> bool {
+        self.changed.load(Ordering::Acquire) && self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether [`Watch::take`] would say so.
+    pub fn is_due(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+}
+
+/// A change that other servers have to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterestChange {
+    /// The pattern.
+    pub subject: Box<[u8]>,
+    /// The queue group.
+    pub queue: Option<Box<[u8]>>,
+    /// How many of this server want it now; without queue group no more is said than whether anybody does.
+    pub count: u32,
 }
 
 /// Everything that matches one subject.
@@ -194,14 +273,41 @@ pub struct Matches {
     pub shown: Vec<(u16, Box<[u8]>)>,
     /// Services of other accounts that are asked.
     pub services: Vec<Arc<ServiceImport>>,
+    /// Routes to servers that want it, each once.
+    pub routes: Vec<Target>,
+    /// Queue groups that have members at other servers only: a route for each pattern, with how many.
+    pub route_groups: Vec<Group>,
 }
 
 impl Matches {
     fn clear(&mut self) {
         self.plain.clear();
+        self.routes.clear();
+        self.route_groups.clear();
         self.groups.clear();
         self.shown.clear();
         self.services.clear();
+    }
+}
+
+impl Matches {
+    fn add_route(&mut self, queue: Option<&[u8]>, target: Target) {
+        let Some(name) = queue else { return self.routes.push(target) };
+        match self.route_groups.iter_mut().find(|group| *group.name == *name) {
+            Some(group) => group.members.push(target),
+            None => self.route_groups.push(Group { name: name.into(), members: vec![target] }),
+        }
+    }
+
+    /// Leaves out queue groups of other servers that have a member here, and routes that are there by several patterns.
+    #[inline(never)]
+    fn prefer_own_members(&mut self) {
+        let Matches { groups, route_groups, routes, .. } = self;
+        route_groups.retain(|group| !groups.iter().any(|own| own.name == group.name));
+        if routes.len() > 1 {
+            routes.sort_unstable();
+            routes.dedup();
+        }
     }
 }
 
@@ -230,6 +336,12 @@ pub struct Interest {
     /// The imported services that are asked here.
     services: HashMap<u32, Arc<ServiceImport>, FxBuildHasher>,
     next_service: u32,
+    /// Set in a cluster.
+    watch: Option<Arc<Watch>>,
+    /// What other servers have not been told yet.
+    changes: Vec<InterestChange>,
+    /// Of the subscriptions, those that are routes.
+    routed: usize,
 }
 
 impl Interest {
@@ -246,6 +358,60 @@ impl Interest {
     /// Number of subscriptions that the server itself has.
     pub fn internal_len(&self) -> usize {
         self.internal
+    }
+
+    /// Number of the subscriptions that are routes.
+    pub fn routed_len(&self) -> usize {
+        self.routed
+    }
+
+    /// Notes from now on what other servers have to be told, and says so to `watch`.
+    pub fn set_watch(&mut self, watch: Arc<Watch>) {
+        self.watch = Some(watch);
+    }
+
+    /// What other servers have to be told since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<InterestChange> {
+        self.generations.has_changes.store(false, Ordering::Relaxed);
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Everything that this server wants, for a server that has been told nothing yet: pattern, queue group, and how many. Walks
+    /// the whole index.
+    pub fn for_each_wanted(&self, mut each: impl FnMut(&[u8], Option<&[u8]>, u32)) {
+        for (pattern, leaf) in &self.tree {
+            if leaf.count(None) > 0 {
+                each(&pattern, None, 1);
+            }
+            if let Leaf::Many(members) = leaf {
+                for (name, members) in &members.groups {
+                    each(&pattern, Some(name), members.list.len() as u32);
+                }
+            }
+        }
+    }
+
+    /// Notes a change of what `target` is one of.
+    #[inline]
+    fn note_change(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, target: Target, added: bool) {
+        if target.import == ROUTE {
+            self.routed = if added { self.routed + 1 } else { self.routed - 1 };
+        } else if self.watch.is_some() && target.is_told() {
+            self.note_wanted(pattern, queue, added);
+        }
+    }
+
+    #[inline(never)]
+    fn note_wanted(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, added: bool) {
+        let Some(watch) = &self.watch else { return };
+        let count = self.tree.get(pattern).map_or(0, |leaf| leaf.count(queue));
+        if queue.is_none() && count != usize::from(added) {
+            return;
+        }
+        let (subject, queue) = (pattern.as_bytes().into(), queue.map(Into::into));
+        self.changes.push(InterestChange { subject, queue, count: count as u32 });
+        self.generations.has_changes.store(true, Ordering::Relaxed);
+        watch.changed.store(true, Ordering::Release);
     }
 
     /// Whether anybody but the server itself subscribes to anything.
@@ -269,6 +435,7 @@ impl Interest {
         self.subscriptions += 1;
         self.subscribed += 1;
         self.generations.touch(pattern);
+        self.note_change(pattern, queue, target, true);
     }
 
     /// Adds a subscription of the server itself.
@@ -312,7 +479,8 @@ impl Interest {
                 self.imports.len() - 1
             }
         };
-        u16::try_from(at + 1).ok()
+        // The last number is that of routes.
+        u16::try_from(at + 1).ok().filter(|number| *number != ROUTE)
     }
 
     /// Replaces the imported services that are asked when something is published here.
@@ -361,6 +529,7 @@ impl Interest {
                 self.denied.remove(&target);
             }
             self.generations.touch(pattern);
+            self.note_change(pattern, queue, target, false);
         }
         found
     }
@@ -369,12 +538,15 @@ impl Interest {
     /// the new one.
     pub fn exchange(&mut self, pattern: Pattern<'_>, queue: Option<&[u8]>, old: Target, new: Target) -> bool {
         let denied = self.denied.get(&old).cloned();
+        // Nothing changes for other servers.
+        let watch = self.watch.take();
         let found = self.unsubscribe(pattern, queue, old);
         if found {
             self.subscribe_filtered(pattern, queue, new, denied);
             // It is the same one at another place.
             self.subscribed -= 1;
         }
+        self.watch = watch;
         found
     }
 
@@ -389,6 +561,9 @@ impl Interest {
         }
         if !self.denied.is_empty() {
             self.leave_out_denied(subject, matches);
+        }
+        if self.routed > 0 {
+            matches.prefer_own_members();
         }
     }
 
@@ -423,8 +598,12 @@ impl Interest {
         matches.clear();
         self.tree.for_each_match(subject, |leaf| match leaf {
             Leaf::Empty => {}
+            Leaf::One(target) if target.import == ROUTE => matches.routes.push(*target),
             Leaf::One(target) => matches.plain.push(*target),
             Leaf::Many(members) => {
+                for (group, target) in &members.routes {
+                    matches.add_route(group.as_deref(), *target);
+                }
                 matches.plain.extend_from_slice(&members.plain.list);
                 // Names differ within a leaf; only groups of another leaf can be the same ones.
                 let earlier = matches.groups.len();
@@ -523,6 +702,8 @@ pub struct Generations {
     root: AtomicU64,
     first: Box<[AtomicU64]>,
     second: Box<[AtomicU64]>,
+    /// Whether there is something that other servers have to be told.
+    has_changes: AtomicBool,
 }
 
 impl Default for Generations {
@@ -532,6 +713,7 @@ impl Default for Generations {
             root: AtomicU64::new(0),
             first: counters(FIRST_SHARDS),
             second: counters(SECOND_SHARDS),
+            has_changes: AtomicBool::new(false),
         }
     }
 }
@@ -552,6 +734,12 @@ impl Shards {
 }
 
 impl Generations {
+    /// Whether [`Interest::take_changes`] has something.
+    #[inline]
+    pub fn has_changes(&self) -> bool {
+        self.has_changes.load(Ordering::Relaxed)
+    }
+
     /// The sum of the counters of `shards`. Equal sums mean that nothing changed in between.
     #[inline]
     pub fn sum(&self, shards: Shards) -> u64 {
@@ -693,6 +881,67 @@ mod tests {
                 assert!(changed || !reached, "{text} reaches {subject} without a trace");
             }
         }
+    }
+
+    fn route(conn: u32, weight: u32) -> Target {
+        Target { worker: 1, import: ROUTE, conn, sub: weight, generation: 1 }
+    }
+
+    #[test]
+    fn a_route_stands_once_in_what_matches_and_for_queue_groups_only_where_nobody_here_is_in_them() {
+        let mut interest = Interest::default();
+        for text in ["a.b", "a.*"] {
+            interest.subscribe(pattern(text), None, route(7, 0));
+            interest.subscribe(pattern(text), Some(b"q"), route(7, 2));
+            interest.subscribe(pattern(text), Some(b"r"), route(8, 1));
+        }
+        interest.subscribe(pattern("a.b"), None, target(1));
+        interest.subscribe(pattern("a.>"), Some(b"r"), target(2));
+        let mut matches = Matches::default();
+        interest.collect(b"a.b", &mut matches);
+        assert_eq!((&matches.plain[..], &matches.routes[..]), (&[target(1)][..], &[route(7, 0)][..]));
+        assert_eq!((matches.groups.len(), matches.route_groups.len()), (1, 1));
+        assert_eq!(matches.route_groups[0].members, [route(7, 2), route(7, 2)]);
+        for text in ["a.b", "a.*"] {
+            assert!(interest.unsubscribe(pattern(text), None, route(7, 0)));
+            assert!(interest.unsubscribe(pattern(text), Some(b"q"), route(7, 2)));
+            assert!(!interest.unsubscribe(pattern(text), Some(b"r"), route(8, 2)));
+            assert!(interest.unsubscribe(pattern(text), Some(b"r"), route(8, 1)));
+        }
+        interest.collect(b"a.b", &mut matches);
+        assert!(matches.routes.is_empty() && matches.route_groups.is_empty() && interest.routed_len() == 0);
+        assert_eq!(plain(&interest, "a.b"), [1]);
+    }
+
+    #[test]
+    fn other_servers_are_told_of_the_first_and_the_last_and_of_every_member_of_a_queue_group() {
+        let mut interest = Interest::default();
+        let watch = Arc::new(Watch::default());
+        interest.set_watch(watch.clone());
+        let mut told = Vec::new();
+        let mut step = |interest: &mut Interest| {
+            told.extend(interest.take_changes().into_iter().map(|change| {
+                let queue = change.queue.map(|queue| String::from_utf8(queue.into()).unwrap());
+                format!("{} {queue:?} {}", change.subject.escape_ascii(), change.count)
+            }));
+        };
+        interest.subscribe(pattern("a"), None, target(1));
+        assert!(watch.take() && !watch.take());
+        interest.subscribe(pattern("a"), None, target(2));
+        interest.subscribe(pattern("a"), None, route(7, 0));
+        interest.subscribe(pattern("a"), Some(b"q"), target(3));
+        interest.subscribe(pattern("a"), Some(b"q"), target(4));
+        interest.subscribe(pattern("b"), None, route(7, 0));
+        step(&mut interest);
+        let mut wanted = Vec::new();
+        interest.for_each_wanted(|subject, queue, count| wanted.push((subject.to_vec(), queue.is_some(), count)));
+        assert_eq!(wanted, [(b"a".to_vec(), false, 1), (b"a".to_vec(), true, 2)]);
+        assert!(interest.exchange(pattern("a"), None, target(1), target(9)));
+        for (queue, sub) in [(None, 2), (None, 9), (Some(&b"q"[..]), 3), (Some(b"q"), 4)] {
+            assert!(interest.unsubscribe(pattern("a"), queue, target(sub)));
+        }
+        step(&mut interest);
+        assert_eq!(told, ["a None 1", "a Some(\"q\") 1", "a Some(\"q\") 2", "a None 0", "a Some(\"q\") 1", "a Some(\"q\") 0"]);
     }
 
     #[test]

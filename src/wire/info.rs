@@ -61,6 +61,9 @@ pub struct Info {
     /// What a client that proves itself by a key is to sign.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nonce: String,
+    /// The name of its cluster.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
     /// The server is about to stop.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
@@ -114,6 +117,7 @@ impl Info {
             client_id: 0,
             client_ip: String::new(),
             nonce: String::new(),
+            cluster: String::new(),
             ldm: false,
             connect_info: false,
             remote_account: String::new(),

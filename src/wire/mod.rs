@@ -5,6 +5,8 @@
 //! * [`info`]: the JSON of `INFO`.
 //! * [`header`]: the `NATS/1.0` header block.
 //! * [`frame`]: what the server writes: `MSG`, `HMSG` and the fixed lines.
+//! * [`route`]: the protocol between the servers of a cluster.
+//! * [`route_handshake`]: the JSON with which they introduce themselves.
 //! * [`redaction`]: what of a `CONNECT` may stand in a log.
 //! * [`error_text`]: every `-ERR` text, in one table.
 //!
@@ -18,5 +20,7 @@ pub mod frame;
 pub mod header;
 pub mod info;
 pub mod redaction;
+pub mod route;
+pub mod route_handshake;
 
 pub use command::{Command, DecodeError, Decoder, Limits, Payload, Publish, Widths};
