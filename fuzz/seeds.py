@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds that a person can spell: fuzz/corpus/{command,connect,config,broker,websocket,jetstream}/seed-*.
+"""Writes the seeds that a person can spell: fuzz/corpus/{command,connect,config,broker,route,websocket,jetstream}/seed-*.
 
 The targets' files say what their inputs mean. `header`, `interest` and `matcher` read structures that only the fuzzer
 spells; their corpora are what it found, reduced with `-merge=1`. Run it after a change here and commit the result.
@@ -49,6 +49,22 @@ COMMANDS = {
     "http": b"GET / HTTP/1.1\r\n",
     "spaces": b"PUB " + b" " * 60 + b"a 1\r\nx\r\n",
 }
+ROUTE = {
+    "interest": b"RS+ $G foo\r\nRS+ $G foo q 3\r\nRS+ $G foo q 1\r\nRS- $G foo\r\nRS- $G foo q\r\n",
+    "many": b"RS+ $G a.*\r\nRS+ $G a.>\r\nRS+ $G a\r\nRS+ $G a q 1\r\nRS+ $G > q 2\r\nPING\r\n",
+    "messages": b"RMSG $G foo 2\r\nhi\r\nRMSG $G foo rep 2\r\nhi\r\nRMSG $G a + rep q r 2\r\nhi\r\nRMSG $G a | q 0\r\n\r\n",
+    "headers": b"HMSG $G a rep 12 14\r\nNATS/1.0\r\n\r\nhi\r\nHMSG $G a | q 12 12\r\nNATS/1.0\r\n\r\n\r\n",
+    "shown": b"RMSG $G a $JS.ACK.s.c.1.1.1.1.1@foo.bar 2\r\nhi\r\n",
+    "gossip": b'INFO {"server_id":"NY","ip":"nats-route://10.0.0.1:6222/","cluster":"C"}\r\nINFO {"server_id":"NX","ldm":true}\r\n',
+    "wrong": b"RS+ $G a..b\r\nRS+ NO a\r\nRS- $G never\r\nRMSG $G\r\n",
+    "stranger": b"GET / HTTP/1.1\r\n",
+    "large": b"RMSG $G a 9000\r\n" + b"x" * 9000 + b"\r\nPONG\r\n",
+}
+route = {}
+for name, text in ROUTE.items():
+    route[name] = b"\xff" + text
+    route[name + "-cut"] = b"\6" + text
+
 command = {}
 for name, text in COMMANDS.items():
     command[name] = DEFAULT_LIMITS + text
@@ -232,3 +248,4 @@ def jetstream():
 
 
 write("jetstream", jetstream())
+write("route", route)

@@ -56,6 +56,7 @@ const OTHER_VALUES: &[(&str, &str)] = &[
     ("accounts", "{ A: {} }"),
     ("authorization", "{ token: t }"),
     ("client_advertise", "\"a:1\""),
+    ("cluster", "{ port: 5, name: c }"),
     ("debug", "true"),
     ("host", "\"127.0.0.1\""),
     ("http", "5"),

@@ -231,7 +231,8 @@ impl<A: InterestAccess> Broker<A> {
             !fanout.is_empty()
         } else {
             let elsewhere = fanout.links.iter().flat_map(|links| &links.route_groups);
-            fanout.groups.iter().chain(elsewhere).any(|known| *known.name == *group)
+            fanout.groups.iter().any(|known| *known.name == *group)
+                || elsewhere.into_iter().any(|known| *known.name == *group)
         }
     }
 }

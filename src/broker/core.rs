@@ -14,13 +14,13 @@ use super::batch::Batch;
 use super::capture::{Captured, Sink};
 use super::imports::Shadow;
 use super::inspect::Caches;
+use super::lifetime::Teardown;
 use super::log_lines::{Level, LogLines};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::publish::{Flow, TRACE_BYTE_COST_BYTES, TRACE_LINE_COST_BYTES};
-use super::lifetime::Teardown;
 use super::relocation::Relocations;
 use super::responses::Responses;
-use super::routes::{Cluster, RouteScratch};
+use super::routes::{ClientUrls, Cluster, RouteScratch};
 use super::session::{CloseReason, Counters, Flags, Session};
 use super::settings::Settings;
 use super::subscription::{Sid, Subscription};
@@ -72,6 +72,8 @@ pub struct Broker<A> {
     pub(super) relocations: Relocations,
     /// Set at the worker that has the routes to other servers.
     pub(super) cluster: Option<Box<Cluster>>,
+    /// Where clients of the other servers of the cluster connect.
+    pub(super) other_urls: Option<Arc<ClientUrls>>,
     generation: u32,
     /// Where the subject is cached that the server published to last.
     pub(super) route_memo: Memo,
@@ -315,6 +317,7 @@ impl<A: InterestAccess> Broker<A> {
             next_check: 0,
             relocations: Relocations::default(),
             cluster: None,
+            other_urls: None,
             generation: 0,
             route_memo: Memo::default(),
             seed,
@@ -773,6 +776,7 @@ impl<A: InterestAccess> Broker<A> {
         let ldm = self.info.ldm;
         self.info = info;
         self.info.ldm = ldm;
+        self.renew_connect_urls();
         self.local.no_fast_producer_stall = settings.no_fast_producer_stall;
         self.local.trace = settings.trace;
         self.local.traced = Traced::new(&settings);
@@ -805,6 +809,7 @@ impl<A: InterestAccess> Broker<A> {
     /// Tells the clients that understand it that this server is about to stop.
     pub fn announce_lame_duck(&mut self) {
         self.info.ldm = true;
+        self.tell_routes_of_lame_duck();
         for conn in self.open_connections() {
             self.tell_lame_duck(conn);
         }

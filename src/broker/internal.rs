@@ -28,7 +28,7 @@ use super::responses::ReplyCodes;
 use super::routes::RouteScratch;
 use super::settings::Settings;
 use crate::subject::fanout::TargetList;
-use crate::subject::interest::{HERE_ONLY, InterestAccess, Matches, Target, WorkerId, shown_as};
+use crate::subject::interest::{Group, HERE_ONLY, InterestAccess, Matches, Target, WorkerId, shown_as};
 use crate::subject::name::Pattern;
 use crate::wire::Widths;
 
@@ -452,7 +452,15 @@ impl InternalMessage {
                 run => batch.push(message, To::Plain(&TargetList::Long(run.into()))),
             }
         }
-        for group in &matches.groups {
+        let mut scratch = RouteScratch::default();
+        if !matches.routes.is_empty() || !matches.route_groups.is_empty() {
+            scratch.assign(&matches.routes, &matches.route_groups, random);
+            for (route, names) in scratch.parts() {
+                batches[usize::from(route.worker)].push(message, To::Route(names, route));
+            }
+        }
+        let is_here = |group: &&Group| !scratch.serves_elsewhere(&matches.route_groups, &group.name);
+        for group in matches.groups.iter().filter(is_here) {
             let others = group.members.iter().filter(|member| member.worker != own);
             let count = others.clone().count();
             let Some(member) =
@@ -462,13 +470,6 @@ impl InternalMessage {
             };
             let message = Message { shown: shown_as(&matches.shown, member.import), ..message };
             batches[usize::from(member.worker)].push(message, To::Member(&group.name, *member));
-        }
-        if !matches.routes.is_empty() || !matches.route_groups.is_empty() {
-            let mut scratch = RouteScratch::default();
-            scratch.assign(&matches.routes, &matches.route_groups, random);
-            for (route, names) in scratch.parts() {
-                batches[usize::from(route.worker)].push(message, To::Route(names, route));
-            }
         }
     }
 }

@@ -64,7 +64,7 @@ pub use batch::Batch;
 pub use core::{Broker, Input};
 pub use log_lines::{Level, LogLines};
 pub use login::Verdict;
-pub use routes::ClusterTerms;
+pub use routes::{ClientUrls, ClusterTerms, RouteRow};
 pub use secure::{Carrier, TlsTerms};
 pub use services::install_services;
 pub use session::CloseReason;

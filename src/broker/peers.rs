@@ -102,8 +102,12 @@ impl<A: InterestAccess> Broker<A> {
         let interest = &self.accounts[usize::from(message.account)].interest;
         interest.read(|interest| interest.collect(message.subject, &mut matches));
         self.local.turn_bytes += TARGET_COST_BYTES * matches.plain.len();
-        let Matches { groups, shown, .. } = &mut matches;
-        let Some(group) = groups.iter_mut().find(|group| *group.name == *queue) else { return false };
+        let Matches { groups, shown, route_groups, .. } = &mut matches;
+        let elsewhere = route_groups.iter().find(|group| *group.name == *queue);
+        let elsewhere = elsewhere.and_then(|group| group.routes.first().copied());
+        let Some(group) = groups.iter_mut().find(|group| *group.name == *queue) else {
+            return elsewhere.is_some_and(|route| self.forward_to_route(queue, message, route));
+        };
         if message.stays {
             group.members.retain(|member| member.import == 0);
         }
@@ -121,7 +125,27 @@ impl<A: InterestAccess> Broker<A> {
                 return true;
             }
         }
-        false
+        elsewhere.is_some_and(|route| self.forward_to_route(queue, message, route))
+    }
+
+    fn forward_to_route(&mut self, queue: &[u8], message: &Message<'_>, route: Target) -> bool {
+        let route = Target { sub: 0, ..route };
+        let outgoing = &mut self.outgoing[usize::from(route.worker)];
+        if route.worker == self.worker {
+            let outbound = Outbound {
+                subject: message.subject,
+                reply: message.reply,
+                header_len: message.header_len,
+                content: message.content,
+                widths: message.widths,
+            };
+            let delivered =
+                self.local.deliver_to_route(route, message.account, &outbound, message.shown, queue);
+            return delivered != Delivered::Gone;
+        }
+        outgoing.current.push(Message { requester: None, ..*message }, To::Route(queue, route));
+        self.crowded |= outgoing.rotate();
+        true
     }
 
     /// Sends a message after the subscription that it was for, if that has moved to another worker.

@@ -184,13 +184,13 @@ impl<A: InterestAccess> Broker<A> {
             congested_on: None,
         };
         sending.send_to_plain(&fanout.local, &fanout.remote, None);
-        sending.send_to_groups(fanout);
         let mut services = None;
+        if fanout.links.is_none() {
+            sending.send_to_groups(fanout);
+        }
         if let Some(links) = fanout.links.as_deref() {
+            sending.send_to_linked_groups(fanout, links);
             sending.send_to_imports(links);
-            if links.has_routes() {
-                sending.send_to_routes(links);
-            }
             services = (!links.services.is_empty()).then(|| links.services.clone());
         }
         let (mut delivered, mut congested_on) = (sending.delivered, sending.congested_on);
@@ -408,6 +408,20 @@ impl<'a> Sending<'a> {
     pub fn send_to_groups(&mut self, fanout: &FanOut) {
         for group in &fanout.groups {
             self.send_to_group(fanout, group);
+        }
+    }
+
+    /// Sends to other servers, and to one member of each queue group that is not served by one of them.
+    #[inline(never)]
+    pub fn send_to_linked_groups(&mut self, fanout: &FanOut, links: &Links) {
+        if !links.has_routes() {
+            return self.send_to_groups(fanout);
+        }
+        self.send_to_routes(links);
+        for group in &fanout.groups {
+            if !self.local.route_scratch.serves_elsewhere(&links.route_groups, &group.name) {
+                self.send_to_group(fanout, group);
+            }
         }
     }
 

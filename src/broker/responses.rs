@@ -160,6 +160,14 @@ impl Responses {
         self.code
     }
 
+    /// What the replies that lead here begin with.
+    pub fn reply_prefix(&self) -> Vec<u8> {
+        let mut prefix = REPLY_PREFIX.to_vec();
+        write_code(&mut prefix, self.code);
+        prefix.push(b'.');
+        prefix
+    }
+
     /// Every response with its key, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Response)> {
         self.waiting.iter().map(|(key, response)| (*key, response))

@@ -3,7 +3,7 @@
 //! All routes belong to one worker, which knows who is in the cluster ([`Broker::lead_cluster`]); to the others a route is a target like a
 //! subscription of that worker. What another server wants stands in the indexes of the accounts as targets of its own kind
 //! ([`crate::subject::interest::ROUTE`]), one for each pattern and queue group, so that a cached fan-out list names each route once. A message for a route
-//! is written into its output by its worker, with the queue groups of which the other server is to pick members; from other workers it
+//! is written into its output by its worker, with the queue groups of which the other server is to pick a member each; from other workers it
 //! comes as one record of a batch.
 //!
 //! What comes by a route is published like any message, but to connections of this server only: so there are no loops.
@@ -27,13 +27,14 @@ use rustc_hash::FxSeededState;
 use super::core::{Broker, Counts, Input, Local};
 use super::log_lines::Level;
 use super::publish::{Delivered, Outbound, Sending, TARGET_COST_BYTES};
-use super::session::{CloseReason, Session};
+use super::session::{CloseReason, Counters, Session};
 use crate::auth::secret::{digest, same};
 use crate::cluster::{Dial, DialId, Join, Membership};
 use crate::config::{RouteCredentials, RouteUrl};
 use crate::subject::fanout::{Links, Memo};
-use crate::subject::interest::{Group, InterestAccess, ROUTE, Target, Watch};
+use crate::subject::interest::{InterestAccess, ROUTE, RouteGroup, Target, Watch};
 use crate::subject::name::Pattern;
+use crate::wire::Publish;
 use crate::wire::error_text::ErrorText;
 use crate::wire::frame;
 use crate::wire::route::{
@@ -41,7 +42,6 @@ use crate::wire::route::{
     write_interest,
 };
 use crate::wire::route_handshake::{GOSSIP_DISABLED, GOSSIP_OVERRIDE, RouteConnect, RouteInfo};
-use crate::wire::Publish;
 
 /// The first ping goes out so soon after a route is one.
 const FIRST_PING_MS: u64 = 1_000;
@@ -67,6 +67,48 @@ pub struct ClusterTerms {
     pub write_deadline_ms: u64,
 }
 
+/// A route, as monitoring shows it.
+#[derive(Debug, Clone)]
+pub struct RouteRow {
+    /// Number of the connection.
+    pub rid: u64,
+    /// The other server.
+    pub remote_id: String,
+    /// Its name.
+    pub remote_name: String,
+    /// This server has dialed.
+    pub is_dialed: bool,
+    /// It is one of the configured routes.
+    pub is_configured: bool,
+    /// The other end.
+    pub addr: SocketAddr,
+    /// When the connection was made.
+    pub started_us: u64,
+    /// When a message last went either way.
+    pub active_ms: u64,
+    /// The last measured round trip; 0 for none.
+    pub rtt_us: u64,
+    /// Bytes that wait for it.
+    pub pending_bytes: usize,
+    /// Messages and bytes; `in` is from the other server.
+    pub counters: Counters,
+    /// What the other server wants: how much of it, and, if that is asked for, what.
+    pub subscriptions: usize,
+    /// Account, pattern and queue group of each.
+    pub wanted: Vec<WantedRow>,
+}
+
+/// What another server wants.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WantedRow {
+    /// The pattern.
+    pub subject: String,
+    /// The account's name.
+    pub account: String,
+    /// The queue group.
+    pub queue: String,
+}
+
 /// What the worker that has the routes knows of the cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
@@ -75,8 +117,23 @@ pub(super) struct Cluster {
     info: RouteInfo,
     /// Slots of the accounts, by name.
     accounts: HashMap<Box<[u8]>, u16>,
+    /// Patterns of the replies to which answers come from other accounts.
+    replies: Vec<Box<[u8]>>,
+    /// The accounts in which such answers are published.
+    answering: Vec<u16>,
     watch: Arc<Watch>,
     memo: Memo,
+    /// A route has come or gone, or its server is about to stop.
+    has_changed: bool,
+}
+
+/// Where clients of the other servers of a cluster connect.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientUrls {
+    /// Clients over TCP.
+    pub tcp: Vec<String>,
+    /// Clients over WebSocket.
+    pub websocket: Vec<String>,
 }
 
 /// The end of a route at this server.
@@ -91,6 +148,10 @@ pub(super) struct RouteLink {
     /// Who the other end is.
     remote_id: String,
     remote_name: String,
+    /// Where its clients connect.
+    client_urls: ClientUrls,
+    /// It is about to stop: its clients' addresses are of no use any more.
+    is_leaving: bool,
     headers: bool,
     /// What it wants, as keys by [`interest_key`], with the number of members.
     interest: HashMap<Box<[u8]>, u32, FxSeededState>,
@@ -121,16 +182,18 @@ pub(super) struct RouteScratch {
 impl RouteScratch {
     /// Decides. `routes` get it in any case, and one route for each of `groups`, by weight, so that members are served alike wherever
     /// they are.
-    pub fn assign(&mut self, routes: &[Target], groups: &[Group], random: &mut fastrand::Rng) {
+    pub fn assign(&mut self, routes: &[Target], groups: &[RouteGroup], random: &mut fastrand::Rng) {
         self.picks.clear();
         self.names.clear();
         self.parts.clear();
         for (at, group) in groups.iter().enumerate() {
-            let total: u64 = group.members.iter().map(|member| u64::from(member.sub)).sum();
+            let elsewhere: u64 = group.routes.iter().map(|route| u64::from(route.sub)).sum();
+            let total = elsewhere + group.own as u64;
             let mut left = random.u64(..total.max(1));
-            let picked = group.members.iter().find(|member| {
-                let is_it = left < u64::from(member.sub);
-                left = left.saturating_sub(u64::from(member.sub));
+            // Those of this server come last, so that it serves the group if nobody was picked.
+            let picked = group.routes.iter().find(|route| {
+                let is_it = left < u64::from(route.sub);
+                left = left.saturating_sub(u64::from(route.sub));
                 is_it
             });
             if let Some(picked) = picked {
@@ -148,7 +211,7 @@ impl RouteScratch {
         }
     }
 
-    fn add_part(&mut self, route: Target, groups: &[Group]) {
+    fn add_part(&mut self, route: Target, groups: &[RouteGroup]) {
         let start = self.names.len();
         for (_, at) in self.picks.iter().filter(|(picked, _)| *picked == route) {
             if self.names.len() > start {
@@ -157,6 +220,16 @@ impl RouteScratch {
             self.names.extend_from_slice(&groups[*at].name);
         }
         self.parts.push((route, self.names.len()));
+    }
+
+    /// Whether a group is served by another server.
+    pub fn serves_elsewhere(&self, groups: &[RouteGroup], name: &[u8]) -> bool {
+        self.picks.iter().any(|(_, at)| *groups[*at].name == *name)
+    }
+
+    /// A route is closed: this server serves the groups for which it was picked, if it can.
+    fn take_back(&mut self, route: Target) {
+        self.picks.retain(|(picked, _)| *picked != route);
     }
 
     /// The routes, with the names of the queue groups for each, separated by spaces.
@@ -200,14 +273,31 @@ fn split_key(key: &[u8]) -> (u16, &[u8], Option<&[u8]>) {
 }
 
 impl<A: InterestAccess> Broker<A> {
-    /// Gives this worker the routes of the cluster. `info` is what the server says of itself.
-    pub fn lead_cluster(&mut self, membership: Membership, info: RouteInfo, watch: Arc<Watch>) {
+    /// The pattern of the replies by which answers from other accounts come to this worker.
+    pub fn reply_pattern(&self) -> Box<[u8]> {
+        let mut pattern = self.responses.reply_prefix();
+        pattern.push(b'>');
+        pattern.into()
+    }
+
+    /// Gives this worker the routes of the cluster. `info` is what the server says of itself; `replies` has the
+    /// [`Broker::reply_pattern`] of every worker.
+    pub fn lead_cluster(
+        &mut self,
+        membership: Membership,
+        info: RouteInfo,
+        watch: Arc<Watch>,
+        replies: Vec<Box<[u8]>>,
+    ) {
         self.cluster = Some(Box::new(Cluster {
             membership,
             info,
             accounts: HashMap::new(),
+            replies,
+            answering: Vec::new(),
             watch,
             memo: Memo::default(),
+            has_changed: false,
         }));
         self.learn_accounts();
     }
@@ -223,8 +313,34 @@ impl<A: InterestAccess> Broker<A> {
         if let Some(cluster) = &mut self.cluster {
             let named = accounts.iter().map(|account| (account.name.as_bytes().into(), account.slot));
             cluster.accounts = named.collect();
+            let mut answering: Vec<u16> = accounts
+                .iter()
+                .flat_map(|account| account.services.iter().map(|service| service.exporter))
+                .collect();
+            answering.sort_unstable();
+            answering.dedup();
+            cluster.answering = answering;
             self.local.account_names =
                 (0..accounts.slots()).map(|slot| accounts.get(slot as u16).name.as_bytes().into()).collect();
+            let routes: Vec<u32> = cluster.membership.routes().map(|(_, conn)| conn).collect();
+            for conn in routes {
+                self.send_reply_interest(conn);
+            }
+        }
+    }
+
+    /// Tells another server where answers from other accounts are waited for.
+    fn send_reply_interest(&mut self, conn: u32) {
+        let Some(cluster) = &self.cluster else { return };
+        let mut lines = Vec::new();
+        for slot in &cluster.answering {
+            let Some(name) = self.local.account_names.get(usize::from(*slot)) else { continue };
+            for pattern in &cluster.replies {
+                write_interest(&mut lines, name, pattern, None, 1);
+            }
+        }
+        if !lines.is_empty() {
+            self.local.write_line(conn, &lines);
         }
     }
 
@@ -241,7 +357,8 @@ impl<A: InterestAccess> Broker<A> {
     /// A server could not be reached.
     pub fn dial_failed(&mut self, id: DialId, error: &str) {
         let now_ms = self.local.now_ms;
-        let Some(failure) = self.cluster.as_mut().and_then(|cluster| cluster.membership.dial_failed(id, now_ms))
+        let Some(failure) =
+            self.cluster.as_mut().and_then(|cluster| cluster.membership.dial_failed(id, now_ms))
         else {
             return;
         };
@@ -272,6 +389,8 @@ impl<A: InterestAccess> Broker<A> {
             stage: if dial.is_some() { Stage::Introducing } else { Stage::Arriving },
             remote_id: String::new(),
             remote_name: String::new(),
+            client_urls: ClientUrls::default(),
+            is_leaving: false,
             headers: true,
             interest: HashMap::with_hasher(seed),
             last_account: (Box::default(), 0),
@@ -339,6 +458,9 @@ impl<A: InterestAccess> Broker<A> {
             }
         };
         let session = &mut self.local.sessions[conn as usize];
+        if received.count > 0 {
+            session.active_ms = self.local.now_ms;
+        }
         session.counters.in_msgs += received.count;
         session.counters.in_bytes += received.bytes;
         self.local.stats.messages.count += received.count;
@@ -471,6 +593,9 @@ impl<A: InterestAccess> Broker<A> {
             let is_of_another = info.server_id != link.remote_id && info.gateway.is_empty();
             if is_of_another && info.route_account.is_empty() {
                 self.hear_of(&info);
+            } else if info.ldm && !is_of_another && !link.is_leaving {
+                link.is_leaving = true;
+                self.note_cluster_change();
             }
             return;
         }
@@ -492,6 +617,10 @@ impl<A: InterestAccess> Broker<A> {
         if let Some(link) = self.route_link(conn) {
             link.remote_id.clone_from(&info.server_id);
             link.remote_name.clone_from(&info.server_name);
+            link.client_urls = ClientUrls {
+                tcp: info.connect_urls.clone().unwrap_or_default(),
+                websocket: info.ws_connect_urls.clone().unwrap_or_default(),
+            };
             link.headers = headers;
         }
         if join != Join::Route {
@@ -504,6 +633,7 @@ impl<A: InterestAccess> Broker<A> {
         if let Some(link) = self.route_link(conn) {
             link.stage = Stage::Joined;
         }
+        self.note_cluster_change();
         if self.settings.debug {
             let text = format!("Registering remote route {:?}", info.server_id);
             self.log_session(conn, Level::Debug, &text);
@@ -543,6 +673,111 @@ impl<A: InterestAccess> Broker<A> {
             }
         }
         true
+    }
+
+    fn note_cluster_change(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.has_changed = true;
+        }
+    }
+
+    /// Number of routes, and where clients of the other servers connect, if that has changed since the last call.
+    pub fn poll_cluster_change(&mut self) -> Option<(usize, ClientUrls)> {
+        let cluster = self.cluster.as_mut()?;
+        if !std::mem::take(&mut cluster.has_changed) {
+            return None;
+        }
+        let mut urls = ClientUrls::default();
+        for (_, conn) in cluster.membership.routes() {
+            let Some(link) = self.local.sessions[conn as usize].route.as_deref() else { continue };
+            if !link.is_leaving {
+                urls.tcp.extend(link.client_urls.tcp.iter().cloned());
+                urls.websocket.extend(link.client_urls.websocket.iter().cloned());
+            }
+        }
+        for list in [&mut urls.tcp, &mut urls.websocket] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        Some((cluster.membership.len(), urls))
+    }
+
+    /// Clients are told from now on that these servers are there too; those that are connected at once.
+    pub fn advertise(&mut self, urls: &Arc<ClientUrls>) {
+        if self.other_urls.as_ref() == Some(urls) {
+            return;
+        }
+        self.other_urls = Some(urls.clone());
+        self.renew_connect_urls();
+        for conn in self.open_clients() {
+            let session = &self.local.sessions[conn as usize];
+            let understands = session.flags.first_pong_sent
+                && session.connect.as_ref().is_some_and(|connect| connect.protocol >= 1);
+            if understands {
+                let line = self.info_for(conn, false);
+                self.local.write_line(conn, &line);
+            }
+        }
+    }
+
+    /// Puts the addresses of the other servers behind this one's.
+    pub(super) fn renew_connect_urls(&mut self) {
+        let Some(others) = &self.other_urls else { return };
+        let own = &self.info.own_connect_urls;
+        self.info.connect_urls = own.iter().chain(&others.tcp).cloned().collect();
+        if let Some(websocket) = &mut self.info.websocket {
+            websocket.connect_urls =
+                websocket.own_connect_urls.iter().chain(&others.websocket).cloned().collect();
+        }
+    }
+
+    /// The routes, in the order in which their connections were made. `lists`: with what the other servers want.
+    pub fn route_rows(&self, lists: bool) -> Vec<RouteRow> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let row = |conn: u32| {
+            let session = &self.local.sessions[conn as usize];
+            let link = session.route.as_deref()?;
+            let keys = link.interest.keys().filter(|_| lists).map(|key| {
+                let (slot, subject, queue) = split_key(key);
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                WantedRow {
+                    subject: text(subject),
+                    account: text(&self.local.account_names[usize::from(slot)]),
+                    queue: text(queue.unwrap_or_default()),
+                }
+            });
+            let mut wanted: Vec<WantedRow> = keys.collect();
+            wanted.sort_unstable();
+            Some(RouteRow {
+                rid: session.cid,
+                remote_id: link.remote_id.clone(),
+                remote_name: link.remote_name.clone(),
+                is_dialed: link.dial.is_some(),
+                is_configured: link.dial.is_some_and(|id| cluster.membership.is_explicit(id)),
+                addr: session.addr,
+                started_us: session.started_us,
+                active_ms: session.active_ms,
+                rtt_us: session.rtt_us,
+                pending_bytes: session.output.pending_bytes(),
+                counters: session.counters,
+                subscriptions: link.interest.len(),
+                wanted,
+            })
+        };
+        let mut rows: Vec<RouteRow> = cluster.membership.routes().filter_map(|(_, conn)| row(conn)).collect();
+        rows.sort_unstable_by_key(|row| row.rid);
+        rows
+    }
+
+    /// Tells the other servers that this one is about to stop.
+    pub(super) fn tell_routes_of_lame_duck(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.info.ldm = true;
+        let line = cluster.info.line();
+        let routes: Vec<u32> = cluster.membership.routes().map(|(_, conn)| conn).collect();
+        for conn in routes {
+            self.local.write_line(conn, &line);
+        }
     }
 
     /// Tells the other servers of a new one, by the reference's rules of who tells whom.
@@ -590,14 +825,23 @@ impl<A: InterestAccess> Broker<A> {
         Some(link.last_account.1)
     }
 
-    fn handle_route_interest(&mut self, conn: u32, account: &[u8], subject: &[u8], queue: Option<(&[u8], u32)>) {
+    fn handle_route_interest(
+        &mut self,
+        conn: u32,
+        account: &[u8],
+        subject: &[u8],
+        queue: Option<(&[u8], u32)>,
+    ) {
         let Some(slot) = self.account_of_route(conn, account) else {
             let (account, subject) = (String::from_utf8_lossy(account), String::from_utf8_lossy(subject));
             let text = format!("Unknown account {account:?} for remote subject {subject:?}");
             return self.log_session(conn, Level::Error, &text);
         };
         let Ok(pattern) = Pattern::parse(subject) else {
-            let text = format!("Could not process subscription: invalid subject {:?}", subject.escape_ascii().to_string());
+            let text = format!(
+                "Could not process subscription: invalid subject {:?}",
+                subject.escape_ascii().to_string()
+            );
             return self.log_session(conn, Level::Error, &text);
         };
         let weight = queue.map_or(0, |(_, weight)| weight.max(1));
@@ -651,6 +895,7 @@ impl<A: InterestAccess> Broker<A> {
         if !lines.is_empty() {
             self.local.write_line(conn, &lines);
         }
+        self.send_reply_interest(conn);
     }
 
     /// Tells all routes what of this server's interest has changed. Costs one look at a flag if nothing has.
@@ -681,7 +926,9 @@ impl<A: InterestAccess> Broker<A> {
                 continue;
             }
             let changes = account.interest.write(|interest| interest.take_changes());
-            let Some(name) = self.local.account_names.get(slot).filter(|_| !routes.is_empty()) else { continue };
+            let Some(name) = self.local.account_names.get(slot).filter(|_| !routes.is_empty()) else {
+                continue;
+            };
             for change in &changes {
                 write_interest(&mut lines, name, &change.subject, change.queue.as_deref(), change.count);
             }
@@ -807,6 +1054,7 @@ impl<A: InterestAccess> Broker<A> {
         let interest = link.interest.drain().collect();
         link.decoder = RouteDecoder::default();
         if let Some(cluster) = &mut self.cluster {
+            cluster.has_changed = true;
             let remote_id = (!remote_id.is_empty()).then_some(&*remote_id);
             cluster.membership.closed(conn, dial, remote_id, now_ms);
         }
@@ -871,6 +1119,7 @@ impl Sending<'_> {
     pub fn send_to_routes(&mut self, links: &Links) {
         let mut scratch = std::mem::take(&mut self.local.route_scratch);
         scratch.assign(&links.routes, &links.route_groups, self.random);
+        let mut gone = None;
         for (route, names) in scratch.parts() {
             self.local.turn_bytes += TARGET_COST_BYTES;
             if route.worker != self.worker {
@@ -883,13 +1132,16 @@ impl Sending<'_> {
             }
             let outbound = self.outbound_to_route();
             match self.local.deliver_to_route(route, self.account, &outbound, self.shown, names) {
-                Delivered::Gone => {}
+                Delivered::Gone => gone = Some(route),
                 Delivered::Yes => self.delivered = true,
                 Delivered::Congested => {
                     self.delivered = true;
                     self.congested_on = Some((self.worker, route.conn));
                 }
             }
+        }
+        if let Some(gone) = gone {
+            scratch.take_back(gone);
         }
         self.local.route_scratch = scratch;
     }

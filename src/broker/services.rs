@@ -242,13 +242,13 @@ impl<A: InterestAccess> Broker<A> {
             congested_on: None,
         };
         sending.send_to_plain(&fanout.local, &fanout.remote, shown);
-        sending.send_to_groups(fanout);
-        if let Some(links) = fanout.links.as_deref() {
-            if !stays {
-                sending.send_to_imports(links);
-            }
-            if links.has_routes() {
-                sending.send_to_routes(links);
+        match fanout.links.as_deref() {
+            None => sending.send_to_groups(fanout),
+            Some(links) => {
+                sending.send_to_linked_groups(fanout, links);
+                if !stays {
+                    sending.send_to_imports(links);
+                }
             }
         }
         let mut reached = Reached { delivered: sending.delivered, congested_on: sending.congested_on };

@@ -144,9 +144,7 @@ impl CloseReason {
             | CloseReason::DuplicateRoute
             | CloseReason::ClusterNameConflict
             | CloseReason::DuplicateServerName
-            | CloseReason::Kicked => {
-                CloseStatus::InternalServerError
-            }
+            | CloseReason::Kicked => CloseStatus::InternalServerError,
         }
     }
 }

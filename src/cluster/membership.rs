@@ -112,7 +112,13 @@ pub struct Failure {
 
 impl Membership {
     /// The membership of a server that knows nobody yet. It dials `routes` at once.
-    pub fn new(own_id: String, routes: &[RouteUrl], retries_max: u32, backs_off: bool, seed: u64) -> Membership {
+    pub fn new(
+        own_id: String,
+        routes: &[RouteUrl],
+        retries_max: u32,
+        backs_off: bool,
+        seed: u64,
+    ) -> Membership {
         let mut membership = Membership {
             own_id,
             members: HashMap::new(),
@@ -261,7 +267,8 @@ impl Membership {
 
     /// Another server tells of one that can be reached at `url`.
     pub fn hear_of(&mut self, remote_id: &str, url: RouteUrl, now_ms: u64) {
-        let is_known = remote_id.is_empty() || remote_id == self.own_id || self.members.contains_key(remote_id);
+        let is_known =
+            remote_id.is_empty() || remote_id == self.own_id || self.members.contains_key(remote_id);
         let is_dialed = self.dialers.iter().any(|(_, dialer)| {
             dialer.remote_id.as_deref() == Some(remote_id) || dialer.url.is_same_place(&url)
         });

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::advertise::Advertise;
 use super::blocks;
 use super::decode::{self, Outcome, in_order, non_empty, string};
 use super::duration::parse_duration_ns;
@@ -29,6 +30,10 @@ pub struct ClusterOptions {
     pub auth_timeout: Duration,
     /// `routes`; `--routes`. Servers to connect to.
     pub routes: Vec<RouteUrl>,
+    /// `cluster_advertise`, `advertise`; `--cluster_advertise`. Where other servers are told to find this one.
+    pub advertise: Option<Advertise>,
+    /// `no_advertise`; `--no_advertise`. Clients of other servers are not told of this one, and its own not of others.
+    pub no_advertise: bool,
     /// `connect_retries`; `--connect_retries`. How often a server is tried again that others have told of.
     pub connect_retries: u32,
     /// `connect_backoff`. Pauses between attempts grow.
@@ -46,7 +51,7 @@ pub struct ClusterOptions {
 pub struct RouteCredentials {
     /// `user`.
     pub user: String,
-    /// `pass`, plain or bcrypt.
+    /// `pass`.
     pub pass: String,
 }
 
@@ -73,6 +78,8 @@ impl Default for ClusterOptions {
             credentials: None,
             auth_timeout: Duration::from_secs(2),
             routes: Vec::new(),
+            advertise: None,
+            no_advertise: false,
             connect_retries: 0,
             connect_backoff: false,
             ping_interval: Duration::ZERO,
@@ -153,8 +160,7 @@ fn percent_decoded(text: &str) -> String {
 const REFUSED: &[&str] = &["permissions", "tls"];
 
 /// Keys that ask for what is not there yet, and that a cluster works without.
-const NOT_YET: &[&str] =
-    &["cluster_advertise", "advertise", "no_advertise", "pool_size", "accounts", "compression", "write_timeout"];
+const NOT_YET: &[&str] = &["pool_size", "accounts", "compression", "write_timeout"];
 
 /// Takes the block apart. Problems inside of it are added to `problems`, and what is not there yet to `not_supported`.
 pub(super) fn decode(
@@ -195,7 +201,7 @@ pub(super) fn decode(
 /// Whether a key that is not there yet asks for what there is anyway.
 fn asks_for_nothing(name: &str, value: &Value) -> bool {
     match (name, value) {
-        ("no_advertise", Value::Bool(false)) | ("compression", Value::Bool(false)) => true,
+        ("compression", Value::Bool(false)) => true,
         ("pool_size", Value::Integer(size)) => *size < 0,
         ("compression", Value::String(mode)) => {
             matches!(mode.to_lowercase().as_str(), "off" | "not supported" | "disabled" | "accept")
@@ -229,12 +235,15 @@ fn entry(options: &mut ClusterOptions, name: &str, node: &Node) -> Outcome {
                 add_route(&mut options.routes, string(element)?)?;
             }
         }
+        "cluster_advertise" | "advertise" => options.set_advertise(string(node)?)?,
+        "no_advertise" => options.no_advertise = decode::boolean(node)?,
         "connect_retries" => options.connect_retries = count(decode::integer(node)?),
         "connect_backoff" => options.connect_backoff = decode::boolean(node)?,
         "ping_interval" => options.ping_interval = seconds_or_duration(node)?.min(ROUTE_PING_INTERVAL_MAX),
         "ping_max" => options.ping_max = count(decode::integer(node)?),
         "write_deadline" => options.write_deadline = seconds_or_duration(node)?,
-        _ => unreachable!("{name} is a key of the block"),
+        // A variable.
+        _ => {}
     }
     Ok(())
 }
@@ -257,13 +266,17 @@ fn authorization(options: &mut ClusterOptions, node: &Node) -> Outcome {
             _ => {}
         }
     }
+    if credentials.pass.starts_with("$2") {
+        // To compare it would hold up the worker that has the routes.
+        return Err(Problem::Refused("a hashed cluster.authorization.password".to_owned()));
+    }
     options.credentials = (!credentials.user.is_empty()).then_some(credentials);
     Ok(())
 }
 
 fn add_route(routes: &mut Vec<RouteUrl>, text: &str) -> Outcome {
-    let url = RouteUrl::parse(text)
-        .ok_or_else(|| Problem::Url { kind: "route", text: text.trim().to_owned() })?;
+    let url =
+        RouteUrl::parse(text).ok_or_else(|| Problem::Url { kind: "route", text: text.trim().to_owned() })?;
     if !routes.contains(&url) {
         routes.push(url);
     }
@@ -292,6 +305,16 @@ impl ClusterOptions {
         if let Some(credentials) = url.2 {
             self.credentials = Some(credentials);
         }
+        Ok(())
+    }
+
+    /// `--cluster_advertise`.
+    pub(super) fn set_advertise(&mut self, text: &str) -> Outcome {
+        let invalid = |reason| Problem::ClusterAdvertise { value: text.to_owned(), reason };
+        self.advertise = match text {
+            "" => None,
+            text => Some(Advertise::parse(text).map_err(invalid)?),
+        };
         Ok(())
     }
 

@@ -104,6 +104,8 @@ pub enum Problem {
     RemoteSyslog(String),
     #[error("invalid ClientAdvertise value of {value}, err={reason}")]
     ClientAdvertise { value: String, reason: String },
+    #[error("invalid cluster advertise value of {value}, err={reason}")]
+    ClusterAdvertise { value: String, reason: String },
     #[error("server name cannot contain spaces")]
     ServerNameSpaces,
     #[error("workers must be 0 (one per core) to {max}", max = super::options::WORKERS_MAX)]

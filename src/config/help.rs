@@ -56,15 +56,24 @@ TLS:
         --tlskey <file>              Its key
         --tlscacert <file>           Who may have signed the certificates of clients
 
+Cluster:
+        --cluster, --cluster_listen <url>
+                                     Address for routes of other servers, with what they have to show:
+                                     nats://user:pass@host:port
+        --cluster_name <name>        Name of the cluster; one is made up if there is none
+        --routes <url,...>           Servers to connect to
+        --cluster_advertise <host:port>
+                                     Where other servers are told to find this one
+        --no_advertise               Do not tell clients of the other servers
+        --connect_retries <n>        How often a server is tried again that others have told of
+
 Common:
     -h, --help                       Show this text
     -v, --version                    Show the versions
         --help_tls                   Show help on TLS
 
 Known and not supported yet (accepted, with a warning at start):
-    -js,--jetstream   -sd,--store_dir
-    --routes   --cluster, --cluster_listen   --cluster_name   --cluster_advertise
-    --no_advertise   --connect_retries   --profile
+    --profile
 
 ";
 

@@ -253,6 +253,12 @@ fn apply_flags(options: &mut Options, args: &Args) -> Result<(), ConfigError> {
             return Err(invalid(Problem::NotHere(text)));
         }
     }
+    if let Some(text) = given(&args.cluster_advertise) {
+        options.cluster.set_advertise(&text).map_err(invalid)?;
+    }
+    if let Some(no_advertise) = args.no_advertise {
+        options.cluster.no_advertise = no_advertise;
+    }
     if let Some(retries) = args.connect_retries {
         options.cluster.connect_retries = u32::try_from(retries.max(0)).unwrap_or(u32::MAX);
     }
@@ -405,6 +411,7 @@ mod tests {
     use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
     use std::time::Duration;
 
+    use super::super::cluster::{ClusterOptions, RouteCredentials, RouteUrl};
     use super::super::jetstream::{JetStreamLimits, JetStreamOptions};
     use super::super::options::{ConnectionTypes, Io, KeyAt, Login, MonitorAccess, RemoteSyslog, User};
     use super::*;
@@ -466,6 +473,9 @@ mod tests {
                 limits { duplicate_window: \"1m\", max_ack_pending: 9 } }
             lame_duck_duration: 31s, lame_duck_grace_period: 1s, allow_non_tls: true
             authorization { user: a, pass: b, timeout: 0.5 }
+            cluster { listen: \"h:6222\", name: C, routes: [\"nats://a:1\"], connect_retries: 2, connect_backoff: true
+                authorization { user: u, password: p, timeout: 3 }, ping_interval: \"5s\", ping_max: 3
+                write_deadline: \"4s\", advertise: \"b:2\", no_advertise: true }
         ";
         let expected = Options {
             config_file: Some("c".into()),
@@ -542,6 +552,21 @@ mod tests {
             tls: None,
             allow_non_tls: true,
             websocket: None,
+            cluster: ClusterOptions {
+                name: Some("C".into()),
+                host: "h".into(),
+                port: Some(Port::Fixed(6222)),
+                credentials: Some(RouteCredentials { user: "u".into(), pass: "p".into() }),
+                auth_timeout: Duration::from_secs(3),
+                routes: RouteUrl::parse("nats://a:1").into_iter().collect(),
+                advertise: Advertise::parse("b:2").ok(),
+                no_advertise: true,
+                connect_retries: 2,
+                connect_backoff: true,
+                ping_interval: Duration::from_secs(5),
+                ping_max: 3,
+                write_deadline: Duration::from_secs(4),
+            },
             not_supported: Vec::new(),
         };
         assert_eq!(options("-c c", file), expected);
@@ -681,19 +706,17 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_reported_with_its_place() {
-        let options =
-            options("-c c -cluster_advertise x -profile 6060", "debug: true\n  mqtt {}\nocsp: false\nleafnodes {}\n");
+        let options = options("-c c -profile 6060", "debug: true\n  mqtt {}\nocsp: false\nleafnodes {}\n");
         let at = |line, column| Some(lang::Position { file: "c".into(), line, column });
         assert_eq!(
             options.not_supported,
             [
                 KeyAt { name: "mqtt".into(), at: at(2, 3) },
                 KeyAt { name: "leafnodes".into(), at: at(4, 1) },
-                KeyAt { name: "-cluster_advertise".into(), at: None },
                 KeyAt { name: "-profile".into(), at: None },
             ]
         );
-        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -cluster_advertise, -profile";
+        let warning = "not supported yet: mqtt (c:2:3), leafnodes (c:4:1), -profile";
         assert_eq!(options.not_supported_warning().as_deref(), Some(warning));
     }
 

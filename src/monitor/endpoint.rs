@@ -1,7 +1,7 @@
 //! From a path and a query to what is asked for.
 
 use super::answer::Answer;
-use super::parameters::Parameters;
+use super::parameters::{Parameters, Subscriptions};
 use super::{accountz, connz, consumerz, healthz, jsz, streamz, subsz};
 
 /// What is asked for, with everything that was said about it.
@@ -13,7 +13,7 @@ pub enum Request {
     Links,
     Varz,
     Connz(connz::Query),
-    Routez,
+    Routez(Subscriptions),
     Gatewayz,
     Leafz,
     Subsz(subsz::Query),
@@ -61,7 +61,7 @@ pub fn route(base: &str, path: &str, query: &str) -> Routed {
             Err(answer) => uncounted(Err(answer)),
         },
         "/routez" => match parameters.subscriptions() {
-            Ok(_) => counted("/routez", Ok(Request::Routez)),
+            Ok(subscriptions) => counted("/routez", Ok(Request::Routez(subscriptions))),
             Err(answer) => uncounted(Err(answer)),
         },
         "/gatewayz" => {

@@ -82,7 +82,8 @@ pub fn answer(
     text.family("gnatsd_healthz_status_value", "1 with the health in a label.", "gauge");
     let health = ("value", if is_well { "ok" } else { "unavailable" });
     text.sample("gnatsd_healthz_status_value", &[server[0], health], 1.0);
-    let routez = Routez { server_id, server_name: &snapshot.identity.server_name, num_routes: 0 };
+    let routez =
+        Routez { server_id, server_name: &snapshot.identity.server_name, num_routes: snapshot.routes };
     exported(&mut text, "gnatsd_routez", &routez, &server);
     text.family("gnatsd_leafz_conn_nodes_total", "Leafnode connections.", "gauge");
     text.sample("gnatsd_leafz_conn_nodes_total", &server, 0.0);

@@ -1,20 +1,61 @@
-//! `/routez`, `/gatewayz`, `/leafz`, `/raftz`: other servers. There are none yet, and these are the answers of a
-//! reference server that has none either.
+//! `/routez`, `/gatewayz`, `/leafz`, `/raftz`: other servers. Of gateways, leafnodes and raft groups there are none yet, and those are the
+//! answers of a reference server that has none either.
+
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::answer::{Answer, Kind};
-use super::clock::Timestamp;
+use super::clock::{Timestamp, round_trip, uptime};
+use super::parameters::Subscriptions;
 use super::readings::Snapshot;
+use crate::broker::RouteRow;
+use crate::broker::routes::WantedRow;
 
 /// The answer to `/routez`.
-pub fn routez(snapshot: &Snapshot<'_>) -> Answer {
+pub fn routez(snapshot: &Snapshot<'_>, routes: &[RouteRow], subscriptions: Subscriptions) -> Answer {
+    let epoch = snapshot.identity.epoch;
+    let now_us = snapshot.now_us;
+    let since = |us: u64| uptime(Duration::from_micros(now_us.saturating_sub(us)));
+    let describe = |row| -> Route<'_> {
+        let RouteRow { addr, counters, wanted, .. }: &RouteRow = row;
+        let active_us = (row.active_ms * 1000).max(row.started_us);
+        let is_list = subscriptions == Subscriptions::Subjects;
+        let is_detail = subscriptions == Subscriptions::Detail;
+        let detail = |wanted| {
+            let WantedRow { subject, account, queue }: &WantedRow = wanted;
+            Wanted { account, subject, qgroup: queue, sid: subject, msgs: 0, cid: row.rid }
+        };
+        Route {
+            rid: row.rid,
+            remote_id: &row.remote_id,
+            remote_name: &row.remote_name,
+            did_solicit: row.is_dialed,
+            is_configured: row.is_configured,
+            ip: addr.ip().to_string(),
+            port: addr.port(),
+            start: epoch.plus_us(row.started_us),
+            last_activity: epoch.plus_us(active_us),
+            rtt: round_trip(row.rtt_us),
+            uptime: since(row.started_us),
+            idle: since(active_us),
+            pending_size: row.pending_bytes,
+            in_msgs: counters.in_msgs,
+            out_msgs: counters.out_msgs,
+            in_bytes: counters.in_bytes,
+            out_bytes: counters.out_bytes,
+            subscriptions: row.subscriptions,
+            subscriptions_list: wanted.iter().filter(|_| is_list).map(|wanted| &*wanted.subject).collect(),
+            subscriptions_list_detail: wanted.iter().filter(|_| is_detail).map(detail).collect(),
+            compression: "off",
+        }
+    };
     Answer::json(&Routez {
         server_id: &snapshot.identity.server_id,
         server_name: &snapshot.identity.server_name,
         now: snapshot.now,
-        num_routes: 0,
-        routes: [],
+        num_routes: routes.len(),
+        routes: routes.iter().map(describe).collect(),
     })
 }
 
@@ -48,8 +89,48 @@ struct Routez<'a> {
     server_id: &'a str,
     server_name: &'a str,
     now: Timestamp,
-    num_routes: u64,
-    routes: [(); 0],
+    num_routes: usize,
+    routes: Vec<Route<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Route<'a> {
+    rid: u64,
+    remote_id: &'a str,
+    remote_name: &'a str,
+    did_solicit: bool,
+    is_configured: bool,
+    ip: String,
+    port: u16,
+    start: Timestamp,
+    last_activity: Timestamp,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    rtt: String,
+    uptime: String,
+    idle: String,
+    pending_size: usize,
+    in_msgs: u64,
+    out_msgs: u64,
+    in_bytes: u64,
+    out_bytes: u64,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list_detail: Vec<Wanted<'a>>,
+    compression: &'static str,
+}
+
+/// As a subscription of a client is shown.
+#[derive(Debug, Serialize)]
+struct Wanted<'a> {
+    account: &'a str,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    qgroup: &'a str,
+    sid: &'a str,
+    msgs: u64,
+    cid: u64,
 }
 
 #[derive(Debug, Serialize)]

@@ -177,6 +177,12 @@ pub struct Snapshot<'a> {
     pub accounts: Vec<AccountReading>,
     /// Connections ever accepted.
     pub total_connections: u64,
+    /// Routes to other servers.
+    pub routes: u64,
+    /// The name of the cluster; empty without one.
+    pub cluster_name: String,
+    /// The port that is listened on for other servers.
+    pub route_port: Option<u16>,
     /// Requests per path.
     pub requests: &'a RequestCounts,
 }

@@ -50,7 +50,7 @@ pub struct Varz<'a> {
     max_control_line: u32,
     max_payload: u32,
     max_pending: u64,
-    cluster: Nothing,
+    cluster: Cluster<'a>,
     gateway: Nothing,
     leaf: Nothing,
     mqtt: Nothing,
@@ -159,6 +159,40 @@ impl<'a> WebSocket<'a> {
     }
 }
 
+/// The cluster's options; nothing without a cluster.
+#[derive(Debug, Default, Serialize)]
+struct Cluster<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    addr: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    urls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_deadline: Option<u64>,
+}
+
+impl<'a> Cluster<'a> {
+    fn of(snapshot: &'a Snapshot<'a>) -> Cluster<'a> {
+        let options = &snapshot.options.cluster;
+        if !options.is_configured() {
+            return Cluster { name: &snapshot.cluster_name, ..Cluster::default() };
+        }
+        Cluster {
+            name: &snapshot.cluster_name,
+            addr: &options.host,
+            cluster_port: snapshot.route_port,
+            auth_timeout: Some(options.auth_timeout.as_secs_f64()),
+            urls: options.routes.iter().map(ToString::to_string).collect(),
+            write_deadline: (!options.write_deadline.is_zero()).then(|| nanos(options.write_deadline)),
+        }
+    }
+}
+
 /// Switches of JetStream. The reference shows them with JetStream off too; these are its defaults.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct FeatureFlags {
@@ -219,7 +253,7 @@ impl<'a> Varz<'a> {
             max_control_line: options.max_control_line,
             max_payload: options.max_payload,
             max_pending: options.max_pending,
-            cluster: Nothing {},
+            cluster: Cluster::of(snapshot),
             gateway: Nothing {},
             leaf: Nothing {},
             mqtt: Nothing {},
@@ -237,8 +271,8 @@ impl<'a> Varz<'a> {
             cpu: process.cpu_percent,
             connections: total.connections,
             total_connections: snapshot.total_connections,
-            routes: 0,
-            remotes: 0,
+            routes: snapshot.routes,
+            remotes: snapshot.routes,
             leafnodes: 0,
             in_msgs: stats.messages.count,
             in_bytes: stats.messages.bytes,

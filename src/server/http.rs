@@ -126,6 +126,10 @@ pub struct Configured {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The port for WebSocket clients.
     pub websocket_port: Option<u16>,
+    /// The port that is listened on for other servers.
+    pub route_port: Option<u16>,
+    /// The name of the cluster, as it was at the start; empty without one.
+    pub cluster_name: String,
 }
 
 /// A bound port of the monitoring.
@@ -434,7 +438,7 @@ impl Monitor {
                 let reading = self.read_jetstream(Wanted::None).await?;
                 self.with_snapshot(&configured, |snapshot| varz::answer(snapshot, reading.as_ref()))
             }
-            Request::Routez => self.with_snapshot(&configured, neighbours::routez),
+            Request::Routez(subscriptions) => self.answer_routez(&configured, subscriptions).await?,
             Request::Gatewayz => self.with_snapshot(&configured, neighbours::gatewayz),
             Request::Leafz => self.with_snapshot(&configured, neighbours::leafz),
             Request::Vars => self.with_snapshot(&configured, vars::answer),
@@ -511,6 +515,9 @@ impl Monitor {
             stream_times: self.shared.stream_times(),
             accounts: self.shared.account_readings(),
             total_connections: self.shared.total_connections(),
+            routes: self.shared.routes.as_ref().map_or(0, |desk| desk.count.load(Ordering::Relaxed) as u64),
+            route_port: configured.route_port,
+            cluster_name: configured.cluster_name.clone(),
             requests,
         }
     }
@@ -713,6 +720,21 @@ impl Monitor {
         let mut rows = rows.concat();
         rows.sort_by(|a, b| a.subject.cmp(&b.subject));
         Ok(rows)
+    }
+
+    async fn answer_routez(
+        &self,
+        configured: &Configured,
+        subscriptions: Subscriptions,
+    ) -> Result<Answer, NoAnswer> {
+        let mut routes = Vec::new();
+        if let Some(desk) = &self.shared.routes {
+            let _asking = self.ask_in_turn().await;
+            let (inquiry, answered) = Inquiry::new(subscriptions != Subscriptions::No, Vec::new());
+            self.shared.doors[desk.worker].ask(Question::Routes(inquiry));
+            routes = answer_of(answered).await?;
+        }
+        Ok(self.with_snapshot(configured, |snapshot| neighbours::routez(snapshot, &routes, subscriptions)))
     }
 
     async fn answer_accstatz(

@@ -10,7 +10,7 @@ use crate::broker::inspect::{
     BEHIND_MAX, ConnectionFilter, ConnectionRow, ConnectionTally, FanOutPlace, FoundConnections, KnownUser,
     Measure, ROWS_PER_LOOK_MAX, ResponseRow, SubscriptionFilter, SubscriptionRow, Window,
 };
-use crate::broker::{Broker, CloseReason};
+use crate::broker::{Broker, CloseReason, RouteRow};
 use crate::monitor::connz::Candidate;
 use crate::subject::fanout::FanOutTally;
 use crate::subject::interest::InterestAccess;
@@ -30,6 +30,8 @@ pub enum Question {
     User(Inquiry<(u32, u64), Option<KnownUser>>),
     /// Something is to be done to the connection with this number.
     Act(Inquiry<(Action, u64), Acted>),
+    /// Which routes to other servers there are; with what those want, if that is asked for.
+    Routes(Inquiry<bool, Vec<RouteRow>>),
     /// Which answers to other accounts the account in this slot still owes.
     Responses(Inquiry<u16, Vec<ResponseRow>>),
 }
@@ -176,6 +178,10 @@ impl Question {
                 inquiry.answer = action.carry_out(broker, key.conn);
                 inquiry.go_on(None).map(Question::Act)
             }
+            Question::Routes(mut inquiry) => {
+                inquiry.answer = broker.route_rows(inquiry.what);
+                inquiry.go_on(None).map(Question::Routes)
+            }
             Question::Responses(mut inquiry) => {
                 inquiry.answer = broker.response_rows(inquiry.what);
                 inquiry.go_on(None).map(Question::Responses)
@@ -191,6 +197,7 @@ impl Question {
             Question::Tally(inquiry) => inquiry.reply.is_closed(),
             Question::User(inquiry) => inquiry.reply.is_closed(),
             Question::Act(inquiry) => inquiry.reply.is_closed(),
+            Question::Routes(inquiry) => inquiry.reply.is_closed(),
             Question::Responses(inquiry) => inquiry.reply.is_closed(),
         }
     }

@@ -4,10 +4,10 @@
 use super::log::Log;
 use super::run::{Advertised, Files, ServerOptions};
 use super::shared::{LiveSettings, Shared};
-use crate::subject::interest::InterestAccess as _;
 use crate::base::system_error;
 use crate::broker::install_services;
 use crate::config::{self, Startup};
+use crate::subject::interest::InterestAccess as _;
 
 /// Reads the configuration again and goes by it, or says in the log why not. `options` are what the server runs with.
 ///

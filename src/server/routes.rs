@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::shared::Shared;
 use crate::base::system_error;
+use crate::broker::ClientUrls;
 use crate::cluster::{Dial, DialId};
 use crate::subject::interest::Watch;
 
@@ -27,10 +28,18 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct RouteDesk {
     /// The worker that has the routes.
     pub worker: usize,
+    /// Clients are told of the other servers.
+    pub advertises: bool,
     /// Told when other servers have to be told something.
     pub watch: Arc<Watch>,
     /// To whoever dials. Bounded by the number of dialers, each of which waits for an outcome.
     dials: mpsc::UnboundedSender<Dial>,
+    /// Number of routes.
+    pub count: AtomicUsize,
+    /// Where clients of the other servers connect.
+    urls: Mutex<Arc<ClientUrls>>,
+    /// How often that has changed.
+    pub urls_version: AtomicU64,
     outcomes: Mutex<Vec<Outcome>>,
     has_outcomes: AtomicBool,
 }
@@ -52,12 +61,20 @@ impl fmt::Debug for RouteDesk {
 
 impl RouteDesk {
     /// A desk for the routes of `worker`. What is to be dialed comes out of the second part.
-    pub fn new(worker: usize, watch: Arc<Watch>) -> (RouteDesk, mpsc::UnboundedReceiver<Dial>) {
+    pub fn new(
+        worker: usize,
+        watch: Arc<Watch>,
+        advertises: bool,
+    ) -> (RouteDesk, mpsc::UnboundedReceiver<Dial>) {
         let (dials, to_dial) = mpsc::unbounded_channel();
         let desk = RouteDesk {
             worker,
+            advertises,
             watch,
             dials,
+            count: AtomicUsize::new(0),
+            urls: Mutex::default(),
+            urls_version: AtomicU64::new(0),
             outcomes: Mutex::new(Vec::new()),
             has_outcomes: AtomicBool::new(false),
         };
@@ -68,6 +85,21 @@ impl RouteDesk {
     pub fn dial(&self, dial: Dial) {
         // At the end of the server nobody dials any more.
         let _ = self.dials.send(dial);
+    }
+
+    /// Notes what has become of the cluster, for the other workers and the monitoring.
+    pub fn publish(&self, count: usize, urls: ClientUrls) {
+        self.count.store(count, Ordering::Relaxed);
+        let mut current = self.urls.lock();
+        if **current != urls {
+            *current = Arc::new(urls);
+            self.urls_version.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Where clients of the other servers connect.
+    pub fn urls(&self) -> Arc<ClientUrls> {
+        self.urls.lock().clone()
     }
 
     /// Whether there are outcomes.

@@ -34,8 +34,8 @@ use crate::broker::{Broker, Settings, install_services};
 use crate::broker::{ClusterTerms, TlsTerms, WebTerms};
 use crate::cluster::Membership;
 use crate::config::{
-    Advertise, ClusterOptions, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, JetStreamOptions, MonitoringFault, Options,
-    Port, ROUTE_PING_INTERVAL_MAX, TlsOptions, Warning, WebSocketOptions,
+    Advertise, ClusterOptions, HANDSHAKE_TIMEOUT_DEFAULT, HandshakeFirst, Io, JetStreamOptions,
+    MonitoringFault, Options, Port, ROUTE_PING_INTERVAL_MAX, TlsOptions, Warning, WebSocketOptions,
 };
 use crate::io::listener::{Entrance, Listener};
 use crate::io::process;
@@ -45,9 +45,9 @@ use crate::io::wake::Waker;
 use crate::monitor::clock::{Epoch, Timestamp};
 use crate::monitor::closed::ClosedRing;
 use crate::monitor::readings::Identity;
+use crate::subject::interest::{InterestAccess as _, Watch};
 use crate::tls::{Acceptor, AcceptorError};
 use crate::websocket::UpgradeTerms;
-use crate::subject::interest::{InterestAccess as _, Watch};
 use crate::wire::info::{Info, REFERENCE_VERSION, RINGMAIN_VERSION, WebSocketInfo};
 use crate::wire::route_handshake::RouteInfo;
 
@@ -123,7 +123,7 @@ impl ServerOptions {
     ) -> Result<ServerOptions, OptionsError> {
         let directory = Directory::new(&options, nonce_key)?;
         let cluster_name = match (&options.cluster.name, options.cluster.is_configured()) {
-            (_, false) => String::new(),
+            (name, false) => name.clone().unwrap_or_default(),
             (Some(name), true) => name.clone(),
             (None, true) => nuid(&mut fastrand::Rng::new()),
         };
@@ -570,10 +570,9 @@ fn listen_for_websocket(websocket: &WebSocketOptions, listener: &mut Listener) -
 
 fn listen_for_routes(cluster: &ClusterOptions, listener: &mut Listener) -> Result<u16, StartError> {
     let (host, port) = (&cluster.host, cluster.port.map_or(0, Port::to_bind));
-    listener.add(Entrance::Route, host, port).map_err(|error| StartError::ListenForRoutes {
-        port,
-        cause: listen_error_text(host, port, &error),
-    })
+    listener
+        .add(Entrance::Route, host, port)
+        .map_err(|error| StartError::ListenForRoutes { port, cause: listen_error_text(host, port, &error) })
 }
 
 fn say_cluster(options: &ServerOptions, port: u16, log: &Log) {
@@ -641,6 +640,7 @@ impl Advertised {
         info.max_payload = options.settings.payload_max as i64;
         info.jetstream = options.configured.jetstream.is_some();
         info.cluster.clone_from(&options.cluster_name);
+        info.own_connect_urls = self.connect_urls(options);
         if let (Some(tls), Some(terms)) = (&options.configured.tls, options.settings.tls) {
             info.tls_required = !terms.optional;
             info.tls_available = options.configured.allow_non_tls;
@@ -650,24 +650,62 @@ impl Advertised {
             host: websocket.host.clone(),
             port: self.websocket_port.unwrap_or_default(),
             is_encrypted: websocket.tls.is_some(),
+            connect_urls: Vec::new(),
+            own_connect_urls: self.websocket_connect_urls(options),
         });
         info
+    }
+
+    /// Where clients can connect to this server, if others are to know.
+    fn connect_urls(&self, options: &ServerOptions) -> Vec<String> {
+        let cluster = &options.configured.cluster;
+        if !cluster.is_configured() || cluster.no_advertise {
+            return Vec::new();
+        }
+        let (host, port) = self.host_and_port(options);
+        endpoints(&host).map(|host| host_port(&host, port)).collect()
+    }
+
+    /// The same for WebSocket clients.
+    fn websocket_connect_urls(&self, options: &ServerOptions) -> Vec<String> {
+        let cluster = &options.configured.cluster;
+        let (Some(websocket), Some(port)) = (&options.configured.websocket, self.websocket_port) else {
+            return Vec::new();
+        };
+        if !cluster.is_configured() || cluster.no_advertise {
+            return Vec::new();
+        }
+        match &websocket.advertise {
+            Some(advertise) if advertise.contains(':') => vec![advertise.clone()],
+            Some(advertise) => vec![host_port(advertise, port)],
+            None => endpoints(&websocket.host).map(|host| host_port(&host, port)).collect(),
+        }
     }
 
     /// What other servers are told.
     fn route_info(&self, options: &ServerOptions) -> RouteInfo {
         let cluster = &options.configured.cluster;
-        let (host, port) = self.host_and_port(options);
+        let route_port = self.route_port.unwrap_or_default();
+        let (host, port, ip) = match &cluster.advertise {
+            None => (cluster.host.clone(), route_port, String::new()),
+            Some(advertise) => {
+                let port = advertise.port.unwrap_or(route_port);
+                let ip = format!("nats-route://{}/", host_port(&advertise.host, port));
+                (advertise.host.clone(), port, ip)
+            }
+        };
         RouteInfo {
-            host: cluster.host.clone(),
-            port: self.route_port.unwrap_or_default(),
+            host,
+            port,
+            ip,
             headers: options.settings.headers,
             auth_required: cluster.credentials.is_some(),
             max_payload: options.settings.payload_max as i64,
             jetstream: options.configured.jetstream.is_some(),
             cluster: options.cluster_name.clone(),
             dynamic: cluster.name.is_none(),
-            connect_urls: Some(endpoints(&host).map(|host| host_port(&host, port)).collect()),
+            connect_urls: Some(self.connect_urls(options)),
+            ws_connect_urls: Some(self.websocket_connect_urls(options)),
             ..RouteInfo::new(self.server_id.clone(), self.server_name.clone())
         }
     }
@@ -692,6 +730,8 @@ impl Advertised {
             host,
             port,
             websocket_port: self.websocket_port,
+            route_port: self.route_port,
+            cluster_name: options.cluster_name.clone(),
             tls: options.monitor_tls.clone(),
         }
     }
@@ -837,7 +877,8 @@ impl Workers {
                     interest.write(|interest| interest.set_watch(watch.clone()));
                 }
                 // Not the one that accepts connections, if there is another one.
-                let (desk, dials) = RouteDesk::new(count - 1, watch);
+                let advertises = !options.configured.cluster.no_advertise;
+                let (desk, dials) = RouteDesk::new(count - 1, watch, advertises);
                 (Some(desk), Some(dials))
             }
             false => (None, None),
@@ -896,6 +937,7 @@ impl Workers {
         let started_unix_us = since_1970.saturating_sub(shared.started.elapsed()).as_micros() as u64;
         let mut nexts = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
+        let mut replies = Vec::with_capacity(count);
         for (worker, (outboxes, inboxes)) in outboxes.into_iter().zip(inboxes).enumerate() {
             let mut broker = Broker::new(
                 worker as u16,
@@ -906,13 +948,18 @@ impl Workers {
                 fastrand::u64(..),
             );
             broker.set_started_unix_us(started_unix_us);
+            // The last one has the routes, and knows what replies to all of them look like.
             if let Some(desk) = shared.routes.as_ref().filter(|desk| desk.worker == worker) {
                 let cluster = &options.configured.cluster;
                 let (retries, backs_off) = (cluster.connect_retries, cluster.connect_backoff);
                 let own_id = advertised.server_id.clone();
                 let membership =
                     Membership::new(own_id, &cluster.routes, retries, backs_off, fastrand::u64(..));
-                broker.lead_cluster(membership, advertised.route_info(options), desk.watch.clone());
+                replies.push(broker.reply_pattern());
+                let replies = std::mem::take(&mut replies);
+                broker.lead_cluster(membership, advertised.route_info(options), desk.watch.clone(), replies);
+            } else {
+                replies.push(broker.reply_pattern());
             }
             let parts = WorkerParts {
                 worker,

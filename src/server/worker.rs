@@ -177,6 +177,8 @@ struct Worker<D> {
     log_pace: LogPace,
     accept_at_ms: Option<u64>,
     settings_version: u64,
+    /// Which addresses of other servers clients have been told.
+    urls_version: u64,
     stopping: bool,
     /// As the server stops: nothing more comes from here.
     quiet: bool,
@@ -296,6 +298,7 @@ impl<D: SocketDriver> Worker<D> {
             log_pace: LogPace::default(),
             accept_at_ms: None,
             settings_version: 0,
+            urls_version: 0,
             stopping: false,
             quiet: false,
             stop_by_ms: 0,

@@ -19,7 +19,9 @@ use rustc_hash::FxSeededState;
 use slab::Slab;
 
 use super::import::ServiceImport;
-use super::interest::{Generations, Group, InterestAccess, Matches, Shards, Target, WorkerId, shown_as};
+use super::interest::{
+    Generations, Group, InterestAccess, Matches, RouteGroup, Shards, Target, WorkerId, shown_as,
+};
 
 /// Cached subjects per account and worker.
 const ENTRIES_MAX: usize = 128 * 1024;
@@ -74,8 +76,8 @@ pub struct Links {
     pub services: Arc<[Arc<ServiceImport>]>,
     /// Routes to other servers of the cluster.
     pub routes: Vec<Target>,
-    /// Queue groups that have members at other servers only: routes, and how many.
-    pub route_groups: Vec<Group>,
+    /// Queue groups that have members at other servers: routes, and how many.
+    pub route_groups: Vec<RouteGroup>,
 }
 
 impl Links {
@@ -203,7 +205,7 @@ impl Links {
             + subjects.sum::<usize>()
             + self.services.len()
             + self.routes.len()
-            + self.route_groups.iter().map(|group| 4 + group.members.len()).sum::<usize>()
+            + self.route_groups.iter().map(|group| 4 + group.routes.len()).sum::<usize>()
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! What other servers of the cluster want stands here too, as targets that are routes ([`ROUTE`]): one for each pattern, and one for each
 //! queue group of it, however many subscriptions there are. They are kept apart from the others, so that a message crosses a route once
-//! ([`Matches::routes`]) and a queue group is served by another server only if it has no member here ([`Matches::route_groups`]). In the other direction
+//! ([`Matches::routes`]) and of a queue group with members at several servers ([`Matches::route_groups`]) each member can be picked as often as any other. In the other direction
 //! a [`Watch`] notes what other servers have to be told: which patterns somebody here wants, and how many members queue groups have.
 //!
 //! The generations are sharded by the start of the subject space, so that a client that subscribes and unsubscribes
@@ -75,6 +75,17 @@ pub struct Group {
     pub name: Box<[u8]>,
     /// Its members, over all patterns that match.
     pub members: Vec<Target>,
+}
+
+/// Members of one queue group at other servers that match one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteGroup {
+    /// The queue group's name.
+    pub name: Box<[u8]>,
+    /// Routes to the servers that have members; [`Target::sub`] says how many.
+    pub routes: Vec<Target>,
+    /// How many members this server has.
+    pub own: usize,
 }
 
 /// What hangs at one pattern. Most patterns have one plain subscriber, so that case is kept small.
@@ -275,8 +286,8 @@ pub struct Matches {
     pub services: Vec<Arc<ServiceImport>>,
     /// Routes to servers that want it, each once.
     pub routes: Vec<Target>,
-    /// Queue groups that have members at other servers only: a route for each pattern, with how many.
-    pub route_groups: Vec<Group>,
+    /// Queue groups that have members at other servers: a route for each pattern, with how many.
+    pub route_groups: Vec<RouteGroup>,
 }
 
 impl Matches {
@@ -294,16 +305,19 @@ impl Matches {
     fn add_route(&mut self, queue: Option<&[u8]>, target: Target) {
         let Some(name) = queue else { return self.routes.push(target) };
         match self.route_groups.iter_mut().find(|group| *group.name == *name) {
-            Some(group) => group.members.push(target),
-            None => self.route_groups.push(Group { name: name.into(), members: vec![target] }),
+            Some(group) => group.routes.push(target),
+            None => self.route_groups.push(RouteGroup { name: name.into(), routes: vec![target], own: 0 }),
         }
     }
 
-    /// Leaves out queue groups of other servers that have a member here, and routes that are there by several patterns.
+    /// Counts the members that queue groups of other servers have here, and leaves out routes that are there by several patterns.
     #[inline(never)]
-    fn prefer_own_members(&mut self) {
+    fn settle_routes(&mut self) {
         let Matches { groups, route_groups, routes, .. } = self;
-        route_groups.retain(|group| !groups.iter().any(|own| own.name == group.name));
+        for group in route_groups {
+            let own = groups.iter().find(|own| own.name == group.name);
+            group.own = own.map_or(0, |own| own.members.len());
+        }
         if routes.len() > 1 {
             routes.sort_unstable();
             routes.dedup();
@@ -563,7 +577,7 @@ impl Interest {
             self.leave_out_denied(subject, matches);
         }
         if self.routed > 0 {
-            matches.prefer_own_members();
+            matches.settle_routes();
         }
     }
 
@@ -888,7 +902,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_stands_once_in_what_matches_and_for_queue_groups_only_where_nobody_here_is_in_them() {
+    fn a_route_stands_once_in_what_matches_and_apart_from_the_members_that_are_here() {
         let mut interest = Interest::default();
         for text in ["a.b", "a.*"] {
             interest.subscribe(pattern(text), None, route(7, 0));
@@ -900,8 +914,10 @@ mod tests {
         let mut matches = Matches::default();
         interest.collect(b"a.b", &mut matches);
         assert_eq!((&matches.plain[..], &matches.routes[..]), (&[target(1)][..], &[route(7, 0)][..]));
-        assert_eq!((matches.groups.len(), matches.route_groups.len()), (1, 1));
-        assert_eq!(matches.route_groups[0].members, [route(7, 2), route(7, 2)]);
+        assert_eq!((matches.groups.len(), matches.route_groups.len()), (1, 2));
+        let [q, r] = &matches.route_groups[..] else { panic!("two groups") };
+        assert_eq!((&q.routes[..], q.own), (&[route(7, 2), route(7, 2)][..], 0));
+        assert_eq!((&r.routes[..], r.own), (&[route(8, 1), route(8, 1)][..], 1));
         for text in ["a.b", "a.*"] {
             assert!(interest.unsubscribe(pattern(text), None, route(7, 0)));
             assert!(interest.unsubscribe(pattern(text), Some(b"q"), route(7, 2)));
@@ -934,14 +950,25 @@ mod tests {
         interest.subscribe(pattern("b"), None, route(7, 0));
         step(&mut interest);
         let mut wanted = Vec::new();
-        interest.for_each_wanted(|subject, queue, count| wanted.push((subject.to_vec(), queue.is_some(), count)));
+        interest
+            .for_each_wanted(|subject, queue, count| wanted.push((subject.to_vec(), queue.is_some(), count)));
         assert_eq!(wanted, [(b"a".to_vec(), false, 1), (b"a".to_vec(), true, 2)]);
         assert!(interest.exchange(pattern("a"), None, target(1), target(9)));
         for (queue, sub) in [(None, 2), (None, 9), (Some(&b"q"[..]), 3), (Some(b"q"), 4)] {
             assert!(interest.unsubscribe(pattern("a"), queue, target(sub)));
         }
         step(&mut interest);
-        assert_eq!(told, ["a None 1", "a Some(\"q\") 1", "a Some(\"q\") 2", "a None 0", "a Some(\"q\") 1", "a Some(\"q\") 0"]);
+        assert_eq!(
+            told,
+            [
+                "a None 1",
+                "a Some(\"q\") 1",
+                "a Some(\"q\") 2",
+                "a None 0",
+                "a Some(\"q\") 1",
+                "a Some(\"q\") 0"
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use data_encoding::BASE64;
 use super::envelope::{Data, Failure};
 use super::options::{Field, Kind, OptionsRead, ServerFacts};
 use super::services::{OfAccount, Service, Zed};
-use crate::monitor::parameters::Parameters;
+use crate::monitor::parameters::{Parameters, Subscriptions};
 use crate::monitor::{Answer, Request, accountz, connz, healthz, jsz, subsz};
 use crate::subject::name::tokens;
 
@@ -226,7 +226,16 @@ fn understand_zed(
         Zed::Varz => read("VarzEventOptions", &[]).map(|_| monitor(Request::Varz))?,
         Zed::Subsz => subscriptions(&read("SubszEventOptions", &SUBSZ)?, None),
         Zed::Connz => connections(&read("ConnzEventOptions", &CONNZ)?, None),
-        Zed::Routez => read("RoutezEventOptions", &ROUTEZ).map(|_| monitor(Request::Routez))?,
+        Zed::Routez => {
+            let options = read("RoutezEventOptions", &ROUTEZ)?;
+            let subscriptions = match (options.is_on("subscriptions_detail"), options.is_on("subscriptions"))
+            {
+                (true, _) => Subscriptions::Detail,
+                (false, true) => Subscriptions::Subjects,
+                (false, false) => Subscriptions::No,
+            };
+            monitor(Request::Routez(subscriptions))
+        }
         Zed::Gatewayz => read("GatewayzEventOptions", &GATEWAYZ).map(|_| monitor(Request::Gatewayz))?,
         Zed::Leafz => read("LeafzEventOptions", &LEAFZ).map(|_| monitor(Request::Leafz))?,
         Zed::Accountz => {

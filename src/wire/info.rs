@@ -64,6 +64,9 @@ pub struct Info {
     /// The name of its cluster.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster: String,
+    /// Where clients can connect, at this server and at others of its cluster. Empty until there have been others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connect_urls: Vec<String>,
     /// The server is about to stop.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
@@ -80,6 +83,9 @@ pub struct Info {
     /// The server's curve public key, by which others could encrypt for it.
     pub xkey: String,
     ringmain: &'static str,
+    /// Of `connect_urls`, those of this server.
+    #[serde(skip)]
+    pub own_connect_urls: Vec<String>,
     /// What WebSocket clients are told instead, if they can connect.
     #[serde(skip)]
     pub websocket: Option<WebSocketInfo>,
@@ -94,6 +100,10 @@ pub struct WebSocketInfo {
     pub port: u16,
     /// Whether connections are encrypted.
     pub is_encrypted: bool,
+    /// Where such clients can connect, at this server and at others of its cluster.
+    pub connect_urls: Vec<String>,
+    /// Those of this server.
+    pub own_connect_urls: Vec<String>,
 }
 
 impl Info {
@@ -118,6 +128,8 @@ impl Info {
             client_ip: String::new(),
             nonce: String::new(),
             cluster: String::new(),
+            connect_urls: Vec::new(),
+            own_connect_urls: Vec::new(),
             ldm: false,
             connect_info: false,
             remote_account: String::new(),
@@ -132,8 +144,9 @@ impl Info {
     /// The same for a WebSocket client, who may have to show credentials although others have not, or not.
     #[must_use]
     pub fn for_websocket(mut self, auth_required: bool) -> Info {
-        if let Some(WebSocketInfo { host, port, is_encrypted }) = self.websocket.take() {
+        if let Some(WebSocketInfo { host, port, is_encrypted, connect_urls, .. }) = self.websocket.take() {
             (self.host, self.port) = (host, port);
+            self.connect_urls = connect_urls;
             (self.tls_required, self.tls_available) = (is_encrypted, is_encrypted);
         }
         self.auth_required = auth_required;

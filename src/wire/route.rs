@@ -420,9 +420,9 @@ fn parse_size(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > SIZE_DIGITS_MAX {
         return None;
     }
-    digits.iter().try_fold(0usize, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + usize::from(byte - b'0'))
-    })
+    digits
+        .iter()
+        .try_fold(0usize, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + usize::from(byte - b'0')))
 }
 
 /// The control line of a message to another server.

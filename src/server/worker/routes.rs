@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use super::Worker;
+use crate::broker::ClientUrls;
 use crate::cluster::DialId;
 use crate::io::listener::Entrance;
 use crate::io::socket_driver::SocketDriver;
@@ -20,6 +21,11 @@ impl<D: SocketDriver> Worker<D> {
     pub(super) fn look_after_routes(&mut self) -> bool {
         let shared = self.parts.shared.clone();
         let Some(desk) = &shared.routes else { return false };
+        let version = desk.urls_version.load(Ordering::Acquire);
+        if version != self.urls_version {
+            self.urls_version = version;
+            self.parts.broker.advertise(&desk.urls());
+        }
         if desk.worker != self.parts.worker {
             shared.knock_for_routes();
             return false;
@@ -42,6 +48,12 @@ impl<D: SocketDriver> Worker<D> {
             }
         }
         self.parts.broker.share_interest();
+        if let Some((count, urls)) = self.parts.broker.poll_cluster_change() {
+            desk.publish(count, if desk.advertises { urls } else { ClientUrls::default() });
+            for door in &shared.doors {
+                door.waker.wake();
+            }
+        }
         is_busy
     }
 
@@ -64,8 +76,7 @@ impl<D: SocketDriver> Worker<D> {
 
     /// Takes a connection to another server, or from one.
     pub(super) fn take_route(&mut self, cid: u64, fd: OwnedFd, addr: SocketAddr, dial: Option<DialId>) {
-        let opened =
-            if self.stopping { None } else { self.parts.broker.open_route(cid, addr, dial) };
+        let opened = if self.stopping { None } else { self.parts.broker.open_route(cid, addr, dial) };
         let Some(conn) = opened else {
             self.parts.shared.doors[self.parts.worker].guests.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -77,7 +88,8 @@ impl<D: SocketDriver> Worker<D> {
     /// Whether there is nothing of that to do.
     pub(super) fn has_no_route_work(&self) -> bool {
         let is_idle = |desk: &RouteDesk| {
-            desk.worker != self.parts.worker || !desk.has_outcomes() && !desk.watch.is_due()
+            let is_idle = desk.worker != self.parts.worker || !desk.has_outcomes() && !desk.watch.is_due();
+            is_idle && desk.urls_version.load(Ordering::SeqCst) == self.urls_version
         };
         self.parts.shared.routes.as_ref().is_none_or(is_idle)
     }
