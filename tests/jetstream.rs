@@ -659,7 +659,7 @@ impl Account {
                     .collect();
                 return Some(api::stream_list(&reports, total, offset, self.frame()));
             }
-            Plan::Elsewhere => return None,
+            Plan::Elsewhere | Plan::Snapshot { .. } | Plan::Restore(_) => return None,
         };
         Some(control::answer(verb, offset, said, self.frame()))
     }

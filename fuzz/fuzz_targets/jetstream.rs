@@ -80,7 +80,11 @@ impl Account {
                 let name = entry.config.name.clone();
                 (self.ask(&name, command), offset)
             }
-            Plan::List { .. } | Plan::AccountInfo | Plan::Elsewhere => return,
+            Plan::List { .. }
+            | Plan::AccountInfo
+            | Plan::Snapshot { .. }
+            | Plan::Restore(_)
+            | Plan::Elsewhere => return,
         };
         let frame = Frame { server_name: "N", domain: "", now_ns: self.now_ns };
         check_json(&control::answer(&verb, offset, said, frame));

@@ -235,6 +235,16 @@ impl<A: InterestAccess> Broker<A> {
                 || elsewhere.into_iter().any(|known| *known.name == *group)
         }
     }
+
+    /// Whether somebody subscribes to exactly this subject of an account: inboxes of whole clients do not count.
+    pub fn has_exact_interest(&self, account: u16, subject: &[u8]) -> bool {
+        if subject.starts_with(REPLY_PREFIX) {
+            return true;
+        }
+        let Some(account) = self.accounts.get(usize::from(account)) else { return false };
+        let Ok(pattern) = Pattern::parse(subject) else { return false };
+        account.interest.read(|interest| interest.has_exact(pattern))
+    }
 }
 
 impl Local {

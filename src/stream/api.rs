@@ -3,9 +3,9 @@
 //! An answer is an object with a `type`, perhaps an `error`, and the fields of its kind in the reference's order; some of those stand
 //! there even beside an error. What is done about a request is [`super::control`]'s.
 
-use super::config::{StreamConfig, Time};
+use super::config::{StreamConfig, StreamConfigRequest, Time};
 use super::error::ApiError;
-use super::json::{Int, Object, from_json, write_array};
+use super::json::{FromJson, Int, JsonError, Node, Object, Path, from_json, write_array};
 use super::limits::AccountLimits;
 use super::time;
 use crate::base::nuid::nuid;
@@ -240,6 +240,79 @@ pub struct GetRequest {
     pub no_hdr: bool,
 }
 
+/// The body of STREAM.SNAPSHOT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the API's words")]
+pub struct SnapshotRequest {
+    pub deliver_subject: String,
+    pub no_consumers: bool,
+    pub chunk_size: Int,
+    pub window_size: Int,
+    pub jsck: bool,
+}
+
+/// The body of STREAM.RESTORE. What it says of the stream's state is read, and nothing is made of it: the backup says that itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the API's words")]
+pub struct RestoreRequest {
+    pub config: StreamConfigRequest,
+    pub state: ToldState,
+}
+
+/// A stream's state in a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the API's words")]
+pub struct ToldState {
+    pub messages: u64,
+    pub bytes: u64,
+    pub first_seq: u64,
+    pub first_ts: Option<Time>,
+    pub last_seq: u64,
+    pub last_ts: Option<Time>,
+    pub num_subjects: Int,
+    pub subjects: Anything,
+    pub num_deleted: Int,
+    pub deleted: Vec<u64>,
+    pub lost: Anything,
+    pub consumer_count: Int,
+}
+
+/// A value that nothing is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Anything;
+
+impl FromJson for Anything {
+    fn type_name() -> String {
+        "interface {}".to_owned()
+    }
+
+    fn read_from(&mut self, _: &Node<'_>, _: &mut Path) -> Result<(), JsonError> {
+        Ok(())
+    }
+}
+
+from_json!(SnapshotRequest, "server.JSApiStreamSnapshotRequest", {
+    "deliver_subject" => deliver_subject,
+    "no_consumers" => no_consumers,
+    "chunk_size" => chunk_size,
+    "window_size" => window_size,
+    "jsck" => jsck,
+});
+from_json!(RestoreRequest, "server.JSApiStreamRestoreRequest", { "config" => config, "state" => state });
+from_json!(ToldState, "server.StreamState", {
+    "messages" => messages,
+    "bytes" => bytes,
+    "first_seq" => first_seq,
+    "first_ts" => first_ts,
+    "last_seq" => last_seq,
+    "last_ts" => last_ts,
+    "num_subjects" => num_subjects,
+    "subjects" => subjects,
+    "num_deleted" => num_deleted,
+    "deleted" => deleted,
+    "lost" => lost,
+    "consumer_count" => consumer_count,
+});
 from_json!(NamesRequest, "server.JSApiStreamNamesRequest", { "offset" => offset, "subject" => subject });
 from_json!(ListRequest, "server.JSApiStreamListRequest", { "offset" => offset, "subject" => subject });
 from_json!(InfoRequest, "server.JSApiStreamInfoRequest", {
@@ -451,6 +524,94 @@ pub fn stream_updated(report: &StreamReport, frame: Frame<'_>) -> Vec<u8> {
     describe(&mut object, report, frame, Description::Updated);
     object.end();
     out
+}
+
+/// The answer to STREAM.SNAPSHOT, before anything else comes.
+pub fn stream_snapshot(report: &StreamReport) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    let mut object = begin(&mut out, &Verb::StreamSnapshot(""));
+    report.config.write(object.member("config"));
+    report.state.write(object.member("state"));
+    object.end();
+    out
+}
+
+/// The answer to STREAM.RESTORE: where the backup is to go.
+pub fn stream_restore(deliver_subject: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    let mut object = begin(&mut out, &Verb::StreamRestore(""));
+    object.string("deliver_subject", deliver_subject);
+    object.end();
+    out
+}
+
+/// The answer to the end of a backup: the stream that has come of it.
+pub fn stream_restored(report: &StreamReport, frame: Frame<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    let mut object = begin(&mut out, &Verb::StreamCreate(""));
+    describe(&mut object, report, frame, Description::Created);
+    object.end();
+    out
+}
+
+/// What is told of backups.
+#[derive(Debug, Clone, Copy)]
+pub enum BackupEvent<'a> {
+    /// A stream begins to go to a client, in this state.
+    SnapshotCreate(&'a StreamState),
+    /// It has gone, or not.
+    SnapshotComplete {
+        /// When it began.
+        start_ns: i64,
+        /// What went wrong.
+        error: Option<&'a str>,
+    },
+    /// A stream begins to come from a client.
+    RestoreCreate,
+    /// It has come, or not.
+    RestoreComplete {
+        /// When it began.
+        start_ns: i64,
+        /// How much has come.
+        bytes: u64,
+    },
+}
+
+/// The advisory about a backup: its subject and its body. Which client it is about is not told.
+pub fn backup_event(
+    event: BackupEvent<'_>,
+    stream: &str,
+    domain: &str,
+    random: &mut fastrand::Rng,
+    now_ns: i64,
+) -> (String, Vec<u8>) {
+    let kind = match event {
+        BackupEvent::SnapshotCreate(_) => "snapshot_create",
+        BackupEvent::SnapshotComplete { .. } => "snapshot_complete",
+        BackupEvent::RestoreCreate => "restore_create",
+        BackupEvent::RestoreComplete { .. } => "restore_complete",
+    };
+    let mut body = Vec::with_capacity(512);
+    let mut object = begin_advisory(&mut body, kind, random, now_ns);
+    object.string("stream", stream);
+    match event {
+        BackupEvent::SnapshotCreate(state) => state.write(object.member("state")),
+        BackupEvent::SnapshotComplete { start_ns, .. } | BackupEvent::RestoreComplete { start_ns, .. } => {
+            object.time("start", start_ns);
+            object.time("end", now_ns);
+        }
+        BackupEvent::RestoreCreate => {}
+    }
+    if let BackupEvent::RestoreComplete { bytes, .. } = event {
+        object.uint("bytes", bytes);
+    }
+    object.member("client").extend_from_slice(b"null");
+    object.string_unless_empty("domain", domain);
+    if let BackupEvent::SnapshotComplete { error: Some(error), .. } = event {
+        object.string("error", error);
+    }
+    object.end();
+    (format!("$JS.EVENT.ADVISORY.STREAM.{}.{stream}", kind.to_uppercase()), body)
 }
 
 /// The answer to STREAM.INFO. `offset` is the one that was asked for; it is only told with subjects.

@@ -11,6 +11,7 @@ use super::json::{self, FromJson, Strictness, is_empty_request, is_object_or_arr
 use super::limits::ServerLimits;
 use super::registry::{Creation, Entry, Registry};
 use super::stream::{Answer, Command};
+use crate::subject::name::is_valid_literal_subject;
 
 /// What a decision needs to know of the server.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +61,16 @@ pub enum Plan<'r, P> {
         /// Where the page begins.
         offset: usize,
     },
-    /// Not decided here: consumers, direct gets, snapshots.
+    /// The stream is to be sent to a client, who is answered by whoever has the stream ([`api::stream_snapshot`]).
+    Snapshot {
+        /// The stream.
+        entry: &'r Entry<P>,
+        /// How.
+        request: api::SnapshotRequest,
+    },
+    /// A stream is to be made of a backup that the client will send; the answer is [`api::stream_restore`].
+    Restore(Box<StreamConfig>),
+    /// Not decided here: consumers, direct gets.
     Elsewhere,
 }
 
@@ -196,6 +206,28 @@ fn decide<'r, P>(
             check_get(&request)?;
             let entry = registry.find(name)?;
             Ok(Plan::Ask { entry, command: Command::Get(request), offset: 0 })
+        }
+        Verb::StreamSnapshot(name) => {
+            if is_empty_request(body) {
+                return Err(ErrorId::BadRequest.into());
+            }
+            let entry = registry.find(name)?;
+            let request: api::SnapshotRequest = read(body, strictness)?;
+            if !is_valid_literal_subject(request.deliver_subject.as_bytes()) {
+                return Err(ErrorId::SnapshotDeliverSubjectInvalid.into());
+            }
+            Ok(Plan::Snapshot { entry, request })
+        }
+        Verb::StreamRestore(name) => {
+            if is_empty_request(body) {
+                return Err(ErrorId::BadRequest.into());
+            }
+            let mut request: api::RestoreRequest = read(body, strictness)?;
+            let config = &mut request.config.config;
+            if config.name.is_empty() {
+                name.clone_into(&mut config.name);
+            }
+            Ok(Plan::Restore(Box::new(registry.restore(name, config, server)?)))
         }
         Verb::StreamPeerRemove(_)
         | Verb::StreamPeerEvacuate(_)

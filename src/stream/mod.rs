@@ -7,6 +7,7 @@
 //! - [`stream`]: one stream at its worker: messages and commands in, acknowledgements, answers and messages out;
 //!   [`publish`], [`get`]: what becomes of a message, and how messages are found again; [`headers`]: what they ask for.
 //! - [`batch`]: messages that are stored together or not at all.
+//! - [`backup`]: streams to clients and back, in the reference's formats.
 //! - [`scheduled`]: messages that the stream publishes itself when their time comes.
 //! - [`outbox`]: what waits to be published; [`dedup`]: ids that were seen; [`expiry`]: messages that go by themselves.
 //!
@@ -16,6 +17,7 @@
 //! Texts, numbers and the order of fields and checks are those of nats-server 2.15.1.
 
 pub mod api;
+pub mod backup;
 pub mod batch;
 pub mod check;
 pub mod config;

@@ -132,6 +132,70 @@ impl<P> Registry<P> {
         Ok((entry, config))
     }
 
+    /// Decides about a request to restore the stream `name`: what it is to be. When its backup is there it is looked at
+    /// [again](Registry::check_restored).
+    ///
+    /// # Errors
+    ///
+    /// What the reference finds wrong with it first.
+    pub fn restore(
+        &self,
+        name: &str,
+        config: &StreamConfig,
+        server: &ServerLimits,
+    ) -> Result<StreamConfig, ApiError> {
+        if name != config.name {
+            return Err(ErrorId::StreamMismatch.into());
+        }
+        if name.contains(['\\', '/']) {
+            return Err(ErrorId::StreamNameContainsPathSeparators.into());
+        }
+        let config = check::check(config, self.around(server), false)?;
+        self.check_room(&config, config.max_bytes, server)?;
+        if self.limits.max_streams > 0 && self.streams.len() as i64 >= self.limits.max_streams {
+            return Err(ErrorId::MaximumStreamsLimit.into());
+        }
+        if self.streams.contains_key(name) {
+            return Err(ErrorId::StreamNameExistRestoreFailed.into());
+        }
+        refuse_missing(&config)?;
+        Ok(config)
+    }
+
+    /// Whether a stream may be there, when its backup is.
+    ///
+    /// # Errors
+    ///
+    /// What came in between, and what the reference does not look at before.
+    pub fn check_restored(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        if self.streams.contains_key(&config.name) {
+            return Err(ErrorId::StreamNameExistRestoreFailed.into());
+        }
+        if config.num_replicas.0 > 1 {
+            return Err(ErrorId::StreamReplicasNotSupported.into());
+        }
+        if self.overlaps(&config.subjects, None) {
+            return Err(ErrorId::StreamSubjectOverlap.into());
+        }
+        Ok(())
+    }
+
+    /// What the messages of one more stream may count for, as far as other streams have reserved no room.
+    pub fn room_bytes(&self, config: &StreamConfig, server: &ServerLimits) -> u64 {
+        let (account_max, server_max, server_reserved) = match config.storage {
+            Storage::Memory => {
+                (self.limits.max_memory, server.max_memory_bytes, server.reserved_memory_bytes)
+            }
+            Storage::File => {
+                (self.limits.max_storage, server.max_storage_bytes, server.reserved_storage_bytes)
+            }
+        };
+        let account_max = if account_max < 0 { i64::MAX } else { account_max };
+        let reserved = self.reserved_by_others(&config.name, config.storage);
+        let room = account_max.saturating_sub(reserved).min(server_max.saturating_sub(server_reserved));
+        u64::try_from(room).unwrap_or(0)
+    }
+
     /// Enters a stream that was created or opened.
     pub fn insert(&mut self, config: StreamConfig, created_ns: i64, place: P) {
         self.streams.insert(config.name.clone(), Entry { config, created_ns, place });

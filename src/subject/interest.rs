@@ -564,6 +564,11 @@ impl Interest {
         found
     }
 
+    /// Whether somebody subscribes to exactly this, and not only to a pattern that matches it.
+    pub fn has_exact(&self, pattern: Pattern<'_>) -> bool {
+        self.tree.get(pattern).is_some()
+    }
+
     /// Collects everything that `subject` reaches into `matches`, which is emptied first.
     pub fn collect(&self, subject: &[u8], matches: &mut Matches) {
         self.collect_unfiltered(subject, matches);

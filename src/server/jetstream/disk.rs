@@ -168,6 +168,17 @@ impl StoreDirectory {
         file: &StreamFile,
         steps: &[Step],
     ) -> io::Result<PathBuf> {
+        let made = self.begin(account, name)?;
+        made.carry_out(steps)?;
+        made.finish(file)
+    }
+
+    /// Begins the directory of a new stream, which is nobody's until it is finished.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn begin(&self, account: &str, name: &str) -> io::Result<HalfMade> {
         let place = self.place_of(account, name);
         let streams = place.parent().expect("it stands below the account's");
         if !streams.is_dir() {
@@ -177,15 +188,7 @@ impl StoreDirectory {
         }
         let beside = unused(streams, NEW);
         fs::create_dir(&beside)?;
-        let made = write_stream_file(&beside, file)
-            .and_then(|()| carry_out(&beside, steps.iter().cloned().map(file_step).collect()))
-            .and_then(|()| sync(&beside))
-            .and_then(|()| fs::rename(&beside, &place))
-            .and_then(|()| sync(streams));
-        if made.is_err() {
-            let _ = fs::remove_dir_all(&beside);
-        }
-        made.map(|()| place)
+        Ok(HalfMade { path: beside, place, is_finished: false })
     }
 
     /// Makes a stream's directory one that is deleted: when this returns no start brings it back. What it is called then.
@@ -199,6 +202,54 @@ impl StoreDirectory {
         fs::rename(place, &gone)?;
         sync(streams)?;
         Ok(gone)
+    }
+}
+
+/// The directory of a stream that is not there yet. It goes, with all that is in it, unless it is finished.
+#[derive(Debug)]
+pub struct HalfMade {
+    path: PathBuf,
+    place: PathBuf,
+    is_finished: bool,
+}
+
+impl HalfMade {
+    /// Where it is until it is finished.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Carries out steps of the store in it.
+    ///
+    /// # Errors
+    ///
+    /// One of them failed; those behind it have not been done.
+    pub fn carry_out(&self, steps: &[Step]) -> io::Result<()> {
+        carry_out(&self.path, steps.iter().cloned().map(file_step).collect())
+    }
+
+    /// Makes it the stream's directory. All in it is synced but the file of the stream, which this writes.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be; then it is not there.
+    pub fn finish(mut self, file: &StreamFile) -> io::Result<PathBuf> {
+        let streams = self.place.parent().expect("it stands below the account's");
+        write_stream_file(&self.path, file)?;
+        sync(&self.path)?;
+        fs::rename(&self.path, &self.place)?;
+        self.is_finished = true;
+        sync(streams)?;
+        Ok(self.place.clone())
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // What is left of it goes with the next start.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -324,11 +375,16 @@ pub fn file_step(step: Step) -> FileStep {
 
 /// What the store is told of a step that failed.
 pub fn commit_error(failed: &StepError) -> CommitError {
-    let kind = match failed.error.raw_os_error() {
+    step_error(failed.step, &failed.error)
+}
+
+/// The same of a step by itself.
+pub fn step_error(step: usize, error: &io::Error) -> CommitError {
+    let kind = match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EDQUOT) => CommitErrorKind::NoSpace,
         _ => CommitErrorKind::Other,
     };
-    CommitError { step: failed.step, kind, text: system_error::text(&failed.error) }
+    CommitError { step, kind, text: system_error::text(error) }
 }
 
 /// The directory of a stream that is being opened.

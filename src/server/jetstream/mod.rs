@@ -10,6 +10,7 @@
 
 pub mod disk;
 pub mod orders;
+mod restore;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
@@ -24,8 +25,10 @@ use tokio::sync::oneshot;
 
 use self::disk::{FoundStream, StoreDirectory, StoreDirectoryError, StreamFile, StreamFiles};
 use self::orders::{
-    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, StreamLook, StreamNumber, StreamOrder,
+    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, SnapshotOrder, StreamLook, StreamNumber,
+    StreamOrder,
 };
+use self::restore::Restores;
 use super::http::NoAnswer;
 use super::log::Log;
 use super::shared::Shared;
@@ -95,6 +98,7 @@ pub struct JetStream {
     /// Streams that are on disk and could not be opened: their accounts and names.
     unopened: Mutex<Vec<(String, String)>>,
     refused: AtomicU64,
+    restores: Restores,
 }
 
 /// The streams of one account.
@@ -182,6 +186,7 @@ impl JetStream {
             answering: AtomicUsize::new(0),
             unopened: Mutex::default(),
             refused: AtomicU64::new(0),
+            restores: Restores::default(),
             shared,
             log,
         }))
@@ -283,6 +288,8 @@ impl JetStream {
 
     /// Answers a request, in a task of its own.
     pub fn take_request(self: &Arc<JetStream>, request: TakenRequest) {
+        // Pieces of backups have an order, which tasks have not.
+        let Some(request) = self.restores.take(request) else { return };
         if self.answering.fetch_add(1, Ordering::Relaxed) >= REQUESTS_MAX {
             self.answering.fetch_sub(1, Ordering::Relaxed);
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -295,7 +302,7 @@ impl JetStream {
         });
     }
 
-    async fn answer(&self, request: &TakenRequest) {
+    async fn answer(self: &Arc<JetStream>, request: &TakenRequest) {
         let Ok(subject) = std::str::from_utf8(&request.subject) else { return };
         let Some(verb) = Verb::parse(subject) else { return };
         let Some(reply) = &request.reply else { return };
@@ -310,7 +317,11 @@ impl JetStream {
     }
 
     /// Does what a request asks for. What to answer, if anything, and whether that is an error.
-    async fn carry_out(&self, verb: &Verb<'_>, request: &TakenRequest) -> (Option<Vec<u8>>, bool) {
+    async fn carry_out(
+        self: &Arc<JetStream>,
+        verb: &Verb<'_>,
+        request: &TakenRequest,
+    ) -> (Option<Vec<u8>>, bool) {
         let mut accounts = self.accounts.lock().await;
         let Some(account) = accounts.get_mut(&request.account) else {
             return (Some(control::not_enabled(verb)), true);
@@ -369,10 +380,29 @@ impl JetStream {
                     Err(error) => (api::failure(verb, &error), true),
                 }
             }
-            Plan::Elsewhere => {
-                let Some(asked) = consumer::address(verb) else {
-                    return (Some(api::failure(verb, &not_yet(verb))), true);
+            Plan::Snapshot { entry, request: asked } => {
+                let (place, account) = (entry.place.clone(), account.name.clone());
+                drop(accounts);
+                let (done, is_done) = oneshot::channel();
+                let reply = request.reply.clone().unwrap_or_default();
+                let order = SnapshotOrder { stream: place.number, request: asked, reply, account, done };
+                self.order(place.worker, StreamOrder::Snapshot(Box::new(order)));
+                // The worker answers itself, so that nothing comes before the answer.
+                return match is_done.await {
+                    Ok(Ok(())) => (None, false),
+                    Ok(Err(error)) => (Some(api::failure(verb, &error)), true),
+                    Err(_) => (Some(api::failure(verb, &ErrorId::StreamNotFound.into())), true),
                 };
+            }
+            Plan::Restore(config) => {
+                let bytes_max = account.registry.room_bytes(&config, &self.limits);
+                match self.begin_restore(request.account, &account.name, *config, bytes_max) {
+                    Ok(subject) => (api::stream_restore(&subject), false),
+                    Err(error) => (api::failure(verb, &error), true),
+                }
+            }
+            Plan::Elsewhere => {
+                let Some(asked) = consumer::address(verb) else { return (None, false) };
                 let place = match account.registry.find(asked.stream) {
                     Ok(entry) => entry.place.clone(),
                     Err(error) => return (Some(api::failure(verb, &error)), true),
@@ -413,7 +443,8 @@ impl JetStream {
         };
         let stream = Stream::new(settings(config.clone(), created_ns, &account.name), store);
         let report = stream.report(false, "", 0);
-        let place = self.give(slot, account, stream, directory).await;
+        let consumers = self.new_consumers(account, StreamFacts::of(stream.config()));
+        let place = self.give(slot, stream, consumers, directory).await;
         account.registry.insert(config, created_ns, place);
         Ok(report)
     }
@@ -488,7 +519,8 @@ impl JetStream {
         if config.name != found.name {
             return Err(format!("its file is that of stream {}", config.name));
         }
-        let place = self.give(slot, account, stream, Some(found.path.clone())).await;
+        let consumers = self.new_consumers(account, StreamFacts::of(stream.config()));
+        let place = self.give(slot, stream, consumers, Some(found.path.clone())).await;
         account.registry.insert(config, created_ns, place);
         Ok(true)
     }
@@ -497,8 +529,8 @@ impl JetStream {
     async fn give(
         &self,
         slot: u16,
-        account: &StreamsOfAccount,
         stream: Stream,
+        consumers: Consumers,
         directory: Option<PathBuf>,
     ) -> Place {
         let counts = self.streams.iter().enumerate();
@@ -507,6 +539,16 @@ impl JetStream {
         self.streams[worker].fetch_add(1, Ordering::Relaxed);
         let number = StreamNumber(self.next_number.fetch_add(1, Ordering::Relaxed));
         let (done, is_done) = oneshot::channel();
+        let place = Place { worker, number, directory: directory.clone() };
+        let opening = Opening { number, account: slot, stream, consumers, directory, done };
+        self.order(worker, StreamOrder::Open(Box::new(opening)));
+        // A worker that has ended takes no messages.
+        let _ = is_done.await;
+        place
+    }
+
+    /// Nobody yet, for a stream of an account.
+    fn new_consumers(&self, account: &StreamsOfAccount, stream: StreamFacts) -> Consumers {
         let site = Site {
             account: account.name.clone(),
             version: crate::stream::SERVER_VERSION,
@@ -518,13 +560,7 @@ impl JetStream {
             server_max_request_batch: self.consumer_limits.1,
             ..consumer::Limits::of(account.registry.limits())
         };
-        let consumers = Consumers::new(site, StreamFacts::of(stream.config()), limits, fastrand::u64(..));
-        let place = Place { worker, number, directory: directory.clone() };
-        let opening = Opening { number, account: slot, stream, consumers, directory, done };
-        self.order(worker, StreamOrder::Open(Box::new(opening)));
-        // A worker that has ended takes no messages.
-        let _ = is_done.await;
-        place
+        Consumers::new(site, stream, limits, fastrand::u64(..))
     }
 
     fn order(&self, worker: usize, order: StreamOrder) {
@@ -816,18 +852,6 @@ async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
     tokio::task::spawn_blocking(call).await.map_err(std::io::Error::other)?
-}
-
-/// What is the reference's and not there yet is refused by an error that says so.
-fn not_yet(verb: &Verb<'_>) -> ApiError {
-    match verb {
-        Verb::StreamSnapshot(_) => {
-            ApiError::with(ErrorId::StreamSnapshot, "not supported yet by this server")
-        }
-        Verb::StreamRestore(_) => ApiError::with(ErrorId::StreamRestore, "not supported yet by this server"),
-        // All others are answered elsewhere.
-        _ => ErrorId::BadRequest.into(),
-    }
 }
 
 /// Whether an answer about consumers is an error: it stands behind the type.

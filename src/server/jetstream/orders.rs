@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::stream::ApiError;
-use crate::stream::api::StreamReport;
+use crate::stream::api::{SnapshotRequest, StreamReport};
 use crate::stream::consumer::{Consumers, Description, Detail};
 use crate::stream::json::Strictness;
 use crate::stream::stream::{Answer, Command, Stream};
@@ -58,6 +58,8 @@ pub enum StreamOrder {
         /// Where the descriptions go.
         reply: oneshot::Sender<Vec<Description>>,
     },
+    /// The stream is sent to a client.
+    Snapshot(Box<SnapshotOrder>),
     /// The worker gives the stream up: no more messages come to it. Answered when nothing is written in its directory any more.
     Close {
         /// Which one.
@@ -98,6 +100,20 @@ pub struct ConsumerRequest {
     pub reply: oneshot::Sender<Option<Vec<u8>>>,
 }
 
+/// A client wants to have a stream.
+pub struct SnapshotOrder {
+    /// Which one.
+    pub stream: StreamNumber,
+    /// How.
+    pub request: SnapshotRequest,
+    /// Where the worker answers the request, before anything else goes.
+    pub reply: Vec<u8>,
+    /// The account's name, for the log.
+    pub account: String,
+    /// Answered when that is done, or why it is not.
+    pub done: oneshot::Sender<Result<(), ApiError>>,
+}
+
 /// A stream on its way to its worker.
 pub struct Opening {
     /// Its number.
@@ -106,7 +122,7 @@ pub struct Opening {
     pub account: u16,
     /// The stream.
     pub stream: Stream,
-    /// Its consumers, which have not been read from the store.
+    /// Its consumers. If there are none, those that the store knows of are read from there.
     pub consumers: Consumers,
     /// Where its files are; `None`: it has none.
     pub directory: Option<PathBuf>,

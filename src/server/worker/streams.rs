@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use crate::base::nuid::nuid;
 use crate::base::system_error;
 use crate::base::wall_clock::now_ns;
 use crate::broker::Broker;
@@ -25,11 +26,12 @@ use crate::io::files::{Directory, FileJob, FileOutcome, FileRoom};
 use crate::monitor::readings::StreamTimes;
 use crate::server::jetstream::disk::{commit_error, file_step};
 use crate::server::jetstream::orders::{
-    ConsumerRequest, Opening, OrderBox, StreamLook, StreamNumber, StreamOrder,
+    ConsumerRequest, Opening, OrderBox, SnapshotOrder, StreamLook, StreamNumber, StreamOrder,
 };
 use crate::server::log::Log;
 use crate::store::{Committed, Filters, ReadPlan, StoredMessage};
-use crate::stream::api::{self, GetRequest};
+use crate::stream::api::{self, BackupEvent, GetRequest};
+use crate::stream::backup::snapshot::{Snapshot, SnapshotPlan, Work};
 use crate::stream::consumer::{ConsumerIndex, Consumers, Delivery, Drive, Outlet, StreamFacts, address};
 use crate::stream::get::{DirectGet, PendingGet};
 use crate::stream::headers;
@@ -49,6 +51,9 @@ const DIRECT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How often it is looked whether somebody listens to what push consumers deliver.
 const LISTENER_CHECK_NS: i64 = 100_000_000;
+
+/// How many clients may be sent a stream at a time.
+const SNAPSHOTS_MAX: usize = 8;
 
 /// Numbers of jobs: those of commits are streams' places, with this bit those of reads.
 const READ_JOB: u64 = 1 << 63;
@@ -106,6 +111,26 @@ struct Owned {
     deadline_ns: Option<i64>,
     /// It is given up when nothing of it is under way any more.
     closing: Option<oneshot::Sender<()>>,
+    /// Clients that are being sent it.
+    snapshots: Vec<SnapshotJob>,
+}
+
+/// A client that is being sent a stream.
+struct SnapshotJob {
+    /// Where its acknowledgements come.
+    sink: SinkId,
+    snapshot: Snapshot,
+    /// As the log names the stream.
+    title: String,
+    started_ns: i64,
+    /// What is sent first, when the store has committed up to a position.
+    answer: Option<(u64, SnapshotAnswer)>,
+}
+
+struct SnapshotAnswer {
+    report: api::StreamReport,
+    reply: Vec<u8>,
+    done: oneshot::Sender<Result<(), ApiError>>,
 }
 
 type Reply = oneshot::Sender<Result<Answer, ApiError>>;
@@ -140,6 +165,8 @@ enum Purpose {
     Publish(PendingPublish),
     Consumer(ConsumerIndex),
     Schedule(PendingSchedule),
+    /// For the one with this sink.
+    Snapshot(SinkId),
 }
 
 /// What comes to a sink.
@@ -155,6 +182,8 @@ enum SinkUse {
     Ack,
     /// Responses to flow control.
     Flow,
+    /// Acknowledgements of whoever is sent the stream.
+    Snapshot,
 }
 
 /// Whose a sink is, and for what.
@@ -218,6 +247,13 @@ impl<A: InterestAccess> Publisher<'_, A> {
             header_len: (!header.is_empty()).then_some(header.len()),
             content: Content::Borrowed(self.content),
         })
+    }
+}
+
+impl<A: InterestAccess> Publisher<'_, A> {
+    fn tell_backup(&mut self, event: BackupEvent<'_>, stream: &str, now_ns: i64) {
+        let (subject, body) = api::backup_event(event, stream, "", &mut fastrand::Rng::new(), now_ns);
+        self.issue(subject.as_bytes(), None, b"", b"", &body);
     }
 }
 
@@ -388,8 +424,12 @@ impl Streams {
                 }
                 let _ = reply.send(found);
             }
+            StreamOrder::Snapshot(order) => match self.numbers.get(&order.stream) {
+                Some(&key) => self.begin_snapshot(key, *order, broker, now_ns),
+                None => drop(order.done.send(Err(ErrorId::StreamNotFound.into()))),
+            },
             StreamOrder::Close { stream, done } => match self.numbers.get(&stream) {
-                Some(&key) => self.close(key, done, broker, now_ns),
+                Some(&key) => self.close(key, done, broker, now_ns, log),
                 None => drop(done.send(())),
             },
         }
@@ -419,14 +459,18 @@ impl Streams {
             consumers_changed: true,
             deadline_ns: None,
             closing: None,
+            snapshots: Vec::new(),
         });
         self.numbers.insert(number, key);
         let owned = &mut self.owned[key];
-        for name in owned.consumers.recover(drive!(self, owned, broker, now_ns)) {
-            let stream = &owned.stream.config().name;
-            log.error(format!(
-                "JetStream: consumer {name} of stream {stream} cannot be read, and is left as it is"
-            ));
+        // Those of a stream that was restored are there already.
+        if owned.consumers.is_empty() {
+            for name in owned.consumers.recover(drive!(self, owned, broker, now_ns)) {
+                let stream = &owned.stream.config().name;
+                log.error(format!(
+                    "JetStream: consumer {name} of stream {stream} cannot be read, and is left as it is"
+                ));
+            }
         }
         self.listen(key, broker);
         self.touch(key);
@@ -440,13 +484,146 @@ impl Streams {
         done: oneshot::Sender<()>,
         broker: &mut Broker<A>,
         now_ns: i64,
+        log: &Log,
     ) {
+        for mut job in std::mem::take(&mut self.owned[key].snapshots) {
+            if job.answer.is_none() {
+                let (account, content) = (self.owned[key].account, &mut self.content);
+                let _ = job.snapshot.abort(&mut Publisher { broker, account, content });
+            }
+            self.end_snapshot(key, job, Some("stream closed"), broker, now_ns, log);
+        }
         let owned = &mut self.owned[key];
         owned.consumers.delete_all(drive!(self, owned, broker, now_ns));
         owned.closing = Some(done);
         self.listen(key, broker);
         self.listen_for_consumers(key, broker);
         self.touch(key);
+    }
+
+    /// Begins to send a stream to a client, with what it has now.
+    fn begin_snapshot<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        order: SnapshotOrder,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+    ) {
+        let SnapshotOrder { request, reply, account, done, .. } = order;
+        let owned = &mut self.owned[key];
+        let refused = if owned.closing.is_some() {
+            Some(ErrorId::StreamNotFound.into())
+        } else if owned.snapshots.len() >= SNAPSHOTS_MAX {
+            Some(ApiError::with(ErrorId::StreamSnapshot, "too many snapshots of the stream are under way"))
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return drop(done.send(Err(error)));
+        }
+        let consumers = if request.no_consumers { Vec::new() } else { owned.consumers.for_backup() };
+        let report = owned.stream.report(false, "", 0);
+        let name = &report.config.name;
+        let title = format!("'{account} > {name}'");
+        let ack_prefix = format!("$JS.SNAPSHOT.ACK.{name}.{}", nuid(&mut fastrand::Rng::new()));
+        let mut sinks = Sinks { of: &mut self.sinks, key, account: owned.account, broker };
+        let sink = sinks.open(&format!("{ack_prefix}.>"), SinkUse::Snapshot);
+        let mut state = Vec::new();
+        api::StreamState { consumer_count: consumers.len() as u64, ..report.state.clone() }.write(&mut state);
+        let snapshot = Snapshot::new(SnapshotPlan {
+            deliver: request.deliver_subject.into_bytes(),
+            chunk_bytes: request.chunk_size.0,
+            window_bytes: request.window_size.0,
+            state,
+            seqs: (report.state.first_seq, report.state.last_seq),
+            consumers,
+            ack_prefix,
+        });
+        let position = owned.stream.store().position();
+        let answer = Some((position, SnapshotAnswer { report, reply, done }));
+        owned.snapshots.push(SnapshotJob { sink, snapshot, title, started_ns: now_ns, answer });
+        self.touch(key);
+    }
+
+    /// Sends what can be sent of a stream to those who get it. Whether there is more to do at once.
+    fn run_snapshots<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+        log: &Log,
+    ) -> bool {
+        let mut more = false;
+        let mut jobs = std::mem::take(&mut self.owned[key].snapshots);
+        for mut job in jobs.drain(..) {
+            let owned = &self.owned[key];
+            let (account, store) = (owned.account, owned.stream.store());
+            let has_interest = broker.has_exact_interest(account, job.snapshot.deliver_subject());
+            let mut outlet = Publisher { broker, account, content: &mut self.content };
+            if let Some((position, answer)) = job.answer.take() {
+                if position > store.committed() {
+                    // What it tells may never be on the disk.
+                    if store.refusal().is_some() {
+                        drop(answer.done.send(Err(not_written(&owned.stream))));
+                        Sinks { of: &mut self.sinks, key, account, broker }.close(job.sink);
+                    } else {
+                        job.answer = Some((position, answer));
+                        self.owned[key].snapshots.push(job);
+                    }
+                    continue;
+                }
+                log.info(format!("Starting snapshot for stream {}", job.title));
+                let SnapshotAnswer { report, reply, done } = answer;
+                outlet.issue(&reply, None, b"", b"", &api::stream_snapshot(&report));
+                let event = BackupEvent::SnapshotCreate(&report.state);
+                outlet.tell_backup(event, &report.config.name, now_ns);
+                let _ = done.send(Ok(()));
+            }
+            match job.snapshot.run(store, has_interest, now_ns, &mut outlet) {
+                Work::Over(error) => {
+                    self.end_snapshot(key, job, error.as_deref(), broker, now_ns, log);
+                    continue;
+                }
+                Work::Read(plan) => {
+                    let purpose = Purpose::Snapshot(job.sink);
+                    self.read(key, plan, purpose);
+                }
+                Work::More => more = true,
+                Work::Wait => {}
+            }
+            self.owned[key].snapshots.push(job);
+        }
+        more
+    }
+
+    /// Nothing more is sent to a client.
+    fn end_snapshot<A: InterestAccess>(
+        &mut self,
+        key: usize,
+        job: SnapshotJob,
+        error: Option<&str>,
+        broker: &mut Broker<A>,
+        now_ns: i64,
+        log: &Log,
+    ) {
+        let owned = &self.owned[key];
+        let account = owned.account;
+        Sinks { of: &mut self.sinks, key, account, broker }.close(job.sink);
+        if let Some((_, answer)) = job.answer {
+            // It has not begun.
+            return drop(answer.done.send(Err(ErrorId::StreamNotFound.into())));
+        }
+        let event = BackupEvent::SnapshotComplete { start_ns: job.started_ns, error };
+        let mut outlet = Publisher { broker, account, content: &mut self.content };
+        outlet.tell_backup(event, &owned.stream.config().name, now_ns);
+        let took =
+            std::time::Duration::from_nanos(now_ns.saturating_sub(job.started_ns).max(0).unsigned_abs());
+        match error {
+            None => log.info(format!("Completed snapshot for stream {} in {took:.0?}", job.title)),
+            Some(error) => {
+                log.warning(format!("Snapshot for stream {} failed after {took:.0?}: {error}", job.title));
+            }
+        }
     }
 
     /// Makes the sinks of a stream those that its configuration asks for. What stays is not touched: a subject that is
@@ -585,6 +762,11 @@ impl Streams {
                 let last = number(b"Nats-Last-Consumer").zip(number(b"Nats-Last-Stream"));
                 owned.consumers.flow_response(subject, last, drive!(self, owned, broker, now_ns));
             }
+            SinkUse::Snapshot => {
+                if let Some(job) = owned.snapshots.iter_mut().find(|job| job.sink == id) {
+                    job.snapshot.acked();
+                }
+            }
             SinkUse::DirectGet => {
                 // `$JS.API.DIRECT.GET.STREAM`, and perhaps a subject behind it.
                 let asked = subject.get(DIRECT_GET.len() + owned.stream.config().name.len() + 1..);
@@ -669,6 +851,11 @@ impl Streams {
                         }
                     }
                     Purpose::Consumer(index) => owned.consumers.fetched(index, messages),
+                    Purpose::Snapshot(sink) => {
+                        if let Some(job) = owned.snapshots.iter_mut().find(|job| job.sink == sink) {
+                            job.snapshot.fetched(messages);
+                        }
+                    }
                     Purpose::Schedule(pending) => {
                         owned.stream.resume_schedule(pending, first(messages), now_ns);
                     }
@@ -742,6 +929,9 @@ impl Streams {
         }
         while let Some(pending) = self.owned[key].stream.take_read() {
             self.read(key, pending.plan.clone(), Purpose::Schedule(pending));
+        }
+        if !self.owned[key].snapshots.is_empty() {
+            more |= self.run_snapshots(key, broker, now_ns, log);
         }
         let owned = &mut self.owned[key];
         owned.give_answers();
@@ -861,7 +1051,9 @@ impl Owned {
 
     fn next_deadline_ns(&self) -> Option<i64> {
         let listeners = self.has_listeners().then(|| self.listeners_checked_ns + LISTENER_CHECK_NS);
-        let deadlines = [self.stream.next_deadline_ns(), self.consumers.next_deadline_ns(), listeners];
+        let snapshots = self.snapshots.iter().filter_map(|job| job.snapshot.deadline_ns()).min();
+        let deadlines =
+            [self.stream.next_deadline_ns(), self.consumers.next_deadline_ns(), listeners, snapshots];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -17,6 +17,7 @@ use crate::base::histogram::Histogram;
 use crate::store::{Filters, ReadPlan, Store, StoreError, StoredMessage};
 use crate::subject::name::collide;
 
+use super::super::backup::consumers::BackedUp;
 use super::super::error::{ApiError, ErrorId};
 use super::super::json::{self, Object, Strictness, from_json, write_array};
 use super::acks::{AckSubject, ack_subject};
@@ -226,6 +227,66 @@ impl Consumers {
             self.sweep(1, drive.store);
         }
         unreadable
+    }
+
+    /// Makes a consumer as a backup tells of it. It is checked as one that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// It may not be.
+    pub fn restore<O: Outlet>(
+        &mut self,
+        name: &str,
+        created_ns: i64,
+        mut config: ConsumerConfig,
+        state: Option<State>,
+        mut drive: Drive<'_, O>,
+    ) -> Result<(), ApiError> {
+        let drive = &mut drive;
+        config.set_defaults(&self.stream, &self.limits, false)?;
+        config.check(&self.stream, &self.limits)?;
+        self.check_others(&config)?;
+        if name.len() > NAME_LEN_MAX {
+            return Err(ApiError::with(ErrorId::ConsumerNameTooLong, NAME_LEN_MAX));
+        }
+        if !config::is_valid_name(name) {
+            return Err(ErrorId::ConsumerBadDurableName.into());
+        }
+        if self.names.contains_key(name) {
+            return Err(ErrorId::ConsumerAlreadyExists.into());
+        }
+        let (next, last_messages) = start(&config, &self.stream, drive.store);
+        let keeps = !config.direct && !config.mem_storage;
+        let is_new = state.is_none();
+        let state = state.unwrap_or_else(|| State::starting_with(next));
+        let mut turn = turn!(self, drive);
+        let journal = keeps.then(Journal::new);
+        let mut consumer = Consumer::new(name, created_ns, config, state, journal, &self.stream, &mut turn);
+        consumer.last_messages = last_messages.filter(|_| is_new).map(Box::new);
+        consumer.pause_announced = !consumer.config.is_paused(turn.now_ns);
+        consumer.reconcile(&mut turn);
+        let index = self.insert(consumer, keeps);
+        self.mark_ready(index);
+        self.after(index, drive.now_ns);
+        Ok(())
+    }
+
+    /// All consumers of a backup are there: messages that none of them wants may go.
+    pub fn restored(&mut self, store: &Store) {
+        if self.stream.retention != Retention::Limits {
+            self.sweep(1, store);
+        }
+    }
+
+    /// Those that belong into a backup, as they are now.
+    pub fn for_backup(&self) -> Vec<BackedUp> {
+        let kept = self.iter().filter(|consumer| !consumer.config.direct);
+        kept.map(|consumer| {
+            let mut state = Vec::new();
+            consumer.state.encode(&mut state);
+            BackedUp { name: consumer.name.clone(), config: consumer.config.clone(), state }
+        })
+        .collect()
     }
 
     /// The stream's configuration has changed.

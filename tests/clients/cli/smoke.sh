@@ -110,6 +110,22 @@ system server report jetstream --account APP >"$dir/jetstream_report" 2>&1
 check server_report_jetstream_account 'smoke' "$dir/jetstream_report"
 system server request jetstream --streams --consumer >"$dir/requested" 2>&1
 check server_request_jetstream '"consumer_detail":.*"name": ?"billing"' "$dir/requested"
+nats stream add BACKED --subjects 'backed.>' --defaults >"$dir/stream" 2>&1
+nats consumer add BACKED C --pull --defaults --ack explicit >"$dir/consumer" 2>&1
+for i in $(seq 5); do
+    nats pub "backed.$i" "message $i" -H Key:value >"$dir/pub" 2>&1
+done
+nats stream rmm BACKED 3 -f >"$dir/rmm" 2>&1
+nats consumer next BACKED C --count 2 --ack >"$dir/next" 2>&1
+nats stream backup BACKED "$dir/backup" --no-progress >"$dir/backed" 2>&1
+check stream_backup 'Received .* compressed data' "$dir/backed"
+nats stream rm BACKED -f >"$dir/rm" 2>&1
+nats stream restore "$dir/backup" --no-progress >"$dir/restored" 2>&1
+check stream_restore 'Messages: 4' "$dir/restored"
+nats stream get BACKED 5 >"$dir/get" 2>&1
+check restored_message 'message 5' "$dir/get"
+nats consumer info BACKED C >"$dir/consumer" 2>&1
+check restored_consumer 'Unprocessed Messages: 2' "$dir/consumer"
 nats bench pub smoke.bench --msgs 20000 --size 64 --no-progress >"$dir/bench" 2>&1
 check bench_pub '[Pp]ub(lisher)? stats|msgs/sec' "$dir/bench"
 exit $failed
