@@ -62,6 +62,8 @@ struct Run {
     notes: BTreeMap<&'static str, Vec<u8>>,
     time_ns: i64,
     appended: u64,
+    /// Reads for segments that are rewritten.
+    rewritten: u64,
 }
 
 impl Run {
@@ -82,6 +84,7 @@ impl Run {
             notes: BTreeMap::new(),
             time_ns: 1_000_000,
             appended: 0,
+            rewritten: 0,
         }
     }
 
@@ -113,8 +116,19 @@ impl Run {
                 self.store.note(key.as_bytes(), value.as_deref()).unwrap();
                 self.since.push((self.store.position(), Done::Note(key, value)));
             }
+            82..88 => self.rewrite(),
             _ => self.commit(),
         }
+    }
+
+    /// Reads a part of a segment that is to be rewritten, if there is one.
+    fn rewrite(&mut self) {
+        let Some(plan) = self.store.rewrite_read() else { return };
+        let mut bytes = vec![0; plan.length as usize];
+        let len = self.disk.read_at(plan.file, plan.offset, &mut bytes).unwrap();
+        bytes.truncate(len);
+        self.rewritten += 1;
+        self.store.rewrite_bytes(Some(&bytes.into()));
     }
 
     fn append(&mut self) {
@@ -353,9 +367,17 @@ impl Run {
             self.model.messages().map(|message| (message.seq, message.clone())).collect();
         self.compare_messages(&messages);
         // One commit that includes all, a stop, and everything is as it was.
-        while let Some(commit) = self.store.take_commit() {
-            self.carry_out(commit, None);
+        loop {
+            self.rewrite();
+            match self.store.take_commit() {
+                Some(commit) => self.carry_out(commit, None),
+                None if self.store.wants_rewrite() => {}
+                None => break,
+            }
         }
+        // A full disk ends rewriting, and nothing else does.
+        let warnings = self.store.take_warnings();
+        assert!(warnings.iter().all(|warning| !warning.contains("damaged")), "{warnings:?}");
         let (store, report) = FileStore::open(&mut self.disk, settings()).unwrap();
         assert!(!report.is_damaged(), "{report:?}");
         assert_eq!(store.index().state(), self.store.state());
@@ -368,24 +390,120 @@ impl Run {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64) -> u64 {
     let mut run = Run::new(seed);
     for _ in 0..run.draw.usize(1..400) {
         run.act();
     }
     run.finish();
+    run.rewritten
 }
 
 #[test]
 fn nothing_committed_is_lost_and_nothing_removed_comes_back() {
     let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
     if let Some(seed) = number("RINGMAIN_STORE_SEED") {
-        return run(seed);
+        run(seed);
+        return;
     }
+    let mut rewritten = 0;
     for seed in 0..number("RINGMAIN_STORE_SEEDS").unwrap_or(300) {
-        let result = std::panic::catch_unwind(|| run(seed));
-        if result.is_err() {
-            panic!("RINGMAIN_STORE_SEED={seed} cargo test --lib store::crash");
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(reads) => rewritten += reads,
+            Err(_) => panic!("RINGMAIN_STORE_SEED={seed} cargo test --lib store::crash"),
         }
     }
+    assert!(rewritten > 0, "no segment was rewritten");
+}
+
+/// A store that is written to without a pause: all that is due is done at once.
+struct Busy {
+    disk: SimulatedDisk,
+    store: Store,
+    /// What was written to the disk, and read for rewriting.
+    written: usize,
+    read: usize,
+}
+
+impl Busy {
+    fn new() -> Busy {
+        let mut disk = SimulatedDisk::default();
+        let (store, steps) = FileStore::create(settings());
+        steps.iter().for_each(|step| disk.perform(step).unwrap());
+        Busy { disk, store: store.into(), written: 0, read: 0 }
+    }
+
+    fn append(&mut self, subject: &str, payload: &[u8]) {
+        let seq = self.store.state().last_seq + 1;
+        let message = Message { seq, time_ns: 1, subject: subject.as_bytes(), header: b"", payload };
+        self.store.append(&message).unwrap();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            if let Some(plan) = self.store.rewrite_read() {
+                let mut bytes = vec![0; plan.length as usize];
+                let len = self.disk.read_at(plan.file, plan.offset, &mut bytes).unwrap();
+                bytes.truncate(len);
+                self.read += len;
+                self.store.rewrite_bytes(Some(&bytes.into()));
+            }
+            match self.store.take_commit() {
+                Some(commit) => {
+                    for step in &commit.steps {
+                        if let super::Step::Write { buffers, .. } = step {
+                            self.written += buffers.iter().map(Bytes::len).sum::<usize>();
+                        }
+                        self.disk.perform(step).unwrap();
+                    }
+                    assert_eq!(self.store.finish_commit(Ok(())), Committed::Done);
+                }
+                None if self.store.wants_rewrite() => {}
+                None => break,
+            }
+        }
+    }
+}
+
+#[test]
+fn one_old_message_does_not_keep_all_that_came_after_it_on_the_disk() {
+    // Wherever in its segment it is.
+    for place in 0..6 {
+        let mut busy = Busy::new();
+        let mut largest = 0;
+        for number in 0..1_500_u64 {
+            if number == place {
+                busy.append("old", b"stays");
+            }
+            // A key-value bucket with a history of one: the new value first, then the old one goes.
+            let key = format!("key.{}", number % 5);
+            let before = busy.store.last_of(key.as_bytes());
+            busy.append(&key, &[7; 60]);
+            if let Some(before) = before {
+                busy.store.remove(before, false);
+            }
+            busy.settle();
+            largest = largest.max(busy.disk.files_len());
+        }
+        assert!(largest <= 10, "{largest} files, the old message at {place}");
+        assert!(busy.read < busy.written / 2, "{} read, {} written", busy.read, busy.written);
+        assert_eq!(busy.store.state().messages, 6);
+        let (store, report) = FileStore::open(&mut busy.disk, settings()).unwrap();
+        assert!(!report.is_damaged(), "{report:?}");
+        assert_eq!(store.index().state(), busy.store.state());
+    }
+}
+
+#[test]
+fn a_queue_that_is_worked_off_in_its_order_is_not_rewritten() {
+    let mut busy = Busy::new();
+    for _ in 0..2_000 {
+        busy.append("a", &[7; 60]);
+        let state = busy.store.state();
+        if state.messages > 20 {
+            busy.store.remove(state.first_seq, false);
+        }
+        busy.settle();
+    }
+    assert!(busy.read <= busy.written / 10, "{} read for rewriting, {} written", busy.read, busy.written);
 }

@@ -12,13 +12,14 @@
 //!
 //! Opening is in [`recovery`](super::recovery), the format in `segment.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use super::index::{Index, Place};
 use super::message::{Message, Purged, Removed, StoreError, StoredMessage};
 use super::plan::{Commit, CommitError, CommitErrorKind, Committed, Damaged, FileId, ReadPlan, Step};
+use super::rewrite::Rewrite;
 use super::segment::{
     HEADER_BYTES, Header, Kind, RECORD_BYTES, RECORD_BYTES_MAX, RECORD_BYTES_MORE, Record, Trailer, salt,
 };
@@ -35,9 +36,11 @@ const GROWTH_BYTES_MAX: u64 = 8 << 20;
 const REMOVALS_MAX: usize = 8;
 /// Space is given back in whole blocks, and in pieces of at least so many bytes, so that it takes few calls.
 const HOLE_BLOCK: u64 = if cfg!(test) { 64 } else { 4096 };
-const HOLE_BYTES_MIN: u64 = if cfg!(test) { 64 } else { 16 << 10 };
+pub(super) const HOLE_BYTES_MIN: u64 = if cfg!(test) { 64 } else { 16 << 10 };
 /// How many holes a commit makes at most.
 const HOLES_MAX: usize = 64;
+/// How many warnings wait for whoever asks.
+const WARNINGS_MAX: usize = 16;
 /// Notes whose key begins with this byte are the store's own.
 const OWN_NOTE: u8 = 0;
 
@@ -75,26 +78,29 @@ pub struct FileStore {
     pending_bytes: usize,
     /// Segments whose seal is not durable yet.
     sealed_since: Vec<u64>,
-    cache: TailCache,
+    pub(super) cache: TailCache,
     pub(super) notes: BTreeMap<Box<[u8]>, Note>,
     position: u64,
     committed: u64,
     durable: Durable,
-    in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<InFlight>,
     /// The beginning of the stream, or its next sequence without a message, changed since it was last recorded.
     is_state_due: bool,
-    /// Removals that are not durable yet, with their positions.
-    removed: VecDeque<(u64, u64)>,
+    /// Removals that are not durable yet, with their positions, and the file that says that the message is there.
+    removed: VecDeque<(u64, u64, Option<FileId>)>,
     health: Health,
     /// Sealed segments without live messages.
     pub(super) emptied: Vec<u64>,
     /// Files to be removed when the position is committed.
-    doomed: VecDeque<(u64, FileId)>,
+    pub(super) doomed: VecDeque<(u64, FileId)>,
     /// Records to be overwritten when the position is committed.
-    erasures: VecDeque<(u64, Erasure)>,
+    pub(super) erasures: VecDeque<(u64, Erasure)>,
     /// Ranges of sealed segments without live records, to be given back when the position is committed.
-    holes: VecDeque<(u64, FileId, u64, u64)>,
+    pub(super) holes: VecDeque<(u64, FileId, u64, u64)>,
     cleaned_last: bool,
+    /// Segments that may be worth rewriting, and the one that is being rewritten.
+    pub(super) candidates: BTreeSet<u64>,
+    pub(super) rewrite: Option<Box<Rewrite>>,
     warnings: Vec<String>,
 }
 
@@ -109,7 +115,23 @@ pub(super) struct Segment {
     pub base_seq: u64,
     /// Messages of earlier segments that it removed, as ranges; only kept until the segment is sealed and durable.
     pub removed: Vec<(u64, u64)>,
-    pub has_removed: bool,
+    /// Of which segments' messages it says that they were removed.
+    pub holds: BTreeMap<u64, Hold>,
+    /// Bytes of it that were given back.
+    pub holes: u64,
+    /// Its file says of no message that it is there.
+    pub is_empty: bool,
+    /// It ends with its index.
+    pub has_index: bool,
+}
+
+/// What a segment says of an earlier one's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// The last generation of the earlier one's file that has them.
+    pub generation: u32,
+    /// How many they are at most.
+    pub count: u64,
 }
 
 pub(super) struct Note {
@@ -131,7 +153,7 @@ struct Pending {
 
 /// What a rollback goes back to.
 #[derive(Debug, Clone, Copy)]
-struct Durable {
+pub(super) struct Durable {
     segment: u64,
     /// Where its last commit began.
     batch: u32,
@@ -141,19 +163,20 @@ struct Durable {
     last_time_ns: i64,
 }
 
-struct InFlight {
+pub(super) struct InFlight {
     /// `None`: nothing of the log, only files to remove or space to try for.
-    log: Option<(u64, Durable)>,
+    pub log: Option<(u64, Durable)>,
     /// The first step after which the disk is no longer as it was.
-    first_write: usize,
-    is_probe: bool,
+    pub first_write: usize,
+    pub is_probe: bool,
+    pub is_rewrite: bool,
 }
 
-struct Erasure {
-    segment: u64,
-    offset: u32,
+pub(super) struct Erasure {
+    pub segment: u64,
+    pub offset: u32,
     len: u32,
-    seq: u64,
+    pub seq: u64,
     time_ns: i64,
 }
 
@@ -205,6 +228,8 @@ impl FileStore {
             erasures: VecDeque::new(),
             holes: VecDeque::new(),
             cleaned_last: false,
+            candidates: BTreeSet::new(),
+            rewrite: None,
             warnings: Vec::new(),
         }
     }
@@ -294,6 +319,13 @@ impl FileStore {
         let (segment, offset) = self.place(place);
         self.record_removal(seq);
         if erase {
+            // It is overwritten where it is, and nowhere else may it be.
+            if self.rewrite.as_ref().is_some_and(|rewrite| rewrite.segment == segment)
+                && !self.is_new_file_coming()
+            {
+                self.candidates.insert(segment);
+                self.end_rewrite();
+            }
             let time_ns = self.index.time_of(seq).expect("it is live");
             let erasure = Erasure { segment, offset, len: place.size + RECORD_BYTES_MORE, seq, time_ns };
             self.erasures.push_back((self.position, erasure));
@@ -308,14 +340,27 @@ impl FileStore {
             return;
         }
         self.push_record(Record::of(Kind::Remove, seq));
-        self.removed.push_back((self.position, seq));
-        self.note_removed(seq);
+        let holder = self.holder_of(seq);
+        self.removed.push_back((self.position, seq, holder));
+        self.note_removed(seq, holder);
+    }
+
+    /// The file that says that a message is there, now or when it is rewritten; `None` for the open one.
+    pub(super) fn holder_of(&self, seq: u64) -> Option<FileId> {
+        let segment = self.index.find(seq)?.segment?;
+        let file = self.segments.get(&segment)?.file;
+        match &self.rewrite {
+            Some(rewrite) if rewrite.segment == segment => {
+                Some(FileId { generation: rewrite.generation_with(seq), ..file })
+            }
+            _ => Some(file),
+        }
     }
 
     /// The open segment says that an earlier one's message was removed.
-    fn note_removed(&mut self, seq: u64) {
+    fn note_removed(&mut self, seq: u64, holder: Option<FileId>) {
         let open = self.segments.get_mut(&self.open_segment).expect("the open segment is in use");
-        open.record_removed(seq);
+        open.record_removed(seq, holder);
     }
 
     pub(super) fn remove_up_to(&mut self, seq: u64) -> Purged {
@@ -367,9 +412,12 @@ impl FileStore {
         let state = self.index.state();
         let sealed = self.index.seal(segment).is_some();
         if !sealed {
+            self.consider_emptied(segment);
             self.emptied.push(segment);
         }
         let open = self.segments.get_mut(&segment).expect("the open segment is in use");
+        open.is_empty = !sealed;
+        open.has_index = true;
         let summary = Summary {
             first_seq: state.first_seq,
             next_seq: self.index.next_seq(),
@@ -431,7 +479,10 @@ impl FileStore {
                 allocated: 0,
                 base_seq: header.next_seq,
                 removed: Vec::new(),
-                has_removed: false,
+                holds: BTreeMap::new(),
+                holes: 0,
+                is_empty: false,
+                has_index: false,
             },
         );
     }
@@ -470,7 +521,7 @@ impl FileStore {
         }
         let has_log = self.pending_bytes > 0;
         if (!has_log || !self.cleaned_last)
-            && let Some(commit) = self.take_cleanup()
+            && let Some(commit) = self.take_cleanup().or_else(|| self.take_rewrite_commit())
         {
             self.cleaned_last = true;
             return Some(commit);
@@ -561,7 +612,7 @@ impl FileStore {
         }
         self.pending_bytes = 0;
         let log = Some((self.position, Durable { batch, ..self.now() }));
-        self.in_flight = Some(InFlight { log, first_write, is_probe: false });
+        self.in_flight = Some(InFlight { log, first_write, is_probe: false, is_rewrite: false });
         Commit { steps }
     }
 
@@ -569,7 +620,8 @@ impl FileStore {
     fn take_probe(&mut self) -> Commit {
         let file = self.open.file;
         let offset = self.segments[&self.open_segment].allocated;
-        self.in_flight = Some(InFlight { log: None, first_write: usize::MAX, is_probe: true });
+        self.in_flight =
+            Some(InFlight { log: None, first_write: usize::MAX, is_probe: true, is_rewrite: false });
         Commit { steps: vec![Step::Allocate { file, offset, length: RESERVE_BYTES }] }
     }
 
@@ -625,13 +677,17 @@ impl FileStore {
         if steps.is_empty() {
             return None;
         }
-        self.in_flight = Some(InFlight { log: None, first_write: usize::MAX, is_probe: false });
+        self.in_flight =
+            Some(InFlight { log: None, first_write: usize::MAX, is_probe: false, is_rewrite: false });
         Some(Commit { steps })
     }
 
     /// Takes sealed segments without messages out of use, the oldest first, and copies the notes that are in them.
     fn doom_emptied(&mut self) {
-        self.emptied.extend(self.index.take_emptied());
+        for segment in self.index.take_emptied() {
+            self.consider_emptied(segment);
+            self.emptied.push(segment);
+        }
         if self.emptied.is_empty() {
             return;
         }
@@ -646,11 +702,14 @@ impl FileStore {
                 continue;
             }
             // What it says of older segments' messages is said nowhere else.
-            if known.has_removed && !is_oldest {
+            if !is_oldest && self.holds_others(&known.holds) {
                 kept.push(segment);
                 continue;
             }
             let file = known.file;
+            if self.rewrite.as_ref().is_some_and(|rewrite| rewrite.segment == segment) {
+                self.end_rewrite();
+            }
             let keys: Vec<Box<[u8]>> = self
                 .notes
                 .iter()
@@ -667,7 +726,7 @@ impl FileStore {
             }
             // Where segments stop following each other without a word, one is missing.
             if !is_oldest {
-                self.push_note(&dropped_key(segment), Some(b""));
+                self.note_dropped(segment);
             }
             self.segments.remove(&segment);
             // The state says that its messages are gone, if no record does.
@@ -677,26 +736,52 @@ impl FileStore {
         self.emptied = kept;
     }
 
+    /// Notes that a segment was removed though older ones exist, together with those beside it.
+    fn note_dropped(&mut self, segment: u64) {
+        let (mut first, mut last) = (segment, segment);
+        for (beside, end) in dropped_ranges(&self.notes) {
+            if end + 1 == segment {
+                first = beside;
+            } else if beside == segment + 1 {
+                last = end;
+                self.push_note(&dropped_key(beside), None);
+            }
+        }
+        self.push_note(&dropped_key(first), Some(&last.to_be_bytes()));
+    }
+
     /// Space of removed messages in segments that others keep in use. What lies between them, removals and notes, stays:
     /// the records still say all that the index says.
     fn plan_holes(&mut self) {
-        for (segment, start, end) in self.index.take_dead_extents() {
+        let sparse = self.index.take_sparse();
+        for segment in &sparse {
+            if let Some(known) = self.segments.get_mut(segment) {
+                known.holes = 0;
+            }
+        }
+        for (segment, start, end) in self.index.dead_extents(&sparse) {
             let (start, end) = (start.next_multiple_of(HOLE_BLOCK), end / HOLE_BLOCK * HOLE_BLOCK);
-            let Some(known) = self.segments.get(&segment) else { continue };
+            let Some(known) = self.segments.get_mut(&segment) else { continue };
             // What is sealed but not durable may still be taken apart again.
             if segment < self.durable.segment && start + HOLE_BYTES_MIN <= end {
+                known.holes += end - start;
                 self.holes.push_back((self.position, known.file, start, end - start));
             }
         }
+        self.candidates.extend(sparse);
     }
 
     pub(super) fn finish_commit(&mut self, result: Result<(), CommitError>) -> Committed {
         let in_flight = self.in_flight.take().expect("a commit was taken");
+        if in_flight.is_rewrite {
+            self.finish_rewrite_commit(result.map_err(|error| error.text));
+            return Committed::Done;
+        }
         match (result, in_flight.log) {
             (Ok(()), Some((position, durable))) => {
                 self.committed = position;
                 self.durable = durable;
-                while self.removed.front().is_some_and(|(at, _)| *at <= position) {
+                while self.removed.front().is_some_and(|(at, ..)| *at <= position) {
                     self.removed.pop_front();
                 }
                 for number in self.sealed_since.extract_if(.., |number| *number < durable.segment) {
@@ -718,8 +803,8 @@ impl FileStore {
             (Err(error), None) => {
                 if in_flight.is_probe {
                     self.health = Health::Full(false);
-                } else if self.warnings.len() < 16 {
-                    self.warnings.push(error.text);
+                } else {
+                    self.warn(error.text);
                 }
                 Committed::Done
             }
@@ -755,6 +840,7 @@ impl FileStore {
         self.cache.cut(segment, end);
         let open = self.segments.get_mut(&segment).expect("the open segment is in use");
         open.end = end;
+        (open.is_empty, open.has_index) = (false, false);
         self.erasures.retain(|(_, erasure)| (erasure.segment, erasure.offset) < (segment, end));
         let removed = std::mem::take(&mut self.removed);
         let notes: Vec<_> = self
@@ -767,10 +853,10 @@ impl FileStore {
         if let Health::Poisoned(_) = self.health {
             return messages;
         }
-        for (_, seq) in removed.into_iter().filter(|(_, seq)| *seq < next_seq) {
+        for (_, seq, holder) in removed.into_iter().filter(|(_, seq, _)| *seq < next_seq) {
             self.push_record(Record::of(Kind::Remove, seq));
-            self.removed.push_back((self.position, seq));
-            self.note_removed(seq);
+            self.removed.push_back((self.position, seq, holder));
+            self.note_removed(seq, holder);
         }
         for (key, value) in notes {
             self.push_note(&key, value.as_deref());
@@ -783,6 +869,21 @@ impl FileStore {
             Health::Good => None,
             Health::Full(_) => Some(StoreError::NoSpace),
             Health::Poisoned(text) => Some(StoreError::Poisoned(text.clone())),
+        }
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        matches!(self.health, Health::Poisoned(_))
+    }
+
+    /// The segment in which the last commit ends.
+    pub(super) fn durable_segment(&self) -> u64 {
+        self.durable.segment
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(text);
         }
     }
 
@@ -841,11 +942,16 @@ impl FileStore {
 }
 
 impl Segment {
-    pub(super) fn record_removed(&mut self, seq: u64) {
+    /// Its records remove a message, which a file says is there.
+    pub(super) fn record_removed(&mut self, seq: u64, holder: Option<FileId>) {
         if seq >= self.base_seq {
             return;
         }
-        self.has_removed = true;
+        if let Some(holder) = holder {
+            let hold = self.holds.entry(holder.segment).or_insert(Hold { generation: 0, count: 0 });
+            hold.generation = hold.generation.max(holder.generation);
+            hold.count += 1;
+        }
         match self.removed.last_mut() {
             Some((_, last)) if *last + 1 == seq => *last = seq,
             _ => self.removed.push((seq, seq)),
@@ -889,6 +995,19 @@ pub(super) fn dropped_key(segment: u64) -> Vec<u8> {
     let mut key = vec![OWN_NOTE];
     key.extend_from_slice(&segment.to_be_bytes());
     key
+}
+
+/// The segments that were removed though older ones exist: first and last of each range.
+pub(super) fn dropped_ranges(notes: &BTreeMap<Box<[u8]>, Note>) -> Vec<(u64, u64)> {
+    let own = notes.iter().take_while(|(key, _)| key.first() == Some(&OWN_NOTE));
+    own.filter_map(|(key, note)| {
+        let first = u64::from_be_bytes(*key.get(1..)?.first_chunk()?);
+        let value = note.value.as_deref()?;
+        // Earlier versions wrote a note for each.
+        let last = value.first_chunk().map_or(first, |last| u64::from_be_bytes(*last));
+        (last >= first).then_some((first, last))
+    })
+    .collect()
 }
 
 impl From<FileStore> for Store {

@@ -19,8 +19,6 @@ use crate::subject::name::has_wildcard;
 const QUICK_LOOK: usize = if cfg!(test) { 4 } else { 64 };
 /// Up to this many subjects are asked one by one for their next message; for more of them the messages are.
 const FEW_SUBJECTS: usize = if cfg!(test) { 2 } else { 32 };
-/// How many bytes of messages have to be removed from a sealed segment before their space is looked at.
-const SPARSE_BYTES: u64 = if cfg!(test) { 200 } else { 1 << 20 };
 /// In place of a removed message's subject in the open segment.
 const DEAD: u32 = u32::MAX;
 const NONE: u32 = u32::MAX;
@@ -155,20 +153,49 @@ impl Index {
         std::mem::take(&mut self.emptied)
     }
 
-    /// Where removed messages lie in segments that lost [`SPARSE_BYTES`] since this was asked before: segment, first and
-    /// one past the last byte.
-    pub fn take_dead_extents(&mut self) -> Vec<(u64, u64, u64)> {
+    /// Segments that lost much since this was asked before.
+    pub fn take_sparse(&mut self) -> Vec<u64> {
+        let mut sparse = std::mem::take(&mut self.sparse);
+        sparse.sort_unstable();
+        sparse.dedup();
+        sparse.retain(|segment| self.sealed(*segment).is_some_and(Sealed::is_sparse));
+        sparse
+    }
+
+    /// Where removed messages lie in some segments: segment, first and one past the last byte.
+    pub fn dead_extents(&mut self, segments: &[u64]) -> Vec<(u64, u64, u64)> {
         let mut found = Vec::new();
-        for segment in std::mem::take(&mut self.sparse) {
-            let Ok(at) = self.sealed.binary_search_by_key(&segment, |sealed| sealed.segment) else {
-                continue;
-            };
-            let sealed = &mut self.sealed[at];
-            if sealed.fresh_dead_bytes() >= SPARSE_BYTES {
-                found.extend(sealed.dead_extents().into_iter().map(|(start, end)| (segment, start, end)));
+        for &segment in segments {
+            if let Ok(at) = self.place_of(segment) {
+                let extents = self.sealed[at].dead_extents();
+                found.extend(extents.into_iter().map(|(start, end)| (segment, start, end)));
             }
         }
         found
+    }
+
+    fn place_of(&self, segment: u64) -> Result<usize, usize> {
+        self.sealed.binary_search_by_key(&segment, |sealed| sealed.segment)
+    }
+
+    /// What is known of a sealed segment, if it has live messages.
+    pub fn sealed(&self, segment: u64) -> Option<&Sealed> {
+        self.place_of(segment).ok().map(|at| &self.sealed[at])
+    }
+
+    /// A segment was rewritten: its messages lie elsewhere now, and what was removed is no longer in it. Of `entries` some may
+    /// have been removed since.
+    pub fn replace(&mut self, segment: u64, entries: &[Entry]) {
+        let Ok(at) = self.place_of(segment) else { return };
+        let before = &self.sealed[at];
+        let mut sealed = Sealed::new(segment, entries);
+        for place in 0..sealed.len() {
+            if before.find(sealed.seq(place)).is_none() {
+                sealed.kill(place);
+            }
+        }
+        assert_eq!((sealed.live, sealed.live_bytes), (before.live, before.live_bytes));
+        self.sealed[at] = sealed;
     }
 
     pub fn last_sealed(&self) -> Option<&Sealed> {
@@ -227,9 +254,7 @@ impl Index {
                 if sealed.live == 0 {
                     self.emptied.push(sealed.segment);
                     self.sealed.remove(chunk);
-                } else if sealed.fresh_dead_bytes() >= SPARSE_BYTES
-                    && self.sparse.last() != Some(&sealed.segment)
-                {
+                } else if sealed.is_sparse() && self.sparse.last() != Some(&sealed.segment) {
                     self.sparse.push(sealed.segment);
                 }
             }

@@ -11,7 +11,7 @@
 //! * [`plan`]: what a store wants done with files.
 //! * [`memory`]: the store without files; [`file`](mod@file): the one with them, [`recovery`]: how it is opened.
 //! * `index`: where every message is, for both; `sealed`, `packed`, `subjects`: what it is made of.
-//! * `segment`, `segment_index`: the format of the files.
+//! * `segment`, `segment_index`: the format of the files; `rewrite`: segments that hold little are written anew.
 //!
 //! No clock, no randomness of its own, no order of hash maps that could be seen.
 
@@ -29,6 +29,7 @@ mod model;
 mod packed;
 pub mod plan;
 pub mod recovery;
+mod rewrite;
 mod sealed;
 mod segment;
 mod segment_index;
@@ -244,6 +245,30 @@ impl Store {
     /// What became of the commit that was taken.
     pub fn finish_commit(&mut self, result: Result<(), CommitError>) -> Committed {
         each!(self, store => store.finish_commit(result))
+    }
+
+    /// Whether [`rewrite_read`](Self::rewrite_read) has something, now or after the commits that are due.
+    pub fn wants_rewrite(&self) -> bool {
+        match self {
+            Store::File(store) => store.wants_rewrite(),
+            Store::Memory(_) => false,
+        }
+    }
+
+    /// What has to be read so that segments that hold little are rewritten, one read at a time. The driver decides when.
+    pub fn rewrite_read(&mut self) -> Option<ReadPlan> {
+        match self {
+            Store::File(store) => store.rewrite_read(),
+            Store::Memory(_) => None,
+        }
+    }
+
+    /// What the read brought; `None`: it failed.
+    pub fn rewrite_bytes(&mut self, bytes: Option<&bytes::Bytes>) {
+        match self {
+            Store::File(store) => store.rewrite_bytes(bytes),
+            Store::Memory(_) => {}
+        }
     }
 
     /// What went wrong in the background since this was asked before, for the log: files that could not be removed,

@@ -9,11 +9,12 @@
 //! * Nothing is deleted because something else is missing. What cannot be used stays where it is and is reported.
 //! * A version that is not known opens nothing and touches nothing.
 
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 
-use super::file::{FileStore, Note, Segment, Settings, dropped_key};
+use super::file::{FileStore, Hold, Note, Segment, Settings, dropped_key, dropped_ranges};
 use super::plan::{FileId, Files, Step};
 use super::segment::{
     HEADER_BYTES, Header, HeaderError, Kind, RECORD_BYTES_MORE, Record, TRAILER_BYTES, Trailer, VERSION,
@@ -185,7 +186,8 @@ impl FileStore {
         settings: Settings,
     ) -> Result<(FileStore, RecoveryReport), OpenError> {
         let mut findings = Findings::default();
-        let (found, last_number) = find_segments(files, settings.stream_salt, &mut findings.report)?;
+        let FoundSegments { found, last_number, superseded } =
+            find_segments(files, settings.stream_salt, &mut findings.report)?;
         let mut store = FileStore::empty(settings);
         if let Some(first) = found.first() {
             store.settings.stream_salt = first.header.stream_salt;
@@ -223,6 +225,11 @@ impl FileStore {
                 let _ = store.finish_commit(Ok(()));
             }
         }
+        // A crash came between a rewritten segment and the removal of the file before.
+        store.doomed.extend(superseded.into_iter().map(|file| (0, file)));
+        for segment in store.emptied.clone() {
+            store.consider_emptied(segment);
+        }
         findings.report.segments = store.segments.len();
         store.mark_recovered();
         Ok((store, findings.finish()))
@@ -253,7 +260,10 @@ impl FileStore {
                 allocated: segment.len,
                 base_seq: header.next_seq.max(known),
                 removed: Vec::new(),
-                has_removed: false,
+                holds: BTreeMap::new(),
+                holes: 0,
+                is_empty: false,
+                has_index: false,
             },
         );
     }
@@ -290,6 +300,8 @@ impl FileStore {
         // before it not; and where a crash cut records off, the index behind them counts them still.
         let records_end = next.filter(|next| next.header.previous == segment.header.segment);
         let records_end = records_end.filter(|next| !next.is_salvaged).map(|next| next.header.previous_end);
+        // One that was rewritten has another length, and had all of it on the disk when it got its name.
+        let records_end = records_end.filter(|_| segment.file.generation == 0);
         if next.is_some() && self.load_sealed(files, segment, records_end, findings)? {
             return Ok(None);
         }
@@ -325,9 +337,14 @@ impl FileStore {
         }
         let Some((summary, messages)) = Summary::read(record.payload) else { return Ok(false) };
         let number = header.segment;
-        if !summary.apply(number, messages, &mut self.index) {
-            return Ok(false);
-        }
+        let Some(removed) = summary.apply(number, messages, &mut self.index) else { return Ok(false) };
+        let holds: BTreeMap<u64, Hold> = removed
+            .into_iter()
+            .filter_map(|(segment, count)| {
+                let generation = self.segments.get(&segment)?.file.generation;
+                Some((segment, Hold { generation, count }))
+            })
+            .collect();
         findings.first_seq = findings.first_seq.max(summary.first_seq);
         findings.end_damage();
         for (first, last) in &summary.removed {
@@ -337,7 +354,9 @@ impl FileStore {
             self.take_note(key, *value, number);
         }
         let known = self.segments.get_mut(&number).expect("the segment was entered");
-        known.has_removed = !summary.removed.is_empty();
+        known.holds = holds;
+        known.has_index = true;
+        known.is_empty = messages.is_none();
         known.end = trailer.index_offset;
         self.end = trailer.index_offset;
         if messages.is_none() {
@@ -427,6 +446,7 @@ impl FileStore {
                 self.index.append(record.seq, record.time_ns, record.subject, at as u32, size);
             }
             Kind::Remove => {
+                let holder = self.holder_of(record.seq);
                 if self.index.remove(record.seq).is_none() {
                     findings.removed_unknown(record.seq, record.seq);
                     if record.seq < u64::MAX {
@@ -434,7 +454,10 @@ impl FileStore {
                         self.index.skip_to(record.seq + 1);
                     }
                 }
-                self.segments.get_mut(&number).expect("the segment was entered").record_removed(record.seq);
+                self.segments
+                    .get_mut(&number)
+                    .expect("the segment was entered")
+                    .record_removed(record.seq, holder);
             }
             Kind::State => {
                 let next_seq = record.payload.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -461,17 +484,33 @@ impl FileStore {
     fn forget_superfluous_notes(&mut self) {
         let Some(first) = self.segments.keys().next().copied() else { return };
         let end = dropped_key(first);
-        let is_superfluous = |key: &[u8]| key.len() == end.len() && key[0] == end[0] && *key < *end;
+        let ranges: BTreeMap<u64, u64> = dropped_ranges(&self.notes).into_iter().collect();
+        let is_superfluous = |key: &[u8]| {
+            key.len() == end.len()
+                && key[0] == end[0]
+                && key[1..].first_chunk().is_none_or(|number| {
+                    ranges.get(&u64::from_be_bytes(*number)).is_some_and(|last| *last < first)
+                })
+        };
         self.notes.retain(|key, note| (note.value.is_some() || note.segment > first) && !is_superfluous(key));
     }
 }
 
-/// The segment files that can be used, in order, and the highest number that any file has.
+/// The segment files of a directory.
+struct FoundSegments {
+    /// Those that can be used, in order.
+    found: Vec<Found>,
+    /// The highest number that any file has.
+    last_number: u64,
+    /// Files that were rewritten.
+    superseded: Vec<FileId>,
+}
+
 fn find_segments(
     files: &mut impl Files,
     stream_salt: u64,
     report: &mut RecoveryReport,
-) -> Result<(Vec<Found>, u64), OpenError> {
+) -> Result<FoundSegments, OpenError> {
     let names = files.list().map_err(|source| OpenError::Io { file: "directory".into(), source })?;
     let mut ids = Vec::new();
     for name in names {
@@ -496,7 +535,15 @@ fn find_segments(
     let stream_salt = right.map_or(stream_salt, |header| header.stream_salt);
     let mut found: Vec<Found> = Vec::new();
     let mut last_number = 0;
+    let mut superseded = Vec::new();
     for (at, &(file, len, header)) in headers.iter().enumerate() {
+        // A segment that was being rewritten: the file before is in use, and has all that is in this one.
+        let has_other = |other: &FileId| other.segment == file.segment && !other.unfinished;
+        if file.unfinished && file.generation > 0 && headers.iter().any(|(other, ..)| has_other(other)) {
+            perform(files, &Step::Remove { file })?;
+            perform(files, &Step::SyncDirectory)?;
+            continue;
+        }
         if file.unfinished {
             push_reported(&mut report.left_over, file, &mut report.unnamed);
             continue;
@@ -532,13 +579,14 @@ fn find_segments(
         match header {
             Ok((header, is_salvaged)) => {
                 // The one that was rewritten later holds.
-                found.pop_if(|before| before.file.segment == file.segment);
+                let before = found.pop_if(|before| before.file.segment == file.segment);
+                superseded.extend(before.filter(|_| !is_salvaged).map(|before| before.file));
                 found.push(Found { file, header, len, is_salvaged });
             }
             Err(reason) => quarantine(file, reason, report),
         }
     }
-    Ok((found, last_number))
+    Ok(FoundSegments { found, last_number, superseded })
 }
 
 /// Makes both copies of a header whole again. The good one is overwritten with what it is.
@@ -624,7 +672,8 @@ fn push_reported<T>(list: &mut Vec<T>, item: T, unnamed: &mut usize) {
 
 /// Segments between others that are not there though nothing says that they were removed.
 fn report_missing(store: &FileStore, found: &[Found], findings: &mut Findings) {
-    let was_dropped = |number: u64| store.notes.contains_key(&dropped_key(number)[..]);
+    let dropped = dropped_ranges(&store.notes);
+    let was_dropped = |number: u64| dropped.iter().any(|(first, last)| (*first..=*last).contains(&number));
     let report = &mut findings.report;
     for (before, segment) in found.iter().zip(found.iter().skip(1)) {
         if segment.header.next_seq <= findings.first_seq {

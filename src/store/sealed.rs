@@ -8,6 +8,9 @@ use super::packed::{GROUP, Packed};
 use super::segment::RECORD_BYTES_MORE;
 use super::subjects::Subjects;
 
+/// How many bytes of messages have to be removed from a sealed segment before its space is looked at; of a small one a
+/// quarter.
+const SPARSE_BYTES: u64 = if cfg!(test) { 200 } else { 1 << 20 };
 /// How many messages a segment has at most: their places within it fit into 16 bits.
 pub const SEGMENT_MESSAGES_MAX: usize = 1 << 16;
 
@@ -47,6 +50,8 @@ pub struct Sealed {
     dead: Option<Box<[u64]>>,
     pub live: u32,
     pub live_bytes: u64,
+    /// What all messages count for, removed or not.
+    all_bytes: u64,
     /// Bytes of messages that were removed since [`dead_extents`](Self::dead_extents) was asked last.
     fresh_dead_bytes: u64,
 }
@@ -72,6 +77,7 @@ impl Sealed {
         } else {
             places.resize(entries.len(), 0);
         }
+        let all_bytes = entries.iter().map(|entry| u64::from(entry.size)).sum();
         Sealed {
             segment,
             first_seq,
@@ -86,7 +92,8 @@ impl Sealed {
             dead: None,
             fresh_dead_bytes: 0,
             live: entries.len() as u32,
-            live_bytes: entries.iter().map(|entry| u64::from(entry.size)).sum(),
+            live_bytes: all_bytes,
+            all_bytes,
         }
     }
 
@@ -247,8 +254,15 @@ impl Sealed {
         self.fresh_dead_bytes += size;
     }
 
-    pub fn fresh_dead_bytes(&self) -> u64 {
-        self.fresh_dead_bytes
+    /// Whether much was removed since that was last looked at: a quarter, or what is worth a look in any case.
+    pub fn is_sparse(&self) -> bool {
+        self.fresh_dead_bytes >= SPARSE_BYTES.min(self.all_bytes / 4)
+    }
+
+    /// Whether there was a message with this sequence, removed or not.
+    pub fn has(&self, seq: u64) -> bool {
+        let at = self.lower_bound(seq);
+        at < self.len() && self.seq(at) == seq
     }
 
     /// Where records of removed messages lie side by side, with nothing else between: first and one past the last byte.
@@ -391,6 +405,7 @@ impl Sealed {
             last_seq,
             live: len as u32,
             live_bytes: sizes.sum(),
+            all_bytes: sizes.sum(),
             seqs,
             times,
             starts,

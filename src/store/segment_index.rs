@@ -2,6 +2,8 @@
 //!
 //! It is a summary and nothing else. Where it is missing or not believed, the records say the same.
 
+use std::collections::BTreeMap;
+
 use super::index::Index;
 use super::sealed::{Sealed, read_chunk, read_u32, read_u64};
 use super::subjects::Subjects;
@@ -71,11 +73,21 @@ impl<'a> Summary<'a> {
     }
 
     /// What the summary says about the messages before and in the segment, applied in the order of the records it sums up.
-    /// False, and nothing of the segment's messages in the index, if they are not believed.
-    pub fn apply(&self, segment: u64, messages: Option<&[u8]>, index: &mut Index) -> bool {
+    /// How many messages of which earlier segments it removed; `None`, and nothing of the segment's messages in the index, if they
+    /// are not believed.
+    pub fn apply(
+        &self,
+        segment: u64,
+        messages: Option<&[u8]>,
+        index: &mut Index,
+    ) -> Option<BTreeMap<u64, u64>> {
+        let mut removed = BTreeMap::new();
         for (first, last) in &self.removed {
             let mut from = *first;
             while let Some(seq) = index.next(from).filter(|seq| seq <= last) {
+                if let Some(holder) = index.find(seq).and_then(|place| place.segment) {
+                    *removed.entry(holder).or_insert(0) += 1;
+                }
                 index.remove(seq);
                 from = seq + 1;
             }
@@ -83,13 +95,13 @@ impl<'a> Summary<'a> {
         if let Some(mut messages) = messages
             && !index.load(segment, &mut messages)
         {
-            return false;
+            return None;
         }
         if self.first_seq > 0 {
             index.remove_up_to(self.first_seq);
         }
         index.skip_to(self.next_seq);
         index.set_last_time_ns(self.last_time_ns);
-        true
+        Some(removed)
     }
 }

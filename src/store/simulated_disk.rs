@@ -71,6 +71,11 @@ impl File {
 }
 
 impl SimulatedDisk {
+    /// How many files there are.
+    pub fn files_len(&self) -> usize {
+        self.names.len()
+    }
+
     /// The power is cut and comes back.
     pub fn cut_power(&mut self, draw: &mut fastrand::Rng) {
         // Sometimes nothing of it was kept, sometimes all, mostly some.

@@ -43,6 +43,12 @@ impl TailCache {
         }
     }
 
+    /// Lets go of everything of a segment.
+    pub fn forget(&mut self, segment: u64) {
+        self.blocks.retain(|block| block.segment != segment);
+        self.bytes = self.blocks.iter().map(|block| block.bytes.len()).sum();
+    }
+
     pub fn get(&self, segment: u64, offset: u32, len: usize) -> Option<Bytes> {
         let after = self.blocks.partition_point(|block| (block.segment, block.offset) <= (segment, offset));
         let block = self.blocks.get(after.checked_sub(1)?)?;

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::oneshot;
 
@@ -29,7 +30,7 @@ use crate::server::jetstream::orders::{
     ConsumerRequest, Opening, OrderBox, SnapshotOrder, StreamLook, StreamNumber, StreamOrder,
 };
 use crate::server::log::Log;
-use crate::store::{Committed, Filters, ReadPlan, StoredMessage};
+use crate::store::{Committed, Filters, Read, ReadPlan, StoredMessage};
 use crate::stream::api::{self, BackupEvent, GetRequest};
 use crate::stream::backup::snapshot::{Snapshot, SnapshotPlan, Work};
 use crate::stream::consumer::{ConsumerIndex, Consumers, Delivery, Drive, Outlet, StreamFacts, address};
@@ -55,6 +56,9 @@ const LISTENER_CHECK_NS: i64 = 100_000_000;
 /// How many clients may be sent a stream at a time.
 const SNAPSHOTS_MAX: usize = 8;
 
+/// How many bytes a second are read to rewrite segments, for all streams of a worker together.
+const REWRITE_BYTES_PER_SECOND: i64 = 64 << 20;
+
 /// Numbers of jobs: those of commits are streams' places, with this bit those of reads.
 const READ_JOB: u64 = 1 << 63;
 
@@ -74,6 +78,8 @@ pub(super) struct Streams {
     next_read: u64,
     captured: Captured,
     content: Vec<u8>,
+    /// When segments may be rewritten again.
+    rewrite_after_ns: i64,
     /// When streams want to be looked at, by [`Owned::deadline_ns`].
     deadlines: BTreeSet<(i64, usize)>,
     times: StreamTimes,
@@ -109,6 +115,8 @@ struct Owned {
     seen: (u64, u64),
     consumers_changed: bool,
     deadline_ns: Option<i64>,
+    /// When a segment may be rewritten, if one should be.
+    rewrite_ns: Option<i64>,
     /// It is given up when nothing of it is under way any more.
     closing: Option<oneshot::Sender<()>>,
     /// Clients that are being sent it.
@@ -167,6 +175,7 @@ enum Purpose {
     Schedule(PendingSchedule),
     /// For the one with this sink.
     Snapshot(SinkId),
+    Rewrite,
 }
 
 /// What comes to a sink.
@@ -301,6 +310,7 @@ impl Streams {
             next_read: 0,
             captured: Captured::default(),
             content: Vec::new(),
+            rewrite_after_ns: 0,
             deadlines: BTreeSet::new(),
             times: StreamTimes::default(),
             has_new_times: false,
@@ -458,6 +468,7 @@ impl Streams {
             seen: (state.messages, state.last_seq),
             consumers_changed: true,
             deadline_ns: None,
+            rewrite_ns: None,
             closing: None,
             snapshots: Vec::new(),
         });
@@ -830,7 +841,26 @@ impl Streams {
                     self.reads.remove(&job).expect("it was begun");
                 let owned = &mut self.owned[key];
                 owned.reading -= 1;
-                let messages = messages_of(owned, &plan, result, log);
+                if let Purpose::Rewrite = purpose {
+                    owned.stream.store_mut().rewrite_bytes(result.ok().map(Bytes::from).as_ref());
+                    self.touch(key);
+                    return;
+                }
+                let messages = match messages_of(&plan, result) {
+                    Ok(messages) => messages,
+                    Err(error) => match owned.stream.store().read(plan.first_seq) {
+                        // Its segment was rewritten meanwhile.
+                        Read::OnDisk(new) if new.file != plan.file => {
+                            self.read(key, new, purpose);
+                            return;
+                        }
+                        _ => {
+                            owned.store_errors += 1;
+                            log.error(format!("JetStream: stream {}: {error}", owned.stream.config().name));
+                            Vec::new()
+                        }
+                    },
+                };
                 let first = |messages: Vec<StoredMessage>| {
                     messages.into_iter().find(|message| message.seq == plan.first_seq)
                 };
@@ -851,6 +881,7 @@ impl Streams {
                         }
                     }
                     Purpose::Consumer(index) => owned.consumers.fetched(index, messages),
+                    Purpose::Rewrite => unreachable!("it is done"),
                     Purpose::Snapshot(sink) => {
                         if let Some(job) = owned.snapshots.iter_mut().find(|job| job.sink == sink) {
                             job.snapshot.fetched(messages);
@@ -933,6 +964,7 @@ impl Streams {
         if !self.owned[key].snapshots.is_empty() {
             more |= self.run_snapshots(key, broker, now_ns, log);
         }
+        self.rewrite(key, now_ns);
         let owned = &mut self.owned[key];
         owned.give_answers();
         let state = owned.stream.store().state();
@@ -964,6 +996,22 @@ impl Streams {
         }
         if more {
             self.touch(key);
+        }
+    }
+
+    /// Reads what a segment is rewritten from, slowly enough that nobody else waits for it.
+    fn rewrite(&mut self, key: usize, now_ns: i64) {
+        let owned = &mut self.owned[key];
+        owned.rewrite_ns = None;
+        if owned.directory.is_none() || owned.closing.is_some() || !owned.stream.store().wants_rewrite() {
+            return;
+        }
+        if now_ns < self.rewrite_after_ns {
+            owned.rewrite_ns = Some(self.rewrite_after_ns);
+        } else if let Some(plan) = owned.stream.store_mut().rewrite_read() {
+            let pause_ns = i64::from(plan.length) * 1_000_000_000 / REWRITE_BYTES_PER_SECOND;
+            self.rewrite_after_ns = now_ns + pause_ns;
+            self.read(key, plan, Purpose::Rewrite);
         }
     }
 
@@ -1052,31 +1100,23 @@ impl Owned {
     fn next_deadline_ns(&self) -> Option<i64> {
         let listeners = self.has_listeners().then(|| self.listeners_checked_ns + LISTENER_CHECK_NS);
         let snapshots = self.snapshots.iter().filter_map(|job| job.snapshot.deadline_ns()).min();
-        let deadlines =
-            [self.stream.next_deadline_ns(), self.consumers.next_deadline_ns(), listeners, snapshots];
+        let deadlines = [
+            self.stream.next_deadline_ns(),
+            self.consumers.next_deadline_ns(),
+            listeners,
+            snapshots,
+            self.rewrite_ns,
+        ];
         deadlines.into_iter().flatten().min()
     }
 }
 
 /// The messages that a plan is for, from what was read.
-fn messages_of(
-    owned: &mut Owned,
-    plan: &ReadPlan,
-    read: std::io::Result<Vec<u8>>,
-    log: &Log,
-) -> Vec<StoredMessage> {
-    let name = &owned.stream.config().name;
+fn messages_of(plan: &ReadPlan, read: std::io::Result<Vec<u8>>) -> Result<Vec<StoredMessage>, String> {
     match read {
-        Ok(bytes) => plan.decode(&bytes.into()).unwrap_or_else(|damaged| {
-            owned.store_errors += 1;
-            log.error(format!("JetStream: stream {name}: {damaged}"));
-            Vec::new()
-        }),
+        Ok(bytes) => plan.decode(&bytes.into()).map_err(|damaged| damaged.to_string()),
         Err(error) => {
-            owned.store_errors += 1;
-            let (seq, error) = (plan.first_seq, system_error::text(&error));
-            log.error(format!("JetStream: stream {name}: message {seq} cannot be read: {error}"));
-            Vec::new()
+            Err(format!("message {} cannot be read: {}", plan.first_seq, system_error::text(&error)))
         }
     }
 }
