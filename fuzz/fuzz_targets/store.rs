@@ -99,7 +99,7 @@ impl Files for Disk {
 }
 
 fn settings() -> Settings {
-    Settings { segment_bytes_max: 4096 + 500, cache_bytes_max: 300, stream_salt: 7 }
+    Settings { segment_bytes_max: 4096 + 500, cache_bytes_max: 300, ..Settings::new(7) }
 }
 
 fn act(store: &mut Store, disk: &mut Disk, act: &Act) {

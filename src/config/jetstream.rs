@@ -10,6 +10,7 @@ use super::error::Problem;
 use super::lang::{Map, Node, Value};
 use super::options::KeyAt;
 use super::shape::{Shape, expected};
+use crate::store::Cipher;
 
 /// What the `jetstream` block of a server asks for, where JetStream is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,26 @@ pub struct JetStreamOptions {
     pub strict: bool,
     /// `limits`.
     pub limits: JetStreamLimits,
+    /// `key` and what belongs to it: streams are encrypted on the disk.
+    pub encryption: Option<EncryptionOptions>,
+}
+
+/// How streams are encrypted on the disk.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncryptionOptions {
+    /// `key`.
+    pub key: String,
+    /// `prev_key`: what was the key until now.
+    pub previous: Option<String>,
+    /// `cipher`; ChaCha20-Poly1305 if it is not said.
+    pub cipher: Cipher,
+}
+
+/// Keys are not for logs.
+impl std::fmt::Debug for EncryptionOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncryptionOptions").field("cipher", &self.cipher).finish_non_exhaustive()
+    }
 }
 
 /// The `limits` of the server's `jetstream` block. `None`: none.
@@ -63,6 +84,7 @@ impl Default for JetStreamOptions {
             file_max: None,
             strict: true,
             limits: JetStreamLimits::default(),
+            encryption: None,
         }
     }
 }
@@ -75,8 +97,7 @@ const NOT_YET: &[&str] =
 const SYNC: &[&str] = &["sync", "sync_interval"];
 
 /// Keys without which the server would guard less than the file asks for.
-const REFUSED: &[&str] =
-    &["key", "ek", "encryption_key", "prev_key", "prev_ek", "prev_encryption_key", "cipher", "tpm"];
+const REFUSED: &[&str] = &["tpm"];
 
 impl Decoder {
     /// The server's `jetstream` block.
@@ -101,6 +122,7 @@ impl Decoder {
     fn jetstream_map(&mut self, entries: &Map) -> Outcome {
         let mut read = JetStreamOptions::default();
         let mut enabled = true;
+        let (mut key, mut previous, mut cipher) = (None, None, Cipher::ChaCha20Poly1305);
         for (name, node) in in_order(entries) {
             let lower = name.to_lowercase();
             let is_later = SYNC.contains(&lower.as_str()) && is_later(&node.value);
@@ -119,6 +141,15 @@ impl Decoder {
                 "max_file_store" | "max_file" => bytes("max_file_store", node).map(|max| read.file_max = max),
                 "strict" => decode::boolean(node).map(|strict| read.strict = strict),
                 "limits" => self.jetstream_limits(node).map(|limits| read.limits = limits),
+                "key" | "ek" | "encryption_key" => string(node).map(|text| key = non_empty(text)),
+                "prev_key" | "prev_ek" | "prev_encryption_key" => {
+                    string(node).map(|text| previous = non_empty(text))
+                }
+                "cipher" => string(node).map(|name| {
+                    if name.eq_ignore_ascii_case("aes") {
+                        cipher = Cipher::Aes256Gcm;
+                    }
+                }),
                 refused if REFUSED.contains(&refused) => {
                     Err(Problem::Refused(format!("jetstream.{refused}")))
                 }
@@ -127,6 +158,7 @@ impl Decoder {
             };
             self.note(&node.at, result);
         }
+        read.encryption = key.map(|key| EncryptionOptions { key, previous, cipher });
         self.options.jetstream = enabled.then_some(read);
         Ok(())
     }

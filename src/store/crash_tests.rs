@@ -11,14 +11,22 @@ use bytes::Bytes;
 use super::model::Model;
 use super::plan::{Commit, CommitError, CommitErrorKind, Committed, Files};
 use super::simulated_disk::SimulatedDisk;
-use super::{FileStore, Filters, Message, Read, Settings, Store, StoreError, StoredMessage};
+use super::{
+    Cipher, Encryption, FileStore, Filters, Message, Read, Settings, Store, StoreError, StoredMessage,
+};
 
 const SUBJECTS: [&str; 6] = ["a", "a.b", "a.c", "b.a", "b.a.c", "c"];
 const KEYS: [&str; 3] = ["one", "two", "three"];
 
 pub fn settings() -> Settings {
     // A header, and few records: most runs seal segments.
-    Settings { segment_bytes_max: 4096 + 700, cache_bytes_max: 500, stream_salt: 99 }
+    Settings { segment_bytes_max: 4096 + 700, cache_bytes_max: 500, ..Settings::new(99) }
+}
+
+/// The same, encrypted.
+fn encrypted(nonce_start: u128) -> Settings {
+    let encryption = Some(Encryption::new(Cipher::ChaCha20Poly1305, [7; 32]));
+    Settings { segment_bytes_max: 4096 + 1200, encryption, nonce_start, ..settings() }
 }
 
 /// Reads a message wherever it is.
@@ -64,12 +72,17 @@ struct Run {
     appended: u64,
     /// Reads for segments that are rewritten.
     rewritten: u64,
+    is_encrypted: bool,
+    /// How often it was opened.
+    openings: u128,
 }
 
 impl Run {
     fn new(seed: u64) -> Run {
         let mut disk = SimulatedDisk::default();
-        let (store, steps) = FileStore::create(settings());
+        // Every third one.
+        let is_encrypted = seed.is_multiple_of(3);
+        let (store, steps) = FileStore::create(if is_encrypted { encrypted(0) } else { settings() });
         for step in &steps {
             disk.perform(step).unwrap();
         }
@@ -85,7 +98,15 @@ impl Run {
             time_ns: 1_000_000,
             appended: 0,
             rewritten: 0,
+            is_encrypted,
+            openings: 0,
         }
+    }
+
+    /// With numbers that were never used.
+    fn settings(&mut self) -> Settings {
+        self.openings += 1;
+        if self.is_encrypted { encrypted(self.openings << 64) } else { settings() }
     }
 
     fn act(&mut self) {
@@ -256,7 +277,8 @@ impl Run {
         }
         self.disk.space = None;
         let state = self.store.state();
-        let (store, report) = FileStore::open(&mut self.disk, settings()).unwrap();
+        let settings = self.settings();
+        let (store, report) = FileStore::open(&mut self.disk, settings).unwrap();
         assert!(!report.is_damaged(), "{report:?}");
         self.store = store.into();
         self.check_recovered(state.last_seq);
@@ -378,9 +400,11 @@ impl Run {
         // A full disk ends rewriting, and nothing else does.
         let warnings = self.store.take_warnings();
         assert!(warnings.iter().all(|warning| !warning.contains("damaged")), "{warnings:?}");
-        let (store, report) = FileStore::open(&mut self.disk, settings()).unwrap();
+        let settings = self.settings();
+        let (store, report) = FileStore::open(&mut self.disk, settings).unwrap();
         assert!(!report.is_damaged(), "{report:?}");
         assert_eq!(store.index().state(), self.store.state());
+        assert!(!self.is_encrypted || !self.disk.holds(b"NATS/1.0"), "something is not encrypted");
         self.store = store.into();
         super::index::tests::compare(&self.store, &self.model);
         let messages = self.model.messages().map(|message| (message.seq, message.clone())).collect();

@@ -225,11 +225,11 @@ fn a_missing_segment_is_told_and_nothing_else_is_deleted() {
 fn an_unknown_version_opens_nothing_and_touches_nothing() {
     let (_, mut disk) = filled(50);
     let bytes = disk.content(&FileId::new(2).to_string());
-    bytes[8] = 2;
-    bytes[2048 + 8] = 2;
+    bytes[8] = 9;
+    bytes[2048 + 8] = 9;
     let (names, steps) = (disk.names(), disk.steps);
     match FileStore::open(&mut disk, settings()) {
-        Err(OpenError::UnknownVersion { file, version: 2 }) => assert_eq!(file, FileId::new(2)),
+        Err(OpenError::UnknownVersion { file, version: 9 }) => assert_eq!(file, FileId::new(2)),
         other => panic!("{:?}", other.map(|(_, report)| report)),
     }
     assert_eq!((disk.names(), disk.steps), (names, steps));
@@ -345,4 +345,35 @@ fn a_run_of_messages_is_one_read() {
     assert!(messages.iter().map(|message| message.seq).eq(1..=plan.last_seq));
     assert_eq!(store.read_ahead(50, 50, 4096), None, "it is in memory");
     assert_eq!(store.read_ahead(1, 50, 1).unwrap().last_seq, 1);
+}
+
+#[test]
+fn encrypted_and_plain_stores_are_told_apart_and_nothing_is_touched() {
+    let key = |byte| Some(super::Encryption::new(super::Cipher::Aes256Gcm, [byte; 32]));
+    let (_, mut plain) = filled(30);
+    let before = plain.clone();
+    let with_key = super::Settings { encryption: key(1), ..settings() };
+    assert!(matches!(FileStore::open(&mut plain, with_key.clone()), Err(OpenError::Plain(_))));
+    assert!(plain.same_files(&before));
+    let mut disk = SimulatedDisk::default();
+    let (store, steps) = FileStore::create(with_key.clone());
+    steps.iter().for_each(|step| disk.perform(step).unwrap());
+    let mut store = Store::from(store);
+    for seq in 1..=30 {
+        append(&mut store, seq).unwrap();
+        commit(&mut store, &mut disk);
+    }
+    assert!(!disk.holds(b"payload of"));
+    let before = disk.clone();
+    assert!(matches!(FileStore::open(&mut disk, settings()), Err(OpenError::Encrypted(_))));
+    assert!(disk.same_files(&before));
+    // With another cipher for new files the old ones are read as they are.
+    let other = super::Encryption::new(super::Cipher::ChaCha20Poly1305, [1; 32]);
+    let other = super::Settings { encryption: Some(other), nonce_start: 1 << 64, ..settings() };
+    let (store, report) = FileStore::open(&mut disk, other).unwrap();
+    assert!(!report.is_damaged(), "{report:?}");
+    let store = Store::from(store);
+    for seq in 1..=30 {
+        assert!(read(&store, &mut disk, seq).is_some(), "{seq}");
+    }
 }

@@ -16,13 +16,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::cipher::{Cipher, Codec, Encryption, Nonces, plain_message};
 use super::index::{Index, Place};
 use super::message::{Message, Purged, Removed, StoreError, StoredMessage};
 use super::plan::{Commit, CommitError, CommitErrorKind, Committed, Damaged, FileId, ReadPlan, Step};
 use super::rewrite::Rewrite;
-use super::segment::{
-    HEADER_BYTES, Header, Kind, RECORD_BYTES, RECORD_BYTES_MAX, RECORD_BYTES_MORE, Record, Trailer, salt,
-};
+use super::segment::{HEADER_BYTES, Header, Kind, RECORD_BYTES, RECORD_BYTES_MAX, Record, Trailer, salt};
 use super::segment_index::Summary;
 use super::tail_cache::TailCache;
 use super::{PENDING_BYTES_MAX, Read, Store};
@@ -45,7 +44,7 @@ const WARNINGS_MAX: usize = 16;
 const OWN_NOTE: u8 = 0;
 
 /// What a file store is made with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// A segment is sealed when a record would make it longer.
     pub segment_bytes_max: u32,
@@ -53,12 +52,22 @@ pub struct Settings {
     pub cache_bytes_max: usize,
     /// A random number of the stream's own. It is stored in every segment, the stored one holds.
     pub stream_salt: u64,
+    /// What files are encrypted with.
+    pub encryption: Option<Encryption>,
+    /// A random number of this opening of the store: encryption needs numbers that were never used.
+    pub nonce_start: u128,
 }
 
 impl Settings {
     /// The usual settings.
     pub fn new(stream_salt: u64) -> Settings {
-        Settings { segment_bytes_max: 64 << 20, cache_bytes_max: 4 << 20, stream_salt }
+        Settings {
+            segment_bytes_max: 64 << 20,
+            cache_bytes_max: 4 << 20,
+            stream_salt,
+            encryption: None,
+            nonce_start: 0,
+        }
     }
 }
 
@@ -71,7 +80,8 @@ pub struct FileStore {
     pub(super) open_segment: u64,
     /// Where the next record of the open segment goes.
     pub(super) end: u32,
-    salt: u32,
+    codec: Codec,
+    pub(super) nonces: Nonces,
     open: Pending,
     /// Segments sealed since the last commit.
     rolled: Vec<Pending>,
@@ -123,6 +133,8 @@ pub(super) struct Segment {
     pub is_empty: bool,
     /// It ends with its index.
     pub has_index: bool,
+    /// What its file is encrypted with.
+    pub cipher: Option<Cipher>,
 }
 
 /// What a segment says of an earlier one's messages.
@@ -203,13 +215,15 @@ impl FileStore {
 
     pub(super) fn empty(settings: Settings) -> FileStore {
         let file = FileId::new(0);
+        let codec = Codec::of(0, file, None, None).expect("it needs no secret");
         FileStore {
+            nonces: Nonces::new(settings.nonce_start),
             settings,
             index: Index::new(),
             segments: BTreeMap::new(),
             open_segment: 0,
             end: 0,
-            salt: 0,
+            codec,
             open: Pending { file, offset: 0, bytes: Vec::new(), is_new: false, sealed_len: None },
             rolled: Vec::new(),
             pending_bytes: 0,
@@ -236,10 +250,10 @@ impl FileStore {
 
     /// Goes on in a segment that recovery read to its end.
     pub(super) fn continue_segment(&mut self, segment: u64, end: u32) {
+        self.codec = self.codec_of(segment);
         let open = &self.segments[&segment];
         self.open_segment = segment;
         self.end = end;
-        self.salt = salt(self.settings.stream_salt, segment, open.file.generation);
         self.open =
             Pending { file: open.file, offset: end, bytes: Vec::new(), is_new: false, sealed_len: None };
     }
@@ -256,7 +270,7 @@ impl FileStore {
     pub(super) fn append(&mut self, message: &Message<'_>) -> Result<(), StoreError> {
         assert!(message.seq >= self.index.next_seq().max(1), "sequences grow");
         let record = Record::message(message, self.open.offset);
-        let len = record.len();
+        let len = self.codec.len(&record);
         if len > RECORD_BYTES_MAX || message.subject.len() > usize::from(u16::MAX) {
             return Err(StoreError::TooLarge);
         }
@@ -273,9 +287,9 @@ impl FileStore {
             self.roll();
         }
         let record = Record { batch: self.open.offset, ..record };
-        record.encode(self.salt, &mut self.open.bytes);
+        self.codec.encode(&record, &mut self.nonces, &mut self.open.bytes);
         let (seq, time_ns) = (message.seq, message.time_ns);
-        self.index.append(seq, time_ns, message.subject, self.end, len as u32 - RECORD_BYTES_MORE);
+        self.index.append(seq, time_ns, message.subject, self.end, len as u32 - self.codec.more());
         self.count(len);
         Ok(())
     }
@@ -293,7 +307,7 @@ impl FileStore {
 
     /// Adds a record that is not a message.
     fn push_record(&mut self, record: Record<'_>) {
-        let len = record.len();
+        let len = self.codec.len(&record);
         if self.is_roll_due(len) && self.health == Health::Good {
             self.roll();
         }
@@ -303,8 +317,8 @@ impl FileStore {
     /// Adds a record to the open segment, whatever its length.
     fn push_here(&mut self, record: Record<'_>) {
         let record = Record { batch: self.open.offset, ..record };
-        record.encode(self.salt, &mut self.open.bytes);
-        self.count(record.len());
+        self.codec.encode(&record, &mut self.nonces, &mut self.open.bytes);
+        self.count(self.codec.len(&record));
     }
 
     pub(super) fn skip_to(&mut self, next_seq: u64) {
@@ -327,7 +341,8 @@ impl FileStore {
                 self.end_rewrite();
             }
             let time_ns = self.index.time_of(seq).expect("it is live");
-            let erasure = Erasure { segment, offset, len: place.size + RECORD_BYTES_MORE, seq, time_ns };
+            let len = place.size + self.more();
+            let erasure = Erasure { segment, offset, len, seq, time_ns };
             self.erasures.push_back((self.position, erasure));
         }
         self.index.remove(seq)
@@ -438,9 +453,9 @@ impl FileStore {
         let record =
             Record { batch: self.open.offset, payload: &body, ..Record::of(Kind::Index, state.last_seq) };
         let before = self.open.bytes.len();
-        record.encode(self.salt, &mut self.open.bytes);
-        let trailer = Trailer { index_offset: self.end, index_len: record.len() as u32 };
-        trailer.encode(self.salt, &mut self.open.bytes);
+        self.codec.encode(&record, &mut self.nonces, &mut self.open.bytes);
+        let trailer = Trailer { index_offset: self.end, index_len: self.codec.len(&record) as u32 };
+        trailer.encode(self.codec.salt, &mut self.open.bytes);
         self.pending_bytes += self.open.bytes.len() - before;
         self.open.sealed_len = Some(u64::from(self.open.offset) + self.open.bytes.len() as u64);
         self.sealed_since.push(segment);
@@ -459,6 +474,7 @@ impl FileStore {
             last_time_ns: state.last_time_ns,
             previous: self.open_segment,
             previous_end: self.end,
+            cipher: self.settings.encryption.as_ref().map(|encryption| encryption.cipher),
         };
         let file = FileId::new(segment);
         let bytes = header.encode();
@@ -470,7 +486,6 @@ impl FileStore {
         }
         self.open_segment = segment;
         self.end = HEADER_BYTES as u32;
-        self.salt = header.salt();
         self.segments.insert(
             segment,
             Segment {
@@ -483,8 +498,26 @@ impl FileStore {
                 holes: 0,
                 is_empty: false,
                 has_index: false,
+                cipher: header.cipher,
             },
         );
+        self.codec = self.codec_of(segment);
+    }
+
+    /// How records of a segment's file are written and read.
+    pub(super) fn codec_of(&self, segment: u64) -> Codec {
+        let known = &self.segments[&segment];
+        self.codec_for(known.file, known.cipher)
+    }
+
+    pub(super) fn codec_for(&self, file: FileId, cipher: Option<Cipher>) -> Codec {
+        let codec = Codec::of(self.settings.stream_salt, file, cipher, self.settings.encryption.as_ref());
+        codec.expect("without the secret it is not opened")
+    }
+
+    /// How much longer records are than what messages count for: all files of a store are encrypted, or none is.
+    pub(super) fn more(&self) -> u32 {
+        self.codec.more()
     }
 
     fn now(&self) -> Durable {
@@ -759,7 +792,7 @@ impl FileStore {
                 known.holes = 0;
             }
         }
-        for (segment, start, end) in self.index.dead_extents(&sparse) {
+        for (segment, start, end) in self.index.dead_extents(&sparse, self.more()) {
             let (start, end) = (start.next_multiple_of(HOLE_BLOCK), end / HOLE_BLOCK * HOLE_BLOCK);
             let Some(known) = self.segments.get_mut(&segment) else { continue };
             // What is sealed but not durable may still be taken apart again.
@@ -899,17 +932,29 @@ impl FileStore {
     pub(super) fn read(&self, seq: u64) -> Read {
         let Some(place) = self.index.find(seq) else { return Read::Missing };
         let (segment, offset) = self.place(place);
-        let len = place.size + RECORD_BYTES_MORE;
+        let len = place.size + self.more();
         match self.in_memory(segment, offset, len as usize) {
-            Some(bytes) => Read::Found(stored_message(&bytes, 0).expect("what was written is a message").0),
+            Some(bytes) => {
+                let message = match &self.settings.encryption {
+                    None => plain_message(&bytes, 0),
+                    Some(_) => self.codec_of(segment).message(&bytes, 0),
+                };
+                Read::Found(message.expect("what was written is a message").0)
+            }
             None => Read::OnDisk(self.plan(segment, offset, len, seq, seq)),
         }
     }
 
     fn plan(&self, segment: u64, offset: u32, length: u32, first_seq: u64, last_seq: u64) -> ReadPlan {
         let file = self.segments[&segment].file;
-        let salt = salt(self.settings.stream_salt, segment, file.generation);
-        ReadPlan { file, offset: u64::from(offset), length, first_seq, last_seq, salt }
+        ReadPlan {
+            file,
+            offset: u64::from(offset),
+            length,
+            first_seq,
+            last_seq,
+            codec: self.codec_of(segment),
+        }
     }
 
     fn in_memory(&self, segment: u64, offset: u32, len: usize) -> Option<Bytes> {
@@ -924,10 +969,11 @@ impl FileStore {
 
     pub(super) fn read_ahead(&self, from_seq: u64, last_seq: u64, bytes_max: u32) -> Option<ReadPlan> {
         let (segment, start) = self.place(self.index.find(from_seq)?);
+        let more = self.more();
         let (mut end, mut last, mut next) = (start, from_seq, Some(from_seq));
         while let Some(seq) = next.filter(|&seq| seq <= last_seq) {
             let place = self.index.find(seq).expect("a live message");
-            let len = place.size + RECORD_BYTES_MORE;
+            let len = place.size + more;
             let is_elsewhere = self.place(place).0 != segment;
             let is_cached = self.in_memory(segment, place.offset, len as usize).is_some();
             let is_far = seq != from_seq && place.offset.saturating_add(len) - start > bytes_max;
@@ -966,10 +1012,10 @@ impl ReadPlan {
         let mut messages = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
-            let Some((record, len)) = Record::decode(self.salt, &bytes[at..]) else { break };
-            if record.kind == Kind::Message && (self.first_seq..=self.last_seq).contains(&record.seq) {
-                messages.extend(stored_message(bytes, at).map(|(message, _)| message));
-            }
+            let Some((_, len)) = Record::decode(self.codec.salt, &bytes[at..]) else { break };
+            let message = self.codec.message(bytes, at).map(|(message, _)| message);
+            let wanted = self.first_seq..=self.last_seq;
+            messages.extend(message.filter(|message| wanted.contains(&message.seq)));
             at += len;
         }
         if messages.first().is_none_or(|first| first.seq != self.first_seq) {
@@ -977,17 +1023,6 @@ impl ReadPlan {
         }
         Ok(messages)
     }
-}
-
-/// The message whose record begins at `at`, sharing its bytes, and the record's length. Its checksum is not looked at.
-fn stored_message(bytes: &Bytes, at: usize) -> Option<(StoredMessage, usize)> {
-    let (record, len) = Record::split(&bytes[at..])?;
-    let start = at + len - record.subject.len() - record.header.len() - record.payload.len();
-    let shared = bytes.slice(start..at + len);
-    Some((
-        StoredMessage::new(record.seq, record.time_ns, record.subject.len(), record.header.len(), shared),
-        len,
-    ))
 }
 
 /// The key of the note that a segment was removed though older ones exist.

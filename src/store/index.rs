@@ -162,12 +162,13 @@ impl Index {
         sparse
     }
 
-    /// Where removed messages lie in some segments: segment, first and one past the last byte.
-    pub fn dead_extents(&mut self, segments: &[u64]) -> Vec<(u64, u64, u64)> {
+    /// Where removed messages lie in some segments: segment, first and one past the last byte. Records are `more` longer than what
+    /// messages count for.
+    pub fn dead_extents(&mut self, segments: &[u64], more: u32) -> Vec<(u64, u64, u64)> {
         let mut found = Vec::new();
         for &segment in segments {
             if let Ok(at) = self.place_of(segment) {
-                let extents = self.sealed[at].dead_extents();
+                let extents = self.sealed[at].dead_extents(more);
                 found.extend(extents.into_iter().map(|(start, end)| (segment, start, end)));
             }
         }

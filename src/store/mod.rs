@@ -11,10 +11,11 @@
 //! * [`plan`]: what a store wants done with files.
 //! * [`memory`]: the store without files; [`file`](mod@file): the one with them, [`recovery`]: how it is opened.
 //! * `index`: where every message is, for both; `sealed`, `packed`, `subjects`: what it is made of.
-//! * `segment`, `segment_index`: the format of the files; `rewrite`: segments that hold little are written anew.
+//! * `segment`, `segment_index`: the format of the files, `cipher`: their encryption; `rewrite`: segments that hold little are written anew.
 //!
 //! No clock, no randomness of its own, no order of hash maps that could be seen.
 
+mod cipher;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tail_cache;
 
 use std::ops::RangeInclusive;
 
+pub use cipher::{Cipher, Encryption};
 pub use file::{FileStore, Settings};
 pub use filter::Filters;
 pub use memory::MemoryStore;

@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use std::fmt;
 
+use super::cipher::Codec;
+
 /// A file of a stream's directory: its segment number, and how often the segment was rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
@@ -141,7 +143,7 @@ pub struct ReadPlan {
     pub first_seq: u64,
     /// The last message wanted.
     pub last_seq: u64,
-    pub(crate) salt: u32,
+    pub(super) codec: Codec,
 }
 
 /// What a read found damaged.

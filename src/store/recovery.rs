@@ -14,11 +14,11 @@ use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 
+use super::cipher::{Cipher, Codec};
 use super::file::{FileStore, Hold, Note, Segment, Settings, dropped_key, dropped_ranges};
 use super::plan::{FileId, Files, Step};
 use super::segment::{
-    HEADER_BYTES, Header, HeaderError, Kind, RECORD_BYTES_MORE, Record, TRAILER_BYTES, Trailer, VERSION,
-    belongs, find_record,
+    HEADER_BYTES, Header, HeaderError, Kind, Record, TRAILER_BYTES, Trailer, VERSION, belongs, find_record,
 };
 use super::segment_index::Summary;
 
@@ -34,6 +34,12 @@ pub enum OpenError {
     /// A file or the directory cannot be read or prepared.
     #[error("{file}: {source}")]
     Io { file: String, source: std::io::Error },
+    /// Encrypted, and there is no key.
+    #[error("{0} is encrypted, and no key is configured")]
+    Encrypted(FileId),
+    /// Not encrypted, and there is a key: what nobody has encrypted is not believed.
+    #[error("{0} is not encrypted, and a key is configured")]
+    Plain(FileId),
     /// Written by a later version.
     #[error(
         "{file} has format version {version}, this is version {VERSION}: open it with the version that wrote it"
@@ -86,6 +92,8 @@ struct Found {
     len: u64,
     /// Both copies of the header are damaged: what it said about other segments is not known.
     is_salvaged: bool,
+    /// How its records are read.
+    codec: Codec,
 }
 
 /// A range of a file.
@@ -187,7 +195,7 @@ impl FileStore {
     ) -> Result<(FileStore, RecoveryReport), OpenError> {
         let mut findings = Findings::default();
         let FoundSegments { found, last_number, superseded } =
-            find_segments(files, settings.stream_salt, &mut findings.report)?;
+            find_segments(files, &settings, &mut findings.report)?;
         let mut store = FileStore::empty(settings);
         if let Some(first) = found.first() {
             store.settings.stream_salt = first.header.stream_salt;
@@ -264,6 +272,7 @@ impl FileStore {
                 holes: 0,
                 is_empty: false,
                 has_index: false,
+                cipher: header.cipher,
             },
         );
     }
@@ -323,7 +332,8 @@ impl FileStore {
         records_end: Option<u32>,
         findings: &mut Findings,
     ) -> Result<bool, OpenError> {
-        let Found { file, header, len, .. } = segment;
+        let Found { file, header, len, codec, .. } = segment;
+        let mut scratch = Vec::new();
         let Some(trailer_at) = len.checked_sub(TRAILER_BYTES as u64) else { return Ok(false) };
         let trailer = read(files, *file, trailer_at, TRAILER_BYTES)?;
         let Some(trailer) = Trailer::decode(header.salt(), &trailer, *len) else { return Ok(false) };
@@ -331,7 +341,7 @@ impl FileStore {
             return Ok(false);
         }
         let bytes = read(files, *file, u64::from(trailer.index_offset), trailer.index_len as usize)?;
-        let Some((record, _)) = Record::decode(header.salt(), &bytes) else { return Ok(false) };
+        let Some((record, _)) = codec.decode(&bytes, &mut scratch) else { return Ok(false) };
         if record.kind != Kind::Index {
             return Ok(false);
         }
@@ -377,7 +387,8 @@ impl FileStore {
         has_next: bool,
         findings: &mut Findings,
     ) -> Result<Option<u32>, OpenError> {
-        let (file, salt) = (segment.file, segment.header.salt());
+        let (file, salt, codec) = (segment.file, segment.codec.salt, &segment.codec);
+        let mut scratch = Vec::new();
         let mut bytes = read(files, file, 0, usize::try_from(segment.len).unwrap_or(usize::MAX))?;
         bytes.truncate(limit.unwrap_or(bytes.len()).min(u32::MAX as usize));
         let mut budget = bytes.len().saturating_mul(SEARCH_FACTOR);
@@ -385,7 +396,7 @@ impl FileStore {
         let mut at = HEADER_BYTES;
         loop {
             let mut is_index = false;
-            while let Some((record, len)) = Record::decode(salt, &bytes[at..])
+            while let Some((record, len)) = codec.decode(&bytes[at..], &mut scratch)
                 && !is_index
             {
                 is_index = record.kind == Kind::Index;
@@ -442,7 +453,7 @@ impl FileStore {
                     return findings.damaged(segment.file, at..at + len);
                 }
                 findings.resume(known, record.seq);
-                let size = len as u32 - RECORD_BYTES_MORE;
+                let size = len as u32 - segment.codec.more();
                 self.index.append(record.seq, record.time_ns, record.subject, at as u32, size);
             }
             Kind::Remove => {
@@ -472,7 +483,7 @@ impl FileStore {
                     self.index.set_last_time_ns(record.time_ns);
                 }
             }
-            Kind::Index => {}
+            Kind::Index | Kind::Sealed => {}
         }
     }
 
@@ -508,7 +519,7 @@ struct FoundSegments {
 
 fn find_segments(
     files: &mut impl Files,
-    stream_salt: u64,
+    settings: &Settings,
     report: &mut RecoveryReport,
 ) -> Result<FoundSegments, OpenError> {
     let names = files.list().map_err(|source| OpenError::Io { file: "directory".into(), source })?;
@@ -525,14 +536,24 @@ fn find_segments(
     for file in ids {
         let len = files.len(file).map_err(|source| OpenError::Io { file: file.to_string(), source })?;
         let header = Header::decode(&read(files, file, 0, HEADER_BYTES)?);
-        if let Err(HeaderError::UnknownVersion(version)) = header {
-            return Err(OpenError::UnknownVersion { file, version });
+        match header {
+            Err(HeaderError::UnknownVersion(version)) => {
+                return Err(OpenError::UnknownVersion { file, version });
+            }
+            Ok(header) if header.cipher.is_some() && settings.encryption.is_none() => {
+                return Err(OpenError::Encrypted(file));
+            }
+            Ok(header) if header.cipher.is_none() && settings.encryption.is_some() => {
+                return Err(OpenError::Plain(file));
+            }
+            _ => {}
         }
         headers.push((file, len, header));
     }
     let right =
         headers.iter().find_map(|(file, _, header)| header.ok().filter(|header| belongs(header, *file)));
-    let stream_salt = right.map_or(stream_salt, |header| header.stream_salt);
+    let stream_salt = right.map_or(settings.stream_salt, |header| header.stream_salt);
+    let cipher = settings.encryption.as_ref().map(|encryption| encryption.cipher);
     let mut found: Vec<Found> = Vec::new();
     let mut last_number = 0;
     let mut superseded = Vec::new();
@@ -557,7 +578,7 @@ fn find_segments(
                 let later = headers[at + 1..].iter().filter(|(file, _, _)| !file.unfinished);
                 let next = later.filter_map(|(_, _, header)| header.ok()).next();
                 let was_synced = next.map(|next| next.previous >= file.segment);
-                match salvage_header(files, file, len, stream_salt, was_synced)? {
+                match salvage_header(files, file, len, (stream_salt, cipher), was_synced)? {
                     Salvage::Header(header) => Ok((header, true)),
                     Salvage::Unfinished { is_empty } => {
                         // Kept under another name: this one is given again, and must not come back.
@@ -581,7 +602,9 @@ fn find_segments(
                 // The one that was rewritten later holds.
                 let before = found.pop_if(|before| before.file.segment == file.segment);
                 superseded.extend(before.filter(|_| !is_salvaged).map(|before| before.file));
-                found.push(Found { file, header, len, is_salvaged });
+                let codec = Codec::of(stream_salt, file, header.cipher, settings.encryption.as_ref());
+                let codec = codec.expect("it was looked at whether there is a secret");
+                found.push(Found { file, header, len, is_salvaged, codec });
             }
             Err(reason) => quarantine(file, reason, report),
         }
@@ -616,7 +639,7 @@ fn salvage_header(
     files: &mut impl Files,
     file: FileId,
     len: u64,
-    stream_salt: u64,
+    (stream_salt, cipher): (u64, Option<Cipher>),
     was_synced: Option<bool>,
 ) -> Result<Salvage, OpenError> {
     let header = Header {
@@ -628,6 +651,7 @@ fn salvage_header(
         last_time_ns: 0,
         previous: 0,
         previous_end: 0,
+        cipher,
     };
     let bytes = read(files, file, 0, usize::try_from(len).unwrap_or(usize::MAX))?;
     let mut budget = bytes.len().saturating_mul(SEARCH_FACTOR);

@@ -17,12 +17,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::cipher::{Cipher, Codec};
 use super::file::{FileStore, HOLE_BYTES_MIN, Hold, InFlight};
 use super::plan::{Commit, FileId, ReadPlan, Step};
 use super::sealed::{Entry, Sealed};
-use super::segment::{
-    HEADER_BYTES, Header, Kind, RECORD_BYTES, RECORD_BYTES_MORE, Record, Trailer, belongs, salt,
-};
+use super::segment::{HEADER_BYTES, Header, Kind, RECORD_BYTES, Record, Trailer, belongs};
 use super::segment_index::Summary;
 
 /// How much is read and written at a time; a message that is longer is a part by itself.
@@ -53,6 +52,10 @@ pub(super) struct Rewrite {
     is_created: bool,
     /// Where its records end.
     end: u32,
+    /// How records of the two files are written and read.
+    old: Codec,
+    new: Codec,
+    cipher: Option<Cipher>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,10 +108,15 @@ impl FileStore {
         if self.rewrite.is_none() {
             let segment = self.take_candidate()?;
             let from = self.segments[&segment].file;
+            let to = FileId { generation: from.generation + 1, ..from };
+            let cipher = self.settings.encryption.as_ref().map(|encryption| encryption.cipher);
             self.rewrite = Some(Box::new(Rewrite {
                 segment,
                 from,
-                to: FileId { generation: from.generation + 1, ..from },
+                to,
+                old: self.codec_of(segment),
+                new: self.codec_for(to, cipher),
+                cipher,
                 stage: Stage::Header,
                 is_reading: false,
                 removed: Vec::new(),
@@ -139,19 +147,21 @@ impl FileStore {
             Stage::Whole(_) => return None,
         };
         self.rewrite.as_mut()?.is_reading = true;
-        Some(ReadPlan { file, offset: u64::from(offset), length, first_seq: 0, last_seq: 0, salt: 0 })
+        let codec = self.rewrite.as_ref()?.old.clone();
+        Some(ReadPlan { file, offset: u64::from(offset), length, first_seq: 0, last_seq: 0, codec })
     }
 
     /// The next messages to be copied: their sequences, and where they lie.
     fn next_part(&self) -> Option<((u64, u64), u32, u32)> {
         let rewrite = self.rewrite.as_ref()?;
         let sealed = self.index.sealed(rewrite.segment)?;
+        let more = self.more();
         let mut at = sealed.next_live(sealed.lower_bound(rewrite.copied_to))?;
         let (first_seq, start) = (sealed.seq(at), sealed.offset(at));
-        let mut end = start + sealed.size(at) + RECORD_BYTES_MORE;
+        let mut end = start + sealed.size(at) + more;
         while let Some(next) = sealed.next_live(at + 1) {
             let next_start = sealed.offset(next);
-            let next_end = next_start + sealed.size(next) + RECORD_BYTES_MORE;
+            let next_end = next_start + sealed.size(next) + more;
             if next_start < end || next_start - end > GAP_BYTES || next_end - start > PART_BYTES {
                 break;
             }
@@ -168,7 +178,7 @@ impl FileStore {
         let (file, stage) = (rewrite.from, rewrite.stage);
         let is_right = bytes.is_some_and(|bytes| match stage {
             Stage::Header => take_header(&mut rewrite, bytes),
-            Stage::Index => take_index(&mut rewrite, self.settings.stream_salt, bytes),
+            Stage::Index => take_index(&mut rewrite, bytes),
             Stage::Messages { part, offset } => self.take_messages(&mut rewrite, part, offset, bytes),
             Stage::Whole(_) => true,
         });
@@ -181,7 +191,7 @@ impl FileStore {
 
     /// Copies what is still there of the messages that were read.
     fn take_messages(
-        &self,
+        &mut self,
         rewrite: &mut Rewrite,
         (first_seq, end_seq): (u64, u64),
         offset: u32,
@@ -191,20 +201,20 @@ impl FileStore {
         rewrite.is_out_due = true;
         // All of it may have been removed since.
         let Some(sealed) = self.index.sealed(rewrite.segment) else { return true };
-        let old = salt(self.settings.stream_salt, rewrite.segment, rewrite.from.generation);
-        let new = salt(self.settings.stream_salt, rewrite.segment, rewrite.to.generation);
+        let mut scratch = Vec::new();
         let mut at = sealed.lower_bound(first_seq);
         while let Some(live) = sealed.next_live(at).filter(|live| sealed.seq(*live) < end_seq) {
             let entry = sealed.entry(live);
             let start = (entry.offset - offset) as usize;
-            let Some((record, _)) = bytes.get(start..).and_then(|bytes| Record::decode(old, bytes)) else {
-                return false;
-            };
+            let record = bytes.get(start..).and_then(|bytes| rewrite.old.decode(bytes, &mut scratch));
+            let Some((record, _)) = record else { return false };
             if record.kind != Kind::Message || record.seq != entry.seq {
                 return false;
             }
-            rewrite.entries.push(Entry { offset: rewrite.end(), ..entry });
-            Record { batch: HEADER_BYTES as u32, ..record }.encode(new, &mut rewrite.out);
+            let offset = rewrite.end();
+            rewrite.entries.push(Entry { offset, ..entry });
+            let record = Record { batch: HEADER_BYTES as u32, ..record };
+            rewrite.new.encode(&record, &mut self.nonces, &mut rewrite.out);
             at = live + 1;
         }
         true
@@ -214,7 +224,7 @@ impl FileStore {
     fn complete(&mut self) {
         let Some(mut rewrite) = self.rewrite.take() else { return };
         let segment = rewrite.segment;
-        let new = salt(self.settings.stream_salt, segment, rewrite.to.generation);
+        let new = rewrite.new.clone();
         let mut live = Vec::with_capacity(rewrite.entries.len());
         let mut gone = Vec::new();
         let sealed = self.index.sealed(segment);
@@ -227,7 +237,8 @@ impl FileStore {
         let needed = self.needed_removals(segment, &rewrite.removed);
         let batch = HEADER_BYTES as u32;
         for seq in needed.iter().flat_map(|(first, last)| *first..=*last).chain(gone) {
-            Record { batch, ..Record::of(Kind::Remove, seq) }.encode(new, &mut rewrite.out);
+            let record = Record { batch, ..Record::of(Kind::Remove, seq) };
+            new.encode(&record, &mut self.nonces, &mut rewrite.out);
         }
         let notes: Vec<(&[u8], Option<&[u8]>)> = self
             .notes
@@ -238,7 +249,8 @@ impl FileStore {
         for (key, value) in &notes {
             let kind = if value.is_some() { Kind::Note } else { Kind::Forget };
             let payload = value.unwrap_or_default();
-            Record { batch, subject: key, payload, ..Record::of(kind, 0) }.encode(new, &mut rewrite.out);
+            let record = Record { batch, subject: key, payload, ..Record::of(kind, 0) };
+            new.encode(&record, &mut self.nonces, &mut rewrite.out);
         }
         let following = self.segments.range(segment + 1..).next();
         let summary = Summary {
@@ -253,15 +265,17 @@ impl FileStore {
         let summary = Summary { first_seq, ..summary };
         let next_seq = summary.next_seq.to_le_bytes();
         let (time_ns, state) = (summary.last_time_ns, Record::of(Kind::State, first_seq));
-        Record { batch, time_ns, payload: &next_seq, ..state }.encode(new, &mut rewrite.out);
+        let state = Record { batch, time_ns, payload: &next_seq, ..state };
+        new.encode(&state, &mut self.nonces, &mut rewrite.out);
         rewrite.end = rewrite.end();
         let sealed = (!live.is_empty()).then(|| Sealed::new(segment, &live));
         let mut body = Vec::new();
         summary.write(sealed.as_ref(), self.index.subjects(), &mut body);
         let last_seq = summary.next_seq.max(1) - 1;
         let record = Record { batch, payload: &body, ..Record::of(Kind::Index, last_seq) };
-        record.encode(new, &mut rewrite.out);
-        Trailer { index_offset: rewrite.end, index_len: record.len() as u32 }.encode(new, &mut rewrite.out);
+        new.encode(&record, &mut self.nonces, &mut rewrite.out);
+        let index_len = new.len(&record) as u32;
+        Trailer { index_offset: rewrite.end, index_len }.encode(new.salt, &mut rewrite.out);
         rewrite.entries = live;
         rewrite.stage = Stage::Whole(self.position());
         rewrite.is_out_due = true;
@@ -357,6 +371,7 @@ impl FileStore {
         known.end = rewrite.end;
         known.allocated = u64::from(rewrite.written);
         known.holes = 0;
+        known.cipher = rewrite.cipher;
         known.is_empty = rewrite.entries.is_empty();
     }
 
@@ -393,7 +408,8 @@ impl FileStore {
         let (messages, bytes) = sealed.map_or((0, 0), |sealed| (u64::from(sealed.live), sealed.live_bytes));
         let held = known.holds.iter().filter(|hold| self.is_needed(*hold));
         let removals: u64 = held.map(|(_, hold)| hold.count).sum();
-        let needed = bytes + messages * u64::from(RECORD_BYTES_MORE) + removals * RECORD_BYTES as u64;
+        let more = u64::from(self.more());
+        let needed = bytes + messages * more + removals * (RECORD_BYTES as u64 + more);
         let taken = u64::from(known.end).saturating_sub(HEADER_BYTES as u64 + known.holes);
         needed * 2 <= taken && taken - needed >= GAIN_BYTES_MIN
     }
@@ -430,14 +446,15 @@ fn take_header(rewrite: &mut Rewrite, bytes: &Bytes) -> bool {
     if !belongs(&header, rewrite.from) {
         return false;
     }
-    rewrite.out = Header { generation: rewrite.to.generation, ..header }.encode();
+    let (generation, cipher) = (rewrite.to.generation, rewrite.cipher);
+    rewrite.out = Header { generation, cipher, ..header }.encode();
     rewrite.stage = Stage::Index;
     true
 }
 
-fn take_index(rewrite: &mut Rewrite, stream_salt: u64, bytes: &Bytes) -> bool {
-    let salt = salt(stream_salt, rewrite.segment, rewrite.from.generation);
-    let index = Record::decode(salt, bytes).filter(|(record, _)| record.kind == Kind::Index);
+fn take_index(rewrite: &mut Rewrite, bytes: &Bytes) -> bool {
+    let mut scratch = Vec::new();
+    let index = rewrite.old.decode(bytes, &mut scratch).filter(|(record, _)| record.kind == Kind::Index);
     let Some((summary, _)) = index.and_then(|(record, _)| Summary::read(record.payload)) else {
         return false;
     };

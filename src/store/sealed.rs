@@ -266,12 +266,12 @@ impl Sealed {
     }
 
     /// Where records of removed messages lie side by side, with nothing else between: first and one past the last byte.
-    pub fn dead_extents(&mut self) -> Vec<(u64, u64)> {
+    pub fn dead_extents(&mut self, more: u32) -> Vec<(u64, u64)> {
         self.fresh_dead_bytes = 0;
         let mut extents: Vec<(u64, u64)> = Vec::new();
         for at in (0..self.len()).filter(|&at| !self.is_live(at)) {
             let start = u64::from(self.offset(at));
-            let end = start + u64::from(self.size(at)) + u64::from(RECORD_BYTES_MORE);
+            let end = start + u64::from(self.size(at)) + u64::from(more);
             match extents.last_mut() {
                 Some((_, last)) if *last == start => *last = end,
                 _ => extents.push((start, end)),

@@ -7,11 +7,12 @@
 //!
 //! Decoding trusts nothing: it is given files as they are found.
 
+use super::cipher::Cipher;
 use super::message::Message;
 use super::plan::FileId;
 
-/// The version that is written. Files of a later one are not opened.
-pub const VERSION: u32 = 1;
+/// The last version that is known. Files of a later one are not opened.
+pub const VERSION: u32 = 3;
 /// Where records begin: the header is there twice, 2 KiB apart, so that no torn or damaged sector takes both.
 pub const HEADER_BYTES: usize = 4096;
 const HEADER_COPY: usize = 2048;
@@ -44,6 +45,8 @@ pub struct Header {
     /// The segment before, and where its records end: nothing behind that counts. 0 in the first.
     pub previous: u64,
     pub previous_end: u32,
+    /// What its records are encrypted with.
+    pub cipher: Option<Cipher>,
 }
 
 /// Why there is no header.
@@ -59,7 +62,7 @@ impl Header {
     pub fn encode(&self) -> Vec<u8> {
         let mut content = Vec::with_capacity(HEADER_BYTES);
         content.extend_from_slice(&HEADER_MAGIC);
-        content.extend_from_slice(&VERSION.to_le_bytes());
+        content.extend_from_slice(&version_of(self.cipher).to_le_bytes());
         content.extend_from_slice(&self.generation.to_le_bytes());
         content.extend_from_slice(&self.segment.to_le_bytes());
         content.extend_from_slice(&self.stream_salt.to_le_bytes());
@@ -98,9 +101,7 @@ impl Header {
             return Err(HeaderError::Damaged);
         }
         let version = u32_at(content, 8);
-        if version != VERSION {
-            return Err(HeaderError::UnknownVersion(version));
-        }
+        let Some(cipher) = cipher_of(version) else { return Err(HeaderError::UnknownVersion(version)) };
         if !is_sum(crc32c::crc32c(&content[..HEADER_CONTENT - 4]), u32_at(content, HEADER_CONTENT - 4)) {
             return Err(HeaderError::Damaged);
         }
@@ -113,6 +114,7 @@ impl Header {
             last_time_ns: u64_at(content, 48) as i64,
             previous: u64_at(content, 56),
             previous_end: u32_at(content, 64),
+            cipher,
         })
     }
 
@@ -120,6 +122,20 @@ impl Header {
     pub fn salt(&self) -> u32 {
         salt(self.stream_salt, self.segment, self.generation)
     }
+}
+
+/// The versions of the format: one for each cipher, so that who does not know it opens nothing.
+fn version_of(cipher: Option<Cipher>) -> u32 {
+    match cipher {
+        None => 1,
+        Some(Cipher::Aes256Gcm) => 2,
+        Some(Cipher::ChaCha20Poly1305) => 3,
+    }
+}
+
+fn cipher_of(version: u32) -> Option<Option<Cipher>> {
+    let ciphers = [None, Some(Cipher::Aes256Gcm), Some(Cipher::ChaCha20Poly1305)];
+    ciphers.into_iter().find(|cipher| version_of(*cipher) == version)
 }
 
 pub fn salt(stream_salt: u64, segment: u64, generation: u32) -> u32 {
@@ -145,6 +161,8 @@ pub enum Kind {
     Erased = 6,
     /// The payload is the segment's index. Nothing but the trailer follows.
     Index = 7,
+    /// The payload is a record, encrypted, under the number in sequence and time (`cipher.rs`).
+    Sealed = 8,
 }
 
 impl Kind {
@@ -157,6 +175,7 @@ impl Kind {
             5 => Kind::Forget,
             6 => Kind::Erased,
             7 => Kind::Index,
+            8 => Kind::Sealed,
             _ => return None,
         })
     }
@@ -332,6 +351,7 @@ mod tests {
             last_time_ns: 1_700_000_000_000_000_000,
             previous: 2,
             previous_end: 5000,
+            cipher: None,
         }
     }
 

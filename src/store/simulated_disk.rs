@@ -71,6 +71,20 @@ impl File {
 }
 
 impl SimulatedDisk {
+    /// Whether these bytes are anywhere in a file.
+    pub fn holds(&self, needle: &[u8]) -> bool {
+        self.names.values().any(|file| memchr::memmem::find(&self.files[*file].now, needle).is_some())
+    }
+
+    /// Whether another one has the same files.
+    pub fn same_files(&self, other: &SimulatedDisk) -> bool {
+        let files = |disk: &SimulatedDisk| {
+            let named = disk.names.iter().map(|(name, file)| (name.clone(), disk.files[*file].now.clone()));
+            named.collect::<BTreeMap<_, _>>()
+        };
+        files(self) == files(other)
+    }
+
     /// How many files there are.
     pub fn files_len(&self) -> usize {
         self.names.len()

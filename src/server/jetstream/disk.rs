@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! STORE_DIR/jetstream/ringmain                      the format, and the lock of the server that uses it
+//! STORE_DIR/jetstream/secret                        what everything is encrypted with, itself encrypted with the configured key
 //! STORE_DIR/jetstream/ACCOUNT/streams/STREAM/       one directory per stream
 //!     stream.json                                   its configuration
 //!     000000000001-0.seg …                          its messages (`store`)
@@ -16,20 +17,26 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use ring::pbkdf2;
 use serde_json::value::RawValue;
 
 use crate::base::system_error;
+use crate::config::EncryptionOptions;
 use crate::io::files::{FileStep, StepError, carry_out};
 use crate::io::process;
-use crate::store::{CommitError, CommitErrorKind, FileId, Files, Step};
+use crate::store::{Cipher, CommitError, CommitErrorKind, Encryption, FileId, Files, Step};
 
-/// The first line of the file `ringmain`.
+/// What the file `ringmain` says.
 const FORMAT: &str = "ringmain jetstream 1\n";
+/// The same where everything is encrypted.
+const ENCRYPTED_FORMAT: &str = "ringmain jetstream 2\n";
 
 const FORMAT_FILE: &str = "ringmain";
+const SECRET_FILE: &str = "secret";
 const STREAM_FILE: &str = "stream.json";
 const STREAMS: &str = "streams";
 const NEW: &str = ".new.";
@@ -41,6 +48,8 @@ pub struct StoreDirectory {
     path: PathBuf,
     /// Holds the lock.
     _lock: File,
+    /// With what everything in it is encrypted.
+    encryption: Option<Encryption>,
 }
 
 /// Why the directory cannot be used. Nothing in it has been touched.
@@ -63,6 +72,18 @@ pub enum StoreDirectoryError {
          `nats stream backup` and `nats stream restore`"
     )]
     Foreign(PathBuf),
+    /// It is encrypted, and no key is configured.
+    #[error("the store directory {0} is encrypted: the key that it was encrypted with has to be configured")]
+    Encrypted(PathBuf),
+    /// It is encrypted with another key.
+    #[error("the store directory {0} cannot be decrypted with the configured key")]
+    WrongKey(PathBuf),
+    /// A key is configured, and streams are there that are not encrypted.
+    #[error(
+        "the store directory {0} has streams that are not encrypted: take another store_dir, and move the streams with \
+         `nats stream backup` and `nats stream restore`"
+    )]
+    NotEncrypted(PathBuf),
     /// It is that of a newer server.
     #[error("the store directory {0} has a format that this server does not know: {1:?}")]
     Unknown(PathBuf, String),
@@ -94,7 +115,10 @@ impl StoreDirectory {
     /// # Errors
     ///
     /// See [`StoreDirectoryError`].
-    pub fn open(store_dir: &Path) -> Result<StoreDirectory, StoreDirectoryError> {
+    pub fn open(
+        store_dir: &Path,
+        wanted: Option<&EncryptionOptions>,
+    ) -> Result<StoreDirectory, StoreDirectoryError> {
         let path = store_dir.join("jetstream");
         let unusable = |error: io::Error| StoreDirectoryError::Unusable {
             path: path.clone(),
@@ -111,13 +135,53 @@ impl StoreDirectory {
             return Err(StoreDirectoryError::InUse(path));
         }
         let found = fs::read_to_string(&marker).map_err(unusable)?;
-        if found.is_empty() {
-            file.write_all_at(FORMAT.as_bytes(), 0).and_then(|()| file.sync_all()).map_err(unusable)?;
-            sync(&path).and_then(|()| sync(store_dir)).map_err(unusable)?;
-        } else if found != FORMAT {
-            return Err(StoreDirectoryError::Unknown(path, found.trim_end().to_owned()));
-        }
-        Ok(StoreDirectory { path, _lock: file })
+        let write = |format: &str| {
+            file.write_all_at(format.as_bytes(), 0).and_then(|()| file.sync_all())?;
+            sync(&path).and_then(|()| sync(store_dir))
+        };
+        let is_new = || match &*found {
+            "" => Ok(true),
+            _ => Ok(streams_below(&path)?.is_empty()),
+        };
+        let encryption = match (&*found, wanted) {
+            ("", None) => {
+                write(FORMAT).map_err(unusable)?;
+                None
+            }
+            (FORMAT, None) => None,
+            ("" | FORMAT, Some(wanted)) => {
+                if !is_new().map_err(unusable)? {
+                    return Err(StoreDirectoryError::NotEncrypted(path));
+                }
+                // The secret first: without it, what is written afterwards could never be read.
+                let secret = Secret::draw().map_err(unusable)?;
+                secret.write(&path, wanted).and_then(|()| write(ENCRYPTED_FORMAT)).map_err(unusable)?;
+                Some(secret.encryption(wanted))
+            }
+            (ENCRYPTED_FORMAT, None) => return Err(StoreDirectoryError::Encrypted(path)),
+            (ENCRYPTED_FORMAT, Some(wanted)) => {
+                let sealed = fs::read(path.join(SECRET_FILE)).map_err(unusable)?;
+                let secret = match Secret::open(&sealed, &wanted.key) {
+                    Some(secret) => secret,
+                    None => {
+                        let previous = wanted.previous.as_ref();
+                        let secret = previous.and_then(|previous| Secret::open(&sealed, previous));
+                        let Some(secret) = secret else { return Err(StoreDirectoryError::WrongKey(path)) };
+                        // From now on the new key opens it, and only that.
+                        secret.write(&path, wanted).map_err(unusable)?;
+                        secret
+                    }
+                };
+                Some(secret.encryption(wanted))
+            }
+            _ => return Err(StoreDirectoryError::Unknown(path, found.trim_end().to_owned())),
+        };
+        Ok(StoreDirectory { path, _lock: file, encryption })
+    }
+
+    /// With what everything in it is encrypted.
+    pub fn encryption(&self) -> Option<&Encryption> {
+        self.encryption.as_ref()
     }
 
     /// Where it is.
@@ -132,19 +196,11 @@ impl StoreDirectory {
     /// A directory cannot be read.
     pub fn find(&self) -> io::Result<Vec<FoundStream>> {
         let mut found = Vec::new();
-        for account in directories(&self.path)? {
-            let Some(name) = unescape(&account) else { continue };
-            let streams = self.path.join(&account).join(STREAMS);
-            if !streams.is_dir() {
-                continue;
-            }
-            for stream in directories(&streams)? {
-                let path = streams.join(&stream);
-                if is_half_made(&stream) || is_half_removed(&stream) {
-                    fs::remove_dir_all(path)?;
-                } else if path.join(STREAM_FILE).exists() {
-                    found.push(FoundStream { account: name.clone(), name: stream, path });
-                }
+        for stream in streams_below(&self.path)? {
+            if is_half_made(&stream.name) || is_half_removed(&stream.name) {
+                fs::remove_dir_all(stream.path)?;
+            } else if stream.path.join(STREAM_FILE).exists() {
+                found.push(stream);
             }
         }
         found.sort_by(|a, b| (&a.account, &a.name).cmp(&(&b.account, &b.name)));
@@ -188,7 +244,8 @@ impl StoreDirectory {
         }
         let beside = unused(streams, NEW);
         fs::create_dir(&beside)?;
-        Ok(HalfMade { path: beside, place, is_finished: false })
+        let encryption = self.encryption.clone();
+        Ok(HalfMade { path: beside, place, encryption, is_finished: false })
     }
 
     /// Makes a stream's directory one that is deleted: when this returns no start brings it back. What it is called then.
@@ -210,6 +267,7 @@ impl StoreDirectory {
 pub struct HalfMade {
     path: PathBuf,
     place: PathBuf,
+    encryption: Option<Encryption>,
     is_finished: bool,
 }
 
@@ -235,7 +293,7 @@ impl HalfMade {
     /// It cannot be; then it is not there.
     pub fn finish(mut self, file: &StreamFile) -> io::Result<PathBuf> {
         let streams = self.place.parent().expect("it stands below the account's");
-        write_stream_file(&self.path, file)?;
+        write_stream_file(&self.path, file, self.encryption.as_ref())?;
         sync(&self.path)?;
         fs::rename(&self.path, &self.place)?;
         self.is_finished = true;
@@ -258,8 +316,12 @@ impl Drop for HalfMade {
 /// # Errors
 ///
 /// It cannot be read.
-pub fn read_stream_file(place: &Path) -> io::Result<StreamFile> {
-    let text = fs::read(place.join(STREAM_FILE))?;
+pub fn read_stream_file(place: &Path, encryption: Option<&Encryption>) -> io::Result<StreamFile> {
+    let mut text = fs::read(place.join(STREAM_FILE))?;
+    if let Some(encryption) = encryption {
+        let opened = encryption.open(STREAM_FILE.as_bytes(), &text);
+        text = opened.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it cannot be decrypted"))?;
+    }
     serde_json::from_slice(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
@@ -268,13 +330,84 @@ pub fn read_stream_file(place: &Path) -> io::Result<StreamFile> {
 /// # Errors
 ///
 /// It cannot be written.
-pub fn write_stream_file(place: &Path, file: &StreamFile) -> io::Result<()> {
-    let beside = place.join(format!("{STREAM_FILE}.new"));
+pub fn write_stream_file(place: &Path, file: &StreamFile, encryption: Option<&Encryption>) -> io::Result<()> {
+    let mut content = serde_json::to_vec(file)?;
+    if let Some(encryption) = encryption {
+        content = encryption.seal(STREAM_FILE.as_bytes(), random()?, content);
+    }
+    replace(place, STREAM_FILE, &content)
+}
+
+/// Replaces a file: after a crash it is the old one or the new one.
+fn replace(place: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let beside = place.join(format!("{name}.new"));
     let mut written = File::create(&beside)?;
-    written.write_all(&serde_json::to_vec(file)?)?;
+    written.write_all(content)?;
     written.sync_all()?;
-    fs::rename(&beside, place.join(STREAM_FILE))?;
+    fs::rename(&beside, place.join(name))?;
     sync(place)
+}
+
+/// What everything is encrypted with. It is drawn once, and kept encrypted with the configured key: another key needs nothing else
+/// to be written anew.
+struct Secret([u8; 32]);
+
+impl Secret {
+    const SALT_BYTES: usize = 16;
+    /// How long a key takes to be tried: some 20 ms.
+    const ROUNDS: NonZeroU32 = NonZeroU32::new(100_000).expect("it is not 0");
+
+    fn draw() -> io::Result<Secret> {
+        random().map(Secret)
+    }
+
+    fn open(sealed: &[u8], key: &str) -> Option<Secret> {
+        let (salt, sealed) = sealed.split_at_checked(Secret::SALT_BYTES)?;
+        let secret = Secret::wrapping(key, salt).open(SECRET_FILE.as_bytes(), sealed)?;
+        secret.try_into().ok().map(Secret)
+    }
+
+    fn write(&self, path: &Path, wanted: &EncryptionOptions) -> io::Result<()> {
+        let salt: [u8; Secret::SALT_BYTES] = random()?;
+        let wrapping = Secret::wrapping(&wanted.key, &salt);
+        let mut content = salt.to_vec();
+        content.extend_from_slice(&wrapping.seal(SECRET_FILE.as_bytes(), random()?, self.0.to_vec()));
+        replace(path, SECRET_FILE, &content)
+    }
+
+    fn encryption(&self, wanted: &EncryptionOptions) -> Encryption {
+        Encryption::new(wanted.cipher, self.0)
+    }
+
+    fn wrapping(key: &str, salt: &[u8]) -> Encryption {
+        let mut derived = [0; 32];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, Secret::ROUNDS, salt, key.as_bytes(), &mut derived);
+        Encryption::new(Cipher::ChaCha20Poly1305, derived)
+    }
+}
+
+/// Random bytes that nobody can guess.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Everything that lies where streams do.
+fn streams_below(path: &Path) -> io::Result<Vec<FoundStream>> {
+    let mut found = Vec::new();
+    for account in directories(path)? {
+        let Some(name) = unescape(&account) else { continue };
+        let streams = path.join(&account).join(STREAMS);
+        if !streams.is_dir() {
+            continue;
+        }
+        for stream in directories(&streams)? {
+            let path = streams.join(&stream);
+            found.push(FoundStream { account: name.clone(), name: stream, path });
+        }
+    }
+    Ok(found)
 }
 
 /// A path for a directory on its way in or out, that nothing has.
@@ -461,7 +594,7 @@ mod tests {
     #[test]
     fn streams_are_there_with_all_that_belongs_to_them_or_not_at_all() {
         let place = tempfile::tempdir().unwrap();
-        let directory = StoreDirectory::open(place.path()).unwrap();
+        let directory = StoreDirectory::open(place.path(), None).unwrap();
         let segment = FileId::new(1);
         let steps = [
             Step::Create { file: segment },
@@ -490,24 +623,24 @@ mod tests {
     #[test]
     fn the_file_of_a_stream_is_replaced_as_a_whole() {
         let place = tempfile::tempdir().unwrap();
-        write_stream_file(place.path(), &file()).unwrap();
+        write_stream_file(place.path(), &file(), None).unwrap();
         let other = StreamFile { created_ns: 8, ..file() };
-        write_stream_file(place.path(), &other).unwrap();
-        let read = read_stream_file(place.path()).unwrap();
+        write_stream_file(place.path(), &other, None).unwrap();
+        let read = read_stream_file(place.path(), None).unwrap();
         assert_eq!((read.created_ns, read.config.get()), (8, "{\"name\":\"S\"}"));
         fs::write(place.path().join(STREAM_FILE), "{").unwrap();
-        assert_eq!(read_stream_file(place.path()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read_stream_file(place.path(), None).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
     fn a_directory_is_used_by_one_server_and_in_a_format_that_it_knows() {
         let place = tempfile::tempdir().unwrap();
-        let first = StoreDirectory::open(place.path()).unwrap();
-        assert!(matches!(StoreDirectory::open(place.path()), Err(StoreDirectoryError::InUse(_))));
+        let first = StoreDirectory::open(place.path(), None).unwrap();
+        assert!(matches!(StoreDirectory::open(place.path(), None), Err(StoreDirectoryError::InUse(_))));
         drop(first);
-        drop(StoreDirectory::open(place.path()).unwrap());
+        drop(StoreDirectory::open(place.path(), None).unwrap());
         fs::write(place.path().join("jetstream").join(FORMAT_FILE), "ringmain jetstream 9\n").unwrap();
-        let error = StoreDirectory::open(place.path()).unwrap_err();
+        let error = StoreDirectory::open(place.path(), None).unwrap_err();
         assert!(error.to_string().contains("ringmain jetstream 9"), "{error}");
     }
 
@@ -517,15 +650,54 @@ mod tests {
         let stream = place.path().join("jetstream/$G/streams/S");
         fs::create_dir_all(&stream).unwrap();
         fs::write(stream.join("meta.inf"), "{}").unwrap();
-        assert!(matches!(StoreDirectory::open(place.path()), Err(StoreDirectoryError::Foreign(_))));
+        assert!(matches!(StoreDirectory::open(place.path(), None), Err(StoreDirectoryError::Foreign(_))));
         assert!(!place.path().join("jetstream").join(FORMAT_FILE).exists());
+    }
+
+    #[test]
+    fn an_encrypted_directory_opens_with_its_key_only_and_is_not_touched_otherwise() {
+        let key = |key: &str, previous: Option<&str>| EncryptionOptions {
+            key: key.to_owned(),
+            previous: previous.map(str::to_owned),
+            cipher: Cipher::Aes256Gcm,
+        };
+        let place = tempfile::tempdir().unwrap();
+        let open = |options: Option<&EncryptionOptions>| StoreDirectory::open(place.path(), options);
+        let secret = || fs::read(place.path().join("jetstream").join(SECRET_FILE)).unwrap();
+        let directory = open(Some(&key("one", None))).unwrap();
+        let encryption = directory.encryption().cloned();
+        let stream = directory.create("$G", "S", &file(), &[]).unwrap();
+        assert!(!fs::read(stream.join(STREAM_FILE)).unwrap().windows(4).any(|window| window == b"name"));
+        assert_eq!(read_stream_file(&stream, directory.encryption()).unwrap().created_ns, 7);
+        drop(directory);
+        let before = secret();
+        assert!(matches!(open(None), Err(StoreDirectoryError::Encrypted(_))));
+        assert!(matches!(open(Some(&key("two", None))), Err(StoreDirectoryError::WrongKey(_))));
+        assert!(matches!(open(Some(&key("two", Some("three")))), Err(StoreDirectoryError::WrongKey(_))));
+        assert_eq!(secret(), before);
+        // Another key: the secret stays.
+        assert_eq!(open(Some(&key("two", Some("one")))).unwrap().encryption().cloned(), encryption);
+        assert!(matches!(open(Some(&key("one", None))), Err(StoreDirectoryError::WrongKey(_))));
+        assert_eq!(open(Some(&key("two", None))).unwrap().encryption().cloned(), encryption);
+        // One with plain streams in it is refused, one without becomes encrypted.
+        let plain = tempfile::tempdir().unwrap();
+        drop(StoreDirectory::open(plain.path(), None).unwrap());
+        drop(StoreDirectory::open(plain.path(), Some(&key("one", None))).unwrap());
+        assert!(matches!(StoreDirectory::open(plain.path(), None), Err(StoreDirectoryError::Encrypted(_))));
+        let plain = tempfile::tempdir().unwrap();
+        let directory = StoreDirectory::open(plain.path(), None).unwrap();
+        directory.create("$G", "S", &file(), &[]).unwrap();
+        drop(directory);
+        let refused = StoreDirectory::open(plain.path(), Some(&key("one", None)));
+        assert!(matches!(refused, Err(StoreDirectoryError::NotEncrypted(_))));
+        StoreDirectory::open(plain.path(), None).unwrap();
     }
 
     #[test]
     fn a_directory_that_cannot_be_made_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("file"), "").unwrap();
-        let error = StoreDirectory::open(&place.path().join("file")).unwrap_err();
+        let error = StoreDirectory::open(&place.path().join("file"), None).unwrap_err();
         assert!(matches!(error, StoreDirectoryError::Unusable { .. }), "{error}");
     }
 }

@@ -149,7 +149,7 @@ impl JetStream {
                 shown.display()
             ));
         }
-        let store = StoreDirectory::open(store_dir.unwrap_or(&temporary))?;
+        let store = StoreDirectory::open(store_dir.unwrap_or(&temporary), options.encryption.as_ref())?;
         let share = |bytes: u64| bytes / SHARE_DENOMINATOR * SHARE_NUMERATOR;
         let memory_max = options.memory_max.unwrap_or_else(|| share(process::memory_bytes()));
         let disk = process::disk_space(store.path());
@@ -435,7 +435,7 @@ impl JetStream {
         let (store, directory) = match config.storage {
             Storage::Memory => (Store::from(MemoryStore::new()), None),
             Storage::File => {
-                let (store, steps) = FileStore::create(store_settings());
+                let (store, steps) = FileStore::create(store_settings(&self.store).map_err(random_failed)?);
                 let file = stream_file(&config, created_ns);
                 let place = self.make_directory(&account.name, &config.name, file, steps).await?;
                 (Store::from(store), Some(place))
@@ -471,7 +471,9 @@ impl JetStream {
     ) -> Result<Answer, ApiError> {
         if let Some(directory) = place.directory.clone() {
             let file = stream_file(&config, created_ns);
-            let written = blocking(move || disk::write_stream_file(&directory, &file)).await;
+            let store = self.store.clone();
+            let written =
+                blocking(move || disk::write_stream_file(&directory, &file, store.encryption())).await;
             written.map_err(|error| ApiError::with(ErrorId::StreamUpdate, system_error::text(&error)))?;
         }
         account.registry.set_config(config.clone());
@@ -513,8 +515,8 @@ impl JetStream {
         let account = accounts.iter_mut().find(|(_, account)| account.name == found.account);
         let Some((&slot, account)) = account else { return Ok(false) };
         let (path, log) = (found.path.clone(), self.log.clone());
-        let name = account.name.clone();
-        let opened = tokio::task::spawn_blocking(move || open_stream(&path, &name, &log)).await;
+        let (name, store) = (account.name.clone(), self.store.clone());
+        let opened = tokio::task::spawn_blocking(move || open_stream(&path, &name, &store, &log)).await;
         let (stream, config, created_ns) = opened.map_err(|error| error.to_string())??;
         if config.name != found.name {
             return Err(format!("its file is that of stream {}", config.name));
@@ -773,13 +775,20 @@ fn account_limits(limits: &JetStreamAccountLimits) -> AccountLimits {
 }
 
 /// Opens the stream in a directory.
-fn open_stream(path: &Path, account: &str, log: &Log) -> Result<(Stream, StreamConfig, i64), String> {
-    let file = disk::read_stream_file(path).map_err(|error| error.to_string())?;
+fn open_stream(
+    path: &Path,
+    account: &str,
+    directory: &StoreDirectory,
+    log: &Log,
+) -> Result<(Stream, StreamConfig, i64), String> {
+    let file = disk::read_stream_file(path, directory.encryption()).map_err(|error| error.to_string())?;
     let request: StreamConfigRequest =
         json::read(file.config.get().as_bytes(), Strictness::Lenient).map_err(|error| error.to_string())?;
     let config = request.config;
     let mut files = StreamFiles::new(path);
-    let (store, report) = FileStore::open(&mut files, store_settings()).map_err(|error| error.to_string())?;
+    let settings_of_store = store_settings(directory).map_err(|error| error.to_string())?;
+    let (store, report) =
+        FileStore::open(&mut files, settings_of_store).map_err(|error| error.to_string())?;
     tell_damage(&config.name, &report, log);
     let stream = Stream::open(
         settings(config.clone(), file.created_ns, account),
@@ -837,8 +846,20 @@ fn settings(config: StreamConfig, created_ns: i64, account: &str) -> StreamSetti
     }
 }
 
-fn store_settings() -> StoreSettings {
-    StoreSettings::new(fastrand::u64(..))
+/// What a store is opened with, once.
+fn store_settings(directory: &StoreDirectory) -> std::io::Result<StoreSettings> {
+    let mut settings = StoreSettings::new(fastrand::u64(..));
+    if let Some(encryption) = directory.encryption() {
+        settings.encryption = Some(encryption.clone());
+        // Numbers for encryption begin where none has begun before, and so do streams.
+        settings.nonce_start = u128::from_le_bytes(disk::random()?);
+        settings.stream_salt = u64::from_le_bytes(disk::random()?);
+    }
+    Ok(settings)
+}
+
+fn random_failed(error: std::io::Error) -> ApiError {
+    ApiError::with(ErrorId::StreamStoreFailed, system_error::text(&error))
 }
 
 fn stream_file(config: &StreamConfig, created_ns: i64) -> StreamFile {

@@ -216,7 +216,9 @@ impl JetStream {
         let (store, steps) = match case.config.storage {
             Storage::Memory => (Store::from(MemoryStore::new()), None),
             Storage::File => {
-                let (store, steps) = FileStore::create(store_settings());
+                let settings =
+                    store_settings(&self.store).map_err(|error| BackupError::Wrong(error.to_string()))?;
+                let (store, steps) = FileStore::create(settings);
                 (Store::from(store), Some(steps))
             }
         };
