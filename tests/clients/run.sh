@@ -2,6 +2,7 @@
 # Client applications on the official clients, played to each server given (default: the release build of Ringmain, the
 # same on epoll, and the real nats-server). Everything is installed into .deps/ at the top of the repository, once.
 # NAME-jetstream is the application for streams, consumers, key-value and object store: it gives the server a store.
+# OBJECT_MB, if it is set, is the size of the large object in each of them.
 # Then each client logs in in every way that it knows; the certificates and keys of logins/ are for that alone.
 #
 #   tests/clients/run.sh [SERVER_BIN...]
@@ -81,7 +82,7 @@ else
     skip cli "no go toolchain"
 fi
 if command -v cargo >/dev/null; then
-    install rust "$here"/rust/Cargo.* "$here"/rust/src/*.rs "$here"/rust/src/bin/* -- install_rust && clients+=(rust)
+    install rust "$here"/rust/Cargo.* "$here"/rust/src/*.rs "$here"/rust/src/bin/* -- install_rust && clients+=(rust rust-jetstream)
 else
     skip rust "no cargo"
 fi
@@ -93,6 +94,7 @@ play() {
     websocket) TRANSPORT=websocket node "$deps/js/app.js" ;;
     go) "$deps/bin/client-go" ;;
     rust) "$deps/clients-target/debug/client-test" ;;
+    rust-jetstream) "$deps/clients-target/debug/client-test" jetstream ;;
     javascript-jetstream) node "$deps/js/jetstream.js" ;;
     websocket-jetstream) TRANSPORT=websocket node "$deps/js/jetstream.js" ;;
     go-jetstream) "$deps/bin/client-go" jetstream ;;

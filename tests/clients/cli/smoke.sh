@@ -128,4 +128,94 @@ nats consumer info BACKED C >"$dir/consumer" 2>&1
 check restored_consumer 'Unprocessed Messages: 2' "$dir/consumer"
 nats bench pub smoke.bench --msgs 20000 --size 64 --no-progress >"$dir/bench" 2>&1
 check bench_pub '[Pp]ub(lisher)? stats|msgs/sec' "$dir/bench"
+# try NAME PATTERN ARGUMENTS...: the command says the pattern
+try() {
+    local name=$1 pattern=$2
+    shift 2
+    nats "$@" >"$dir/said" 2>&1 </dev/null
+    check "$name" "$pattern" "$dir/said"
+}
+# does NAME ARGUMENTS...: the command ends well
+does() {
+    local name=$1
+    shift
+    if nats "$@" >"$dir/said" 2>&1 </dev/null; then echo "ok $name"; else
+        failed=1
+        echo "FAIL $name $(tr '\n' ' ' <"$dir/said")"
+    fi
+}
+try stream_add_direct 'Stream JOBS was created' stream add JOBS --subjects 'jobs.>' --allow-direct --defaults
+try stream_add_again '10058' stream add JOBS --subjects other --defaults
+try stream_pub_header 'Stored in Stream: JOBS Sequence: 1' pub jobs.first one -J -H Key:value
+try stream_pub_many 'Stored in Stream: JOBS Sequence: 21' pub jobs.many 'n {{Count}}' -J --count 20
+try stream_pub_refused '10071' pub jobs.first two -J -H Nats-Expected-Last-Sequence:3
+try stream_info 'Messages: 21' stream info JOBS
+try stream_ls 'JOBS' stream ls
+try stream_subjects 'jobs.many' stream subjects JOBS
+try stream_find 'JOBS' stream find --subject 'jobs.>'
+try stream_get 'n 3' stream get JOBS 4
+try stream_get_last 'Key: value' stream get JOBS -S jobs.first
+does stream_rmm stream rmm JOBS 2 -f
+try stream_gaps '2' stream gaps JOBS --force
+try stream_edit 'Maximum Messages: 500' stream edit JOBS --max-msgs 500 -f
+try stream_copy 'Subjects: copy' stream copy JOBS COPY --subjects copy
+try stream_edit_refused '10065' stream edit COPY --subjects jobs.x -f
+try stream_seal 'Sealed: true' stream seal COPY -f
+try stream_purge 'Messages: 10' stream purge JOBS --keep 10 -f
+
+try consumer_add_pull 'Pull Mode: true' consumer add JOBS PULL --pull --ack explicit --deliver all --defaults
+try consumer_add_push 'Delivery Subject: to.me' consumer add JOBS PUSH --target to.me --ack all --heartbeat 5s --flow-control --defaults
+try consumer_ls 'PULL' consumer ls JOBS
+try consumer_next_one 'n 11' consumer next JOBS PULL
+try consumer_next_many 'n 13' consumer next JOBS PULL --count 2 --raw
+try consumer_info 'Acknowledgment Floor: Consumer sequence: 3' consumer info JOBS PULL
+try consumer_pause 'Paused' consumer pause JOBS PULL 1h -f
+try consumer_paused 'Paused Until' consumer info JOBS PULL
+does consumer_resume consumer resume JOBS PULL -f
+try consumer_reset 'Acknowledgment Floor: Consumer sequence: 0 Stream sequence: 14$' consumer reset JOBS PULL --sequence 15 -f
+try consumer_edit 'Description: other' consumer edit JOBS PULL --description other -f
+does consumer_rm consumer rm JOBS PUSH -f
+
+try kv_add 'History Kept: 5' kv add BUCKET --history 5
+try kv_put 'one' kv put BUCKET a one
+try kv_update 'two' kv update BUCKET a two 1
+try kv_update_refused 'wrong last' kv update BUCKET a three 1
+try kv_create_refused 'key exists' kv create BUCKET a three
+try kv_get 'two' kv get BUCKET a --raw
+try kv_get_first 'one' kv get BUCKET a --revision 1 --raw
+try kv_history 'PUT.*one' kv history BUCKET a
+try kv_ls '^a$' kv ls BUCKET
+does kv_del kv del BUCKET a -f
+try kv_get_deleted 'key not found' kv get BUCKET a
+timeout 5 "$NATS_CLI" kv watch BUCKET >"$dir/watch" 2>&1 &
+wait_for 'DEL' "$dir/watch"
+check kv_watch 'DEL.*a' "$dir/watch"
+try kv_info 'Values Stored: 3' kv info BUCKET
+
+head -c 1000000 /dev/urandom >"$dir/file"
+try object_add 'Bucket Name: FILES' object add FILES
+try object_put 'Size: 977 KiB' object put FILES "$dir/file" --name data --no-progress
+try object_ls 'data' object ls FILES
+try object_get 'Wrote' object get FILES data -O "$dir/copy" --no-progress
+cmp "$dir/file" "$dir/copy" >"$dir/said" 2>&1 && echo same >"$dir/said"
+check object_same '^same$' "$dir/said"
+try object_del 'Removed' object del FILES data -f
+
+try bench_js_pub 'msgs/sec' bench js pub async jobs.bench --stream JOBS --msgs 2000 --no-progress
+try bench_js_ordered 'msgs/sec' bench js ordered --stream JOBS --msgs 400 --no-progress
+try bench_js_fetch 'msgs/sec' bench js fetch --stream JOBS --msgs 400 --no-progress
+"$NATS_CLI" micro serve demo >"$dir/micro" 2>&1 &
+for i in $(seq 50); do
+    nats micro ping --timeout 1s >"$dir/micro_ping" 2>&1
+    grep -q demo "$dir/micro_ping" && break
+done
+check micro_ping 'demo' "$dir/micro_ping"
+try micro_ls 'demo' micro ls
+try micro_info 'Service: demo' micro info demo
+try micro_stats 'demo' micro stats demo
+
+try account_info_jetstream 'Streams: [0-9]+ of Unlimited' account info
+try check_consumer '^OK' server check consumer --stream JOBS --consumer PULL
+try check_kv 'OK BUCKET' server check kv --bucket BUCKET
+does stream_rm stream rm COPY -f
 exit $failed

@@ -1,4 +1,4 @@
-// What users of the jetstream package of nats.go do.
+// What users of the jetstream package of nats.go do. OBJECT_MB says how large the large object is.
 package main
 
 import (
@@ -7,9 +7,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -44,7 +47,8 @@ func jetstreamScenarios() []scenario {
 	return []scenario{
 		alone("streams", streams), alone("publishing", publishing), alone("limits", limits), alone("getting", getting),
 		alone("purging", purging), alone("pull", pull), alone("acknowledging", acknowledging), alone("ordered", ordered),
-		alone("push", push), alone("work_queue", workQueue), alone("interest", interest), alone("consumers", consumers),
+		alone("push", push), alone("flow_control", flowControl), alone("work_queue", workQueue),
+		alone("failing_workers", failingWorkers), alone("interest", interest), alone("consumers", consumers),
 		alone("account", account), alone("key_value", keyValue), alone("key_value_ttl", keyValueTTL),
 		alone("object_store", objectStore), alone("crash", crash),
 	}
@@ -438,6 +442,51 @@ func push(js session) {
 	until("all acknowledged at once", func() bool { return must(single.Info(js.ctx)).AckFloor.Stream == 300 })
 }
 
+// More than a consumer is given before it has said that it keeps up.
+func flowControl(js session) {
+	const count = 2000
+	stream := js.stream(jetstream.StreamConfig{Name: "S", Subjects: []string{"f"}})
+	filler := bytes.Repeat([]byte("x"), 8192)
+	var futures []jetstream.PubAckFuture
+	for _, text := range numbers(count) {
+		futures = append(futures, must(js.PublishAsync("f", append([]byte(text+" "), filler...))))
+	}
+	for _, future := range futures {
+		select {
+		case <-future.Ok():
+		case err := <-future.Err():
+			panic(err)
+		case <-time.After(wait):
+			panic(errors.New("an acknowledgement is missing"))
+		}
+	}
+	watching := js.server.connect()
+	defer watching.Close()
+	answers := must(watching.SubscribeSync("$JS.FC.>"))
+	check(watching.Flush())
+	consumer := must(js.CreatePushConsumer(js.ctx, stream.CachedInfo().Config.Name, jetstream.ConsumerConfig{
+		Durable: "D", AckPolicy: jetstream.AckAllPolicy, DeliverSubject: "to.me", MaxAckPending: -1,
+		IdleHeartbeat: 500 * time.Millisecond, FlowControl: true}))
+	all := make(chan jetstream.Msg, count)
+	consuming := must(consumer.Consume(func(msg jetstream.Msg) { all <- msg }))
+	defer consuming.Stop()
+	for i := range count {
+		select {
+		case msg := <-all:
+			text, _, _ := bytes.Cut(msg.Data(), []byte(" "))
+			equal(string(text), strconv.Itoa(i))
+			if i == count-1 {
+				check(msg.DoubleAck(js.ctx))
+			}
+		case <-time.After(wait):
+			panic(errors.New("messages are missing"))
+		}
+	}
+	// The library answers what asks it whether it keeps up.
+	must(answers.NextMsg(wait))
+	equal(must(consumer.Info(js.ctx)).AckFloor.Stream, uint64(count))
+}
+
 func workQueue(js session) {
 	stream := js.stream(jetstream.StreamConfig{Name: "S", Subjects: []string{"jobs.*"}, Retention: jetstream.WorkQueuePolicy})
 	js.fill("jobs.a", 200)
@@ -474,6 +523,58 @@ func workQueue(js session) {
 	refused(ignore(stream.CreateConsumer(js.ctx, other)), 10100)
 	other.AckPolicy = jetstream.AckNonePolicy
 	refused(ignore(stream.CreateConsumer(js.ctx, other)), 10084)
+}
+
+// Twenty workers, of which five die with jobs in hand: another one gets those, and no job is lost.
+func failingWorkers(js session) {
+	const jobs = 1000
+	stream := js.stream(jetstream.StreamConfig{Name: "S", Subjects: []string{"jobs.*"}, Retention: jetstream.WorkQueuePolicy})
+	js.fill("jobs.a", jobs)
+	consumer := js.consumer(stream, jetstream.ConsumerConfig{
+		Durable: "D", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second})
+	ctx, stop := context.WithCancel(js.ctx)
+	defer stop()
+	confirmed := make(chan int, jobs)
+	var abandoned atomic.Int32
+	for i := range 20 {
+		nc := js.server.connect()
+		defer nc.Close()
+		consumer := must(must(jetstream.New(nc)).Consumer(js.ctx, "S", "D"))
+		life := -1
+		if i < 5 {
+			life = 1 + mathrand.IntN(29)
+		}
+		go func() {
+			for ctx.Err() == nil {
+				batch, err := consumer.Fetch(5, jetstream.FetchMaxWait(500*time.Millisecond))
+				if err != nil {
+					return
+				}
+				for msg := range batch.Messages() {
+					if life--; life == 0 {
+						abandoned.Add(1)
+						nc.Close()
+						return
+					}
+					if msg.DoubleAck(js.ctx) == nil {
+						confirmed <- number(msg)
+					}
+				}
+			}
+		}()
+	}
+	done := map[int]bool{}
+	for len(done) < jobs {
+		select {
+		case job := <-confirmed:
+			done[job] = true
+		case <-time.After(wait):
+			panic(fmt.Errorf("%d jobs are lost", jobs-len(done)))
+		}
+	}
+	equal(abandoned.Load(), int32(5))
+	equal(js.state(stream).Msgs, uint64(0))
+	equal(must(consumer.Info(js.ctx)).NumAckPending, 0)
 }
 
 func interest(js session) {
@@ -662,14 +763,18 @@ func keyValueTTL(js session) {
 
 func objectStore(js session) {
 	store := must(js.CreateObjectStore(js.ctx, jetstream.ObjectStoreConfig{Bucket: "O"}))
-	data := make([]byte, 5*1024*1024)
+	megabytes := 5
+	if size, found := os.LookupEnv("OBJECT_MB"); found {
+		megabytes = must(strconv.Atoi(size))
+	}
+	data := make([]byte, megabytes*1024*1024)
 	rand.Read(data)
-	meta := jetstream.ObjectMeta{Name: "large", Description: "5 MB", Headers: nats.Header{"H": {"v"}}}
+	meta := jetstream.ObjectMeta{Name: "large", Description: "large", Headers: nats.Header{"H": {"v"}}}
 	put := must(store.Put(js.ctx, meta, bytes.NewReader(data)))
-	equal([]any{put.Size, put.Chunks, put.Bucket}, []any{uint64(len(data)), uint32(40), "O"})
+	equal([]any{put.Size, put.Chunks, put.Bucket}, []any{uint64(len(data)), uint32(8 * megabytes), "O"})
 	equal(bytes.Equal(must(store.GetBytes(js.ctx, "large")), data), true)
 	info := must(store.GetInfo(js.ctx, "large"))
-	equal([]string{info.Description, info.Headers.Get("H"), info.Digest}, []string{"5 MB", "v", put.Digest})
+	equal([]string{info.Description, info.Headers.Get("H"), info.Digest}, []string{"large", "v", put.Digest})
 	must(store.PutString(js.ctx, "small", "1"))
 	must(store.PutString(js.ctx, "small", "22"))
 	equal(must(store.GetString(js.ctx, "small")), "22")

@@ -7,6 +7,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 )
 
 const wait = 20 * time.Second
@@ -315,6 +317,72 @@ func unsubscribeAfter(s *server) {
 	equal(nc.Stats().InMsgs, uint64(5))
 }
 
+// A service of three instances that is found, asked, and tells how often; then one of them stops.
+func services(s *server) {
+	nc := s.connect()
+	defer nc.Close()
+	increment := micro.HandlerFunc(func(request micro.Request) {
+		if number, err := strconv.Atoi(string(request.Data())); err == nil {
+			check(request.Respond([]byte(strconv.Itoa(number + 1))))
+		} else {
+			check(request.Error("400", "no number", nil))
+		}
+	})
+	var instances []micro.Service
+	ids := map[string]bool{}
+	for range 3 {
+		connection := s.connect()
+		defer connection.Close()
+		service := must(micro.AddService(connection, micro.Config{Name: "adder", Version: "1.2.3", Description: "adds one"}))
+		check(service.AddGroup("math").AddEndpoint("increment", increment))
+		check(connection.Flush())
+		instances = append(instances, service)
+		ids[service.Info().ID] = true
+	}
+	for i := range 90 {
+		equal(string(must(nc.Request("math.increment", []byte(strconv.Itoa(i)), wait)).Data), strconv.Itoa(i+1))
+	}
+	refused := must(nc.Request("math.increment", []byte("x"), wait))
+	equal([]string{refused.Header.Get(micro.ErrorCodeHeader), refused.Header.Get(micro.ErrorHeader)}, []string{"400", "no number"})
+	askAll := func(verb micro.Verb, name string, count int) (answers []micro.Stats) {
+		inbox := must(nc.SubscribeSync(nc.NewInbox()))
+		check(nc.PublishRequest(must(micro.ControlSubject(verb, name, "")), inbox.Subject, nil))
+		for range count {
+			var answer micro.Stats
+			check(json.Unmarshal(next(inbox).Data, &answer))
+			answers = append(answers, answer)
+		}
+		return answers
+	}
+	for _, verb := range []micro.Verb{micro.PingVerb, micro.InfoVerb} {
+		found := map[string]bool{}
+		for _, answer := range askAll(verb, "adder", 3) {
+			found[answer.ID] = true
+		}
+		equal(found, ids)
+	}
+	requests, failures := 0, 0
+	for _, answer := range askAll(micro.StatsVerb, "adder", 3) {
+		if answer.Endpoints[0].NumRequests == 0 {
+			panic(errors.New("an instance was never asked"))
+		}
+		requests += answer.Endpoints[0].NumRequests
+		failures += answer.Endpoints[0].NumErrors
+	}
+	equal([]int{requests, failures}, []int{91, 1})
+	gone := must(micro.ControlSubject(micro.PingVerb, "adder", instances[2].Info().ID))
+	must(nc.Request(gone, nil, wait))
+	check(instances[2].Stop())
+	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := nc.Request(gone, nil, wait); errors.Is(err, nats.ErrNoResponders) {
+			break
+		} else if time.Now().After(end) {
+			panic(errors.New("the instance that was stopped still answers"))
+		}
+	}
+	equal(len(askAll(micro.PingVerb, "", 2)), 2)
+}
+
 func reconnect(s *server) {
 	back := make(chan struct{}, 1)
 	nc := s.connect(nats.ReconnectWait(50*time.Millisecond), nats.MaxReconnects(-1),
@@ -340,7 +408,7 @@ func main() {
 		{"publish_subscribe", publishSubscribe}, {"wildcards", wildcards}, {"queue_groups", queueGroups},
 		{"request_reply", requestReply}, {"no_responders", noResponders}, {"headers", headers},
 		{"large_payload", largePayload}, {"drain", drain}, {"flush", flush}, {"many_subjects", manySubjects},
-		{"unsubscribe_after", unsubscribeAfter}, {"reconnect", reconnect},
+		{"unsubscribe_after", unsubscribeAfter}, {"services", services}, {"reconnect", reconnect},
 	}
 	s := &server{}
 	if len(os.Args) > 1 && os.Args[1] == "jetstream" {

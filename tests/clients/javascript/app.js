@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Svcm } from "@nats-io/services";
 import { errors, headers as newHeaders } from "@nats-io/transport-node";
 import { WAIT_MS, play } from "./server.js";
 
@@ -170,6 +171,43 @@ const scenarios = {
     await nc.flush();
     assert.equal(nc.stats().inMsgs, 5);
     await nc.close();
+  },
+
+  async services(server) {
+    const nc = await server.connect();
+    const instances = await Promise.all([1, 2, 3].map(async () => {
+      const connection = await server.connect();
+      const service = await new Svcm(connection).add({ name: "adder", version: "1.2.3", description: "adds one" });
+      service.addGroup("math").addEndpoint("increment", (_, msg) => {
+        const number = Number(msg.string());
+        return Number.isNaN(number) ? msg.respondError(400, "no number") : msg.respond(`${number + 1}`);
+      });
+      await connection.flush();
+      return { connection, service };
+    }));
+    const asked = [...Array(90).keys()];
+    const answers = await Promise.all(asked.map((i) => nc.request("math.increment", `${i}`, { timeout: WAIT_MS })));
+    assert.deepEqual(answers.map((msg) => Number(msg.string())), asked.map((i) => i + 1));
+    const refused = await nc.request("math.increment", "x", { timeout: WAIT_MS });
+    assert.equal(refused.headers.get("Nats-Service-Error-Code"), "400");
+    assert.equal(refused.headers.get("Nats-Service-Error"), "no number");
+    const client = new Svcm(nc).client();
+    const ids = instances.map(({ service }) => service.info().id).sort();
+    const stats = [];
+    for await (const one of await client.stats("adder")) stats.push(one);
+    assert.deepEqual(stats.map((one) => one.id).sort(), ids);
+    const counts = stats.map((one) => one.endpoints[0].num_requests);
+    assert.equal(counts.reduce((sum, count) => sum + count), 91);
+    assert.ok(!counts.includes(0), "an instance was never asked");
+    const gone = instances.pop();
+    const { id } = gone.service.info();
+    await gone.service.stop();
+    await gone.connection.close();
+    await assert.rejects(nc.request(`$SRV.PING.adder.${id}`, "", { timeout: WAIT_MS }), /no responders/i);
+    const left = [];
+    for await (const one of await client.ping()) left.push(one.id);
+    assert.deepEqual(left.sort(), instances.map(({ service }) => service.info().id).sort());
+    for (const connection of [...instances.map((one) => one.connection), nc]) await connection.close();
   },
 
   async reconnect(server) {

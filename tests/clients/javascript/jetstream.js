@@ -1,5 +1,6 @@
 // What users of JetStream do with the NATS client for Node, against the server binary named by SERVER_BIN; with
 // TRANSPORT=websocket what users of the client for browsers do. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
+// OBJECT_MB says how large the large object is.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -281,6 +282,27 @@ const scenarios = {
     await until(async () => (await jsm.consumers.info("S", "E")).ack_floor.stream_seq === 300, "all acknowledged at once");
   },
 
+  // More than a consumer is given before it has said that it keeps up.
+  async flow_control({ js, jsm, server }) {
+    await jsm.streams.add({ name: "S", subjects: ["f"] });
+    const filler = "x".repeat(8192);
+    await Promise.all(numbers(1500).map((i) => js.publish("f", `${i} ${filler}`, { timeout: WAIT_MS })));
+    const watching = await server.connect();
+    const answers = watching.subscribe("$JS.FC.>");
+    await watching.flush();
+    await jsm.consumers.add("S", {
+      durable_name: "D", ack_policy: "all", max_ack_pending: -1, deliver_subject: "to.me", idle_heartbeat: 500 * MS_NS,
+      flow_control: true,
+    });
+    const got = await take(await (await js.consumers.getPushConsumer("S", "D")).consume(), 1500);
+    deepEqual(got.map((msg) => parseInt(msg.string())), numbers(1500));
+    ok(await got.at(-1).ackAck({ timeout: WAIT_MS }));
+    // The library answers what asks it whether it keeps up.
+    await take(answers, 1);
+    equal((await jsm.consumers.info("S", "D")).ack_floor.stream_seq, 1500);
+    await watching.close();
+  },
+
   async work_queue({ js, jsm, server }) {
     await jsm.streams.add({ name: "S", subjects: ["jobs.*"], retention: "workqueue" });
     await fill(js, "jobs.a", 200);
@@ -305,6 +327,36 @@ const scenarios = {
     const other = { durable_name: "E", filter_subject: "jobs.a" };
     await refused(jsm.consumers.add("S", { ...other, ack_policy: "explicit" }), 10100);
     await refused(jsm.consumers.add("S", { ...other, ack_policy: "none" }), 10084);
+  },
+
+  // Twenty workers, of which five die with jobs in hand: another one gets those, and no job is lost.
+  async failing_workers({ js, jsm, server }) {
+    const count = 1000;
+    await jsm.streams.add({ name: "S", subjects: ["jobs.*"], retention: "workqueue" });
+    await fill(js, "jobs.a", count);
+    await jsm.consumers.add("S", { durable_name: "D", ack_policy: "explicit", ack_wait: 2000 * MS_NS });
+    const confirmed = new Set();
+    let abandoned = 0;
+    await Promise.all(numbers(20).map(async (worker) => {
+      let life = worker < 5 ? 1 + Math.floor(Math.random() * 29) : Infinity;
+      const connection = await server.connect();
+      const consumer = await jetstream(connection).consumers.get("S", "D");
+      while (confirmed.size < count && life > 0) {
+        for await (const msg of await consumer.fetch({ max_messages: 5, expires: 1000 })) {
+          if (--life <= 0) {
+            abandoned++;
+            continue;
+          }
+          ok(await msg.ackAck({ timeout: WAIT_MS }));
+          confirmed.add(number(msg));
+        }
+      }
+      await connection.close();
+    }));
+    deepEqual([...confirmed].sort((a, b) => a - b), numbers(count));
+    ok(abandoned >= 5, "five died with a job in hand");
+    equal((await jsm.streams.info("S")).state.messages, 0);
+    equal((await jsm.consumers.info("S", "D")).num_ack_pending, 0);
   },
 
   async interest({ js, jsm }) {
@@ -441,14 +493,15 @@ const scenarios = {
   async object_store({ js, nc }) {
     const objm = new Objm(js);
     const store = await objm.create("O");
-    const data = randomBytes(5 * 1024 * 1024);
+    const megabytes = Number(process.env.OBJECT_MB ?? 5);
+    const data = randomBytes(megabytes * 1024 * 1024);
     const headers = newHeaders();
     headers.set("H", "v");
-    const put = await store.putBlob({ name: "large", description: "5 MB", headers }, data);
-    deepEqual([put.size, put.chunks, put.bucket], [data.length, 40, "O"]);
+    const put = await store.putBlob({ name: "large", description: "large", headers }, data);
+    deepEqual([put.size, put.chunks, put.bucket], [data.length, 8 * megabytes, "O"]);
     ok(data.equals(await store.getBlob("large")), "the object changed on its way");
     const { info } = await store.get("large");
-    deepEqual([info.description, info.headers.get("H"), info.digest], ["5 MB", "v", put.digest]);
+    deepEqual([info.description, info.headers.get("H"), info.digest], ["large", "v", put.digest]);
     await store.putBlob({ name: "small" }, Buffer.from("1"));
     await store.putBlob({ name: "small" }, Buffer.from("22"));
     equal(Buffer.from(await store.getBlob("small")).toString(), "22");

@@ -4,13 +4,16 @@ Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for 
 """
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
 import sys
 
 import nats
+from nats import micro
 from nats.errors import NoRespondersError
+from nats.micro.request import ServiceError
 
 WAIT = 20
 
@@ -184,6 +187,51 @@ async def unsubscribe_after(server):
         equal(nc.stats["in_msgs"], 6)
 
 
+async def services(server):
+    async def increment(request):
+        try:
+            await request.respond(str(int(request.data) + 1).encode())
+        except ValueError:
+            raise ServiceError("400", "no number")
+    instances = []
+    for _ in range(3):
+        connection = await nats.connect(server.url)
+        service = await micro.add_service(connection, name="adder", version="1.2.3", description="adds one")
+        await service.add_group(name="math").add_endpoint(name="increment", handler=increment)
+        await connection.flush()
+        instances.append((connection, service))
+    async with await nats.connect(server.url) as nc:
+        async def ask_all(subject, count):
+            inbox = nc.new_inbox()
+            answers = await nc.subscribe(inbox)
+            await nc.publish(subject, b"", reply=inbox)
+            return [json.loads((await answers.next_msg(WAIT)).data) for _ in range(count)]
+
+        answers = await asyncio.gather(*(nc.request("math.increment", str(i).encode(), timeout=WAIT) for i in range(90)))
+        equal([int(answer.data) for answer in answers], list(range(1, 91)))
+        refused = await nc.request("math.increment", b"x", timeout=WAIT)
+        equal(refused.headers, {"Nats-Service-Error": "no number", "Nats-Service-Error-Code": "400"})
+        ids = sorted(service.id for _, service in instances)
+        for verb in ["PING", "INFO", "STATS"]:
+            equal(sorted(answer["id"] for answer in await ask_all(f"$SRV.{verb}.adder", 3)), ids)
+        counted = [answer["endpoints"][0] for answer in await ask_all("$SRV.STATS.adder", 3)]
+        equal(sum(endpoint["num_requests"] for endpoint in counted), 91)
+        equal(sum(endpoint["num_errors"] for endpoint in counted), 1)
+        expect(all(endpoint["num_requests"] for endpoint in counted), f"an instance was never asked: {counted}")
+        connection, gone = instances.pop()
+        await gone.stop()
+        await connection.close()
+        try:
+            await nc.request(f"$SRV.PING.adder.{gone.id}", b"", timeout=WAIT)
+            raise AssertionError("the instance that was stopped still answers")
+        except NoRespondersError:
+            pass
+        equal(len(await ask_all("$SRV.PING", 2)), 2)
+    for connection, service in instances:
+        await service.stop()
+        await connection.close()
+
+
 async def reconnect(server):
     back, got = asyncio.Event(), asyncio.Queue()
 
@@ -211,7 +259,7 @@ async def reconnect(server):
 
 SCENARIOS = [
     publish_subscribe, wildcards, queue_groups, request_reply, no_responders, headers, large_payload, drain, flush,
-    many_subjects, unsubscribe_after, reconnect,
+    many_subjects, unsubscribe_after, services, reconnect,
 ]
 
 

@@ -1,12 +1,14 @@
 """What users of JetStream do with nats-py, against the server binary named by SERVER_BIN.
 
 Starts and stops that binary itself, with a store of its own. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
+OBJECT_MB says how large the large object is.
 """
 
 import asyncio
 import datetime
 import io
 import os
+import random
 import sys
 import tempfile
 from subprocess import Popen
@@ -328,6 +330,27 @@ async def push(nc):
         await message.ack()
 
 
+async def flow_control(nc):
+    """More than a consumer is given before it has said that it keeps up."""
+    js = nc.jetstream(timeout=WAIT)
+    await js.add_stream(name="S", subjects=["f"])
+    filler = b"x" * 8192
+    for future in [await js.publish_async("f", str(i).encode() + b" " + filler) for i in range(1500)]:
+        await asyncio.wait_for(future, WAIT)
+    async with await nats.connect(nc.connected_url.geturl()) as watching:
+        answers = await watching.subscribe("$JS.FC.>")
+        await watching.flush()
+        sub = await js.subscribe("f", durable="D", idle_heartbeat=0.5, flow_control=True, manual_ack=True,
+                                 config=api.ConsumerConfig(ack_policy="all", max_ack_pending=-1))
+        for i in range(1500):
+            message = await sub.next_msg(WAIT)
+            equal(int(message.data.split()[0]), i)
+        await message.ack_sync(timeout=WAIT)
+        # The library answers what asks it whether it keeps up.
+        await answers.next_msg(WAIT)
+    equal((await js.consumer_info("S", "D")).ack_floor.stream_seq, 1500)
+
+
 async def work_queue(nc):
     js = nc.jetstream(timeout=WAIT)
     await js.add_stream(name="S", subjects=["jobs.*"], retention="workqueue")
@@ -353,6 +376,45 @@ async def work_queue(nc):
         await js.add_consumer("S", durable_name="E", filter_subject="jobs.a")
     with Refused(10084):
         await js.add_consumer("S", durable_name="F", filter_subject="jobs.a", ack_policy="none")
+
+
+async def failing_workers(nc):
+    """Twenty workers, of which five die with jobs in hand: another one gets those, and no job is lost."""
+    js = nc.jetstream(timeout=WAIT)
+    await js.add_stream(name="S", subjects=["jobs.*"], retention="workqueue")
+    await fill(js, "jobs.a", 1000)
+    await js.add_consumer("S", durable_name="D", ack_policy="explicit", ack_wait=2)
+    confirmed, all_done, abandoned = set(), asyncio.Event(), []
+
+    async def work(life):
+        async with await nats.connect(nc.connected_url.geturl()) as connection:
+            sub = await connection.jetstream(timeout=WAIT).pull_subscribe_bind(consumer="D", stream="S")
+            while True:
+                try:
+                    batch = await sub.fetch(5, timeout=0.5)
+                except asyncio.TimeoutError:
+                    continue
+                for i, message in enumerate(batch):
+                    life -= 1
+                    if life == 0:
+                        abandoned.extend(bodies(batch[i:]))
+                        return
+                    await message.ack_sync(timeout=WAIT)
+                    confirmed.add(int(message.data))
+                    if len(confirmed) == 1000:
+                        all_done.set()
+    workers = [asyncio.create_task(work(random.randrange(1, 30) if i < 5 else -1)) for i in range(20)]
+    try:
+        await asyncio.wait_for(all_done.wait(), 2 * WAIT)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        ends = await asyncio.gather(*workers, return_exceptions=True)
+    equal([end for end in ends if end and not isinstance(end, asyncio.CancelledError)], [])
+    equal(confirmed, set(range(1000)))
+    expect(len(abandoned) >= 5, f"five died with a job in hand: {abandoned}")
+    equal((await js.stream_info("S")).state.messages, 0)
+    equal((await js.consumer_info("S", "D")).num_ack_pending, 0)
 
 
 async def interest(nc):
@@ -520,12 +582,13 @@ async def key_value_ttl(nc):
 async def object_store(nc):
     js = nc.jetstream(timeout=WAIT)
     store = await js.create_object_store("O")
-    data = os.urandom(5 * 1024 * 1024)
-    put = await store.put("large", io.BytesIO(data), api.ObjectMeta(description="5 MB", headers={"H": "v"}))
-    equal((put.size, put.chunks, put.bucket), (len(data), 40, "O"))
+    megabytes = int(os.environ.get("OBJECT_MB", 5))
+    data = os.urandom(megabytes * 1024 * 1024)
+    put = await store.put("large", io.BytesIO(data), api.ObjectMeta(description="large", headers={"H": "v"}))
+    equal((put.size, put.chunks, put.bucket), (len(data), 8 * megabytes, "O"))
     got = await store.get("large")
     expect(got.data == data, "the object changed on its way")
-    equal((got.info.description, got.info.headers["H"], got.info.digest), ("5 MB", "v", put.digest))
+    equal((got.info.description, got.info.headers["H"], got.info.digest), ("large", "v", put.digest))
     await store.put("small", b"1")
     await store.put("small", b"22")
     equal((await store.get("small")).data, b"22")
@@ -603,7 +666,8 @@ def alone(scenario):
 
 
 SCENARIOS = [
-    streams, publishing, limits, getting, purging, pull, acknowledging, ordered, push, work_queue, interest, consumers,
+    streams, publishing, limits, getting, purging, pull, acknowledging, ordered, push, flow_control, work_queue,
+    failing_workers, interest, consumers,
     account, key_value, key_value_ttl, object_store, restart, crash,
 ]
 

@@ -1,13 +1,18 @@
 //! What users of async-nats do, against the server binary named by SERVER_BIN.
 //!
-//! Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for each scenario.
+//! Starts and stops that binary itself. Prints `ok NAME` or `FAIL NAME reason` for each scenario. With the argument
+//! `jetstream` they are those of [`jetstream`].
 
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, Subscriber};
+mod jetstream;
+
+use async_nats::service::ServiceExt;
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use std::fmt::Debug;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -22,21 +27,26 @@ type Outcome = Result<(), Failure>;
 
 struct Server {
     port: u16,
+    /// Where JetStream keeps its streams; without it there is none.
+    store: Option<PathBuf>,
     process: Child,
 }
 
 impl Server {
-    async fn start(port: u16) -> Result<Self, Failure> {
+    async fn start(port: u16, store: Option<PathBuf>) -> Result<Self, Failure> {
         let binary = std::env::var_os("SERVER_BIN").ok_or("SERVER_BIN is not set")?;
         let mut command = Command::new(binary);
         command
             .args(["-a", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        if let Some(store) = &store {
+            command.arg("-js").arg("-sd").arg(store);
+        }
         let process = command.kill_on_drop(true).spawn()?;
         for _ in 0..2000 {
             if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Ok(Self { port, process });
+                return Ok(Self { port, store, process });
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -45,7 +55,7 @@ impl Server {
 
     async fn restart(&mut self) -> Outcome {
         self.process.kill().await?;
-        *self = Self::start(self.port).await?;
+        *self = Self::start(self.port, self.store.take()).await?;
         Ok(())
     }
 
@@ -274,24 +284,129 @@ async fn reconnect(server: &mut Server) -> Outcome {
     equal(next(&mut subscriber).await?.payload, "after")
 }
 
+/// A service of three instances that is found, asked, and tells how often; then one of them stops.
+async fn services(server: &mut Server) -> Outcome {
+    let client = server.connect().await?;
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        let connection = server.connect().await?;
+        let service = connection.service_builder().description("adds one").start("adder", "1.2.3").await?;
+        let mut endpoint = service.group("math").endpoint("increment").await?;
+        tokio::spawn(async move {
+            while let Some(request) = endpoint.next().await {
+                let answer = match std::str::from_utf8(&request.message.payload).unwrap_or("").parse::<u64>()
+                {
+                    Ok(number) => Ok((number + 1).to_string().into()),
+                    Err(_) => {
+                        Err(async_nats::service::error::Error { code: 400, status: "no number".into() })
+                    }
+                };
+                request.respond(answer).await.expect("connected");
+            }
+        });
+        round_trip(&connection).await?;
+        instances.push((connection, service));
+    }
+    let answers = join_all((0..90).map(|i| client.request("math.increment", i.to_string().into()))).await;
+    for (i, answer) in answers.into_iter().enumerate() {
+        equal(answer?.payload, (i + 1).to_string())?;
+    }
+    let refused = client.request("math.increment", "x".into()).await?;
+    let header =
+        |name: &str| refused.headers.as_ref().and_then(|headers| headers.get(name).map(ToString::to_string));
+    let (code, status) = (header("Nats-Service-Error-Code"), header("Nats-Service-Error"));
+    equal((code, status), (Some("400".into()), Some("no number".into())))?;
+
+    let mut ids: Vec<String> = Vec::new();
+    for (_, service) in &instances {
+        ids.push(service.info().await.id);
+    }
+    ids.sort_unstable();
+    for verb in ["PING", "INFO", "STATS"] {
+        let mut answered: Vec<String> = ask_all(&client, &format!("$SRV.{verb}.adder"), 3)
+            .await?
+            .iter()
+            .map(|answer| field(answer, "id"))
+            .collect();
+        answered.sort_unstable();
+        equal(&answered, &ids)?;
+    }
+    let stats = ask_all(&client, "$SRV.STATS.adder", 3).await?;
+    let counted =
+        |name| stats.iter().map(|answer| field(answer, name).parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    equal(counted("num_requests").iter().sum::<u64>(), 91)?;
+    equal(counted("num_requests").contains(&0), false)?;
+    equal(counted("num_errors").iter().sum::<u64>(), 1)?;
+
+    let (connection, service) = instances.pop().expect("three");
+    let gone = format!("$SRV.PING.adder.{}", service.info().await.id);
+    equal(client.request(gone.clone(), Bytes::new()).await.is_ok(), true)?;
+    service.stop().await?;
+    connection.drain().await?;
+    for _ in 0..100 {
+        // Between its end and that of its subscription it may be asked and not answer.
+        let request = Request::new().timeout(Some(Duration::from_millis(200)));
+        if client
+            .send_request(gone.clone(), request)
+            .await
+            .is_err_and(|e| e.kind() == RequestErrorKind::NoResponders)
+        {
+            return equal(ask_all(&client, "$SRV.PING", 2).await?.len(), 2);
+        }
+    }
+    Err("the instance that was stopped still answers".into())
+}
+
+/// The answers of so many, as text.
+async fn ask_all(client: &Client, subject: &str, count: usize) -> Result<Vec<String>, Failure> {
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await?;
+    client.publish_with_reply(subject.to_owned(), inbox, Bytes::new()).await?;
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(String::from_utf8(next(&mut answers).await?.payload.to_vec())?);
+    }
+    Ok(all)
+}
+
+/// The first value with that name in an object of JSON: a string without escapes, or a number.
+fn field(json: &str, name: &str) -> String {
+    let from = json.find(&format!("\"{name}\":")).map_or(json.len(), |at| at + name.len() + 3);
+    json[from..].trim_start_matches('"').chars().take_while(|c| !"\",}".contains(*c)).collect()
+}
+
+/// Ends with the outcome of the program: each scenario in turn, against the same server.
+macro_rules! play {
+    ($server:expr, $($scenario:ident)*) => {{
+        let mut failed = 0;
+        $(match timeout(Duration::from_secs(60), $scenario(&mut $server)).await {
+            Ok(Ok(())) => println!("ok {}", stringify!($scenario)),
+            Ok(Err(error)) => { failed += 1; println!("FAIL {} {error}", stringify!($scenario)); }
+            Err(_) => { failed += 1; println!("FAIL {} not done within a minute", stringify!($scenario)); }
+        })*
+        failed
+    }};
+}
+use play;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = free.local_addr().expect("bound").port();
     drop(free);
-    let mut server = Server::start(port).await.expect("the server starts");
-    let mut failed = 0;
-    macro_rules! play {
-        ($($scenario:ident)*) => {
-            $(match timeout(Duration::from_secs(60), $scenario(&mut server)).await {
-                Ok(Ok(())) => println!("ok {}", stringify!($scenario)),
-                Ok(Err(error)) => { failed += 1; println!("FAIL {} {error}", stringify!($scenario)); }
-                Err(_) => { failed += 1; println!("FAIL {} not done within a minute", stringify!($scenario)); }
-            })*
-        };
-    }
-    play!(publish_subscribe wildcards queue_groups request_reply no_responders headers large_payload drain flush
-        many_subjects unsubscribe_after reconnect);
-    let _ = server.process.kill().await;
+    let failed = if std::env::args().nth(1).as_deref() == Some("jetstream") {
+        let store = std::env::temp_dir().join(format!("client-{}", std::process::id()));
+        let mut server = Server::start(port, Some(store.clone())).await.expect("the server starts");
+        let failed = jetstream::scenarios(&mut server).await;
+        let _ = server.process.kill().await;
+        let _ = std::fs::remove_dir_all(store);
+        failed
+    } else {
+        let mut server = Server::start(port, None).await.expect("the server starts");
+        let failed = play!(server, publish_subscribe wildcards queue_groups request_reply no_responders headers
+            large_payload drain flush many_subjects unsubscribe_after services reconnect);
+        let _ = server.process.kill().await;
+        failed
+    };
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
