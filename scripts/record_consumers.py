@@ -221,6 +221,9 @@ for line in open(src):
         else: c.pub(st['fc'][i])
     elif cmd=='wait': quiet=int(rest)
     elif cmd=='info': ans=info(c,st,rest)
+    elif cmd=='times':
+        v=json.loads(c.req('$JS.API.CONSUMER.INFO.S.'+rest)); says=lambda k: 'yes' if 'last_active' in v[k] else 'no'
+        ans=f"delivered {says('delivered')} acknowledged {says('ack_floor')}"
     elif cmd=='remove':
         json.loads(c.req('$JS.API.STREAM.MSG.DELETE.S',{"seq":int(rest)}))
     elif cmd=='purge': json.loads(c.req('$JS.API.STREAM.PURGE.S',json.loads(rest or '{}')))

@@ -525,6 +525,36 @@ fn answers_are_compressed_for_those_who_ask_for_that() {
 }
 
 #[test]
+fn the_system_account_deletes_all_streams_of_an_account_as_in_the_real_server() {
+    let told = |binary: &Path| {
+        let stores = tempfile::tempdir().expect("a directory");
+        let store = format!("jetstream: {{ store_dir: '{}' }}\n", stores.path().display());
+        let config = CONFIG.replace("A: { users", "A: { jetstream: enabled, users") + &store;
+        let server = ServerProcess::start(binary, &config).expect("a server");
+        let mut system = Asker::open(&server, "sys", "s");
+        let mut member = Asker::open(&server, "a", "a");
+        for stream in ["S", "T"] {
+            let config = format!(r#"{{"name":"{stream}"}}"#);
+            let answer = member.ask(&format!("$JS.API.STREAM.CREATE.{stream}"), &config).expect("an answer");
+            assert_eq!(answer["did_create"], true, "{answer}");
+        }
+        let answers = ["NONE", "a/b", "A", "A"].map(|account| {
+            let answer = system.ask(&format!("$JS.API.ACCOUNT.PURGE.{account}"), "");
+            let names = member.ask("$JS.API.STREAM.NAMES", "").expect("an answer");
+            (account, answer, names["total"].clone())
+        });
+        let again = member.ask("$JS.API.STREAM.CREATE.S", r#"{"name":"S"}"#).expect("an answer");
+        (answers, again["did_create"].clone())
+    };
+    let own = told(&candidate());
+    assert_eq!((&own.0[2].2, &own.1), (&json!(0), &json!(true)), "{own:?}");
+    let Some(real) = reference() else {
+        return announce("SKIPPED the real server's answers to a purge of an account: no nats-server");
+    };
+    assert_eq!(own, told(&real));
+}
+
+#[test]
 fn there_is_nobody_to_ask_without_a_system_account() {
     let config = CONFIG.replace("$SYS:", "SYS:") + "no_system_account: true\n";
     let server = ServerProcess::start(&candidate(), &config).expect("a server");

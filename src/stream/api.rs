@@ -507,6 +507,19 @@ pub fn account_info(usage: &AccountUsage, limits: &AccountLimits, domain: &str) 
     out
 }
 
+/// The answer to the system account, which has asked that all streams of an account be deleted.
+pub fn account_purged(done: &Result<(), ApiError>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    let mut object = Object::begin(&mut out);
+    object.string("type", "io.nats.jetstream.api.v1.account_purge_response");
+    match done {
+        Ok(()) => object.bool("initiated", true),
+        Err(error) => error.write(object.member("error")),
+    }
+    object.end();
+    out
+}
+
 /// The answer to STREAM.CREATE.
 pub fn stream_created(report: &StreamReport, frame: Frame<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);

@@ -73,6 +73,10 @@ const SUBJECTS: &[&str] = &[
     "$JS.API.CONSUMER.LEADER.>",
 ];
 
+/// What the system account may ask, with the name of an account behind it: that all its streams be deleted.
+const ACCOUNT_PURGE: &str = "$JS.API.ACCOUNT.PURGE.";
+const SYSTEM_SUBJECTS: &[&str] = &["$JS.API.ACCOUNT.PURGE.*"];
+
 /// The part of the machine's memory, and of the free disk, that streams may take unless it is said how much: as in the reference.
 const SHARE_NUMERATOR: u64 = 3;
 const SHARE_DENOMINATOR: u64 = 4;
@@ -252,20 +256,23 @@ impl JetStream {
                 .registry
                 .set_limits(limits.clone());
         }
+        let system = directory.accounts().iter().find(|account| account.is_system && account.exists);
+        let system = system.map(|account| account.slot);
         let mut subscribed = self.subscribed.lock();
         let mut subscriptions = self.subscriptions.lock();
         self.shared.internal.with_client(|client| {
             subscribed.retain(|slot, ids| {
-                let stays = wanted.contains_key(slot);
+                let stays = wanted.contains_key(slot) || system == Some(*slot);
                 for id in ids.iter().filter(|_| !stays) {
                     subscriptions.remove(id);
                     client.unsubscribe(*id);
                 }
                 stays
             });
-            for slot in wanted.keys() {
+            for slot in wanted.keys().chain(&system) {
+                let subjects = if system == Some(*slot) { SYSTEM_SUBJECTS } else { SUBJECTS };
                 subscribed.entry(*slot).or_insert_with(|| {
-                    let ids: Vec<SubscriptionId> = SUBJECTS
+                    let ids: Vec<SubscriptionId> = subjects
                         .iter()
                         .map(|subject| client.subscribe(*slot, subject.as_bytes(), None))
                         .collect();
@@ -304,8 +311,12 @@ impl JetStream {
 
     async fn answer(self: &Arc<JetStream>, request: &TakenRequest) {
         let Ok(subject) = std::str::from_utf8(&request.subject) else { return };
-        let Some(verb) = Verb::parse(subject) else { return };
         let Some(reply) = &request.reply else { return };
+        if let Some(name) = subject.strip_prefix(ACCOUNT_PURGE) {
+            let answer = api::account_purged(&self.purge_account(name).await);
+            return self.publish(InternalMessage::new(request.account, reply.clone(), &answer));
+        }
+        let Some(verb) = Verb::parse(subject) else { return };
         let (answer, is_error) = self.carry_out(&verb, request).await;
         if let Some(account) = self.accounts.lock().await.get_mut(&request.account) {
             account.requests += 1;
@@ -469,6 +480,14 @@ impl JetStream {
         created_ns: i64,
         config: StreamConfig,
     ) -> Result<Answer, ApiError> {
+        let before = account.registry.find(&config.name)?;
+        if config.consumer_limits != before.config.consumer_limits {
+            let (reply, checked) = oneshot::channel();
+            let limits = config.consumer_limits.clone();
+            self.order(place.worker, StreamOrder::CheckConsumers { stream: place.number, limits, reply });
+            // Without an answer the server ends.
+            checked.await.unwrap_or_else(|_| Err(ErrorId::StreamNotFound.into()))?;
+        }
         if let Some(directory) = place.directory.clone() {
             let file = stream_file(&config, created_ns);
             let store = self.store.clone();
@@ -478,6 +497,26 @@ impl JetStream {
         }
         account.registry.set_config(config.clone());
         self.ask(place, Command::Update(Box::new(config))).await
+    }
+
+    /// Deletes all streams of an account, on behalf of the system account. One that has none, or is not there, is done with.
+    async fn purge_account(&self, name: &str) -> Result<(), ApiError> {
+        if name.contains(['/', '\\']) {
+            let text = "account name can not contain path separators";
+            return Err(ApiError::with(ErrorId::StreamGeneralError, text));
+        }
+        let mut accounts = self.accounts.lock().await;
+        let Some((&slot, account)) = accounts.iter_mut().find(|(_, account)| account.name == name) else {
+            return Ok(());
+        };
+        let streams: Vec<(String, Place)> =
+            account.registry.iter().map(|entry| (entry.config.name.clone(), entry.place.clone())).collect();
+        self.log.info(format!("Purge request for account {name} (streams: {})", streams.len()));
+        for (stream, place) in streams {
+            self.delete(account, &stream, &place).await?;
+            self.tell(slot, StreamAction::Deleted, &stream);
+        }
+        Ok(())
     }
 
     /// Removes a stream. When that is answered no start brings it back.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::stream::ApiError;
 use crate::stream::api::{SnapshotRequest, StreamReport};
+use crate::stream::config::ConsumerLimits;
 use crate::stream::consumer::{Consumers, Description, Detail};
 use crate::stream::json::Strictness;
 use crate::stream::stream::{Answer, Command, Stream};
@@ -36,6 +37,15 @@ pub enum StreamOrder {
         stream: StreamNumber,
         /// What.
         request: ConsumerRequest,
+    },
+    /// Its consumers are held against limits that the stream is to have for them.
+    CheckConsumers {
+        /// Which one.
+        stream: StreamNumber,
+        /// The limits.
+        limits: ConsumerLimits,
+        /// Where it goes what is wrong.
+        reply: oneshot::Sender<Result<(), ApiError>>,
     },
     /// Streams are described as they are now, whether that is on the disk or not. A look at one of them takes the worker little
     /// time, and there are at most [`LOOK_STREAMS_MAX`] of them.

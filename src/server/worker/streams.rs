@@ -12,6 +12,7 @@
 //! A worker without streams does one look at three counters per turn.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -50,8 +51,10 @@ const FLOW: &str = "$JS.FC.";
 /// Bytes of messages beyond which a batch of direct gets ends if the request does not say.
 const DIRECT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How often it is looked whether somebody listens to what push consumers deliver.
-const LISTENER_CHECK_NS: i64 = 100_000_000;
+/// How often it is looked at most, and at least, whether somebody listens to what push consumers deliver. Clients subscribe
+/// when they have made the consumer: after something has changed it is looked soon, and then less and less often, so that
+/// who comes waits no longer than it took to come.
+const LISTENER_CHECKS_NS: RangeInclusive<i64> = 1_000_000..=100_000_000;
 
 /// How many clients may be sent a stream at a time.
 const SNAPSHOTS_MAX: usize = 8;
@@ -97,8 +100,10 @@ struct Owned {
     sinks: BTreeMap<(String, SinkUse), SinkId>,
     /// By consumers' names: where requests for their messages come, which those that push refuse.
     consumer_sinks: BTreeMap<Box<str>, SinkId>,
-    /// When it was looked last whether somebody listens to what push consumers deliver.
+    /// When it was looked last whether somebody listens to what push consumers deliver, and how long after that it is to be
+    /// looked again.
     listeners_checked_ns: i64,
+    listener_pause_ns: i64,
     directory: Option<Directory>,
     is_touched: bool,
     is_committing: bool,
@@ -418,6 +423,13 @@ impl Streams {
                 Some(&key) => self.ask_consumers(key, request, broker, now_ns),
                 None => drop(request.reply.send(None)),
             },
+            StreamOrder::CheckConsumers { stream, limits, reply } => {
+                let checked = self
+                    .numbers
+                    .get(&stream)
+                    .map_or(Ok(()), |&key| self.owned[key].consumers.check_limits(&limits));
+                let _ = reply.send(checked);
+            }
             StreamOrder::Look { streams, reply } => {
                 let looks = streams.iter().map(|number| Some(self.owned[*self.numbers.get(number)?].look()));
                 // Whoever asked may have gone.
@@ -457,6 +469,7 @@ impl Streams {
             sinks: BTreeMap::new(),
             consumer_sinks: BTreeMap::new(),
             listeners_checked_ns: 0,
+            listener_pause_ns: *LISTENER_CHECKS_NS.end(),
             directory,
             is_touched: false,
             is_committing: false,
@@ -1018,10 +1031,15 @@ impl Streams {
     /// Looks whether somebody listens to what push consumers deliver.
     fn check_listeners<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>, now_ns: i64) {
         let owned = &mut self.owned[key];
-        let is_due = now_ns >= owned.listeners_checked_ns + LISTENER_CHECK_NS;
+        let is_due = now_ns >= owned.listeners_checked_ns + owned.listener_pause_ns;
         if owned.has_listeners() && (owned.consumers_changed || is_due) {
             owned.listeners_checked_ns = now_ns;
-            owned.consumers.check_listeners(drive!(self, owned, broker, now_ns));
+            let has_changed = owned.consumers.check_listeners(drive!(self, owned, broker, now_ns));
+            owned.listener_pause_ns = if owned.consumers_changed || has_changed {
+                *LISTENER_CHECKS_NS.start()
+            } else {
+                (2 * owned.listener_pause_ns).min(*LISTENER_CHECKS_NS.end())
+            };
         }
     }
 }
@@ -1098,7 +1116,7 @@ impl Owned {
     }
 
     fn next_deadline_ns(&self) -> Option<i64> {
-        let listeners = self.has_listeners().then(|| self.listeners_checked_ns + LISTENER_CHECK_NS);
+        let listeners = self.has_listeners().then(|| self.listeners_checked_ns + self.listener_pause_ns);
         let snapshots = self.snapshots.iter().filter_map(|job| job.snapshot.deadline_ns()).min();
         let deadlines = [
             self.stream.next_deadline_ns(),

@@ -1,5 +1,7 @@
 //! Requests of the API, answered as `answers.txt` says that the reference answers them (`scripts/record_consumers.py`).
 
+use super::super::config::ConsumerLimits;
+use super::super::json::{DurationNs, Int};
 use super::config::Retention;
 use super::rig::Rig;
 
@@ -30,6 +32,27 @@ fn normalised(answer: &str, is_made_up: bool, made_up: &mut Option<String>) -> S
         Some(name) => out.replace(name.as_str(), "NAME"),
         None => out,
     }
+}
+
+#[test]
+fn consumers_that_exceed_what_a_stream_is_to_allow_are_named() {
+    let mut rig = Rig::new("S", &["s.>"], Retention::Limits);
+    rig.create("B", r#"{"durable_name":"B","ack_policy":"explicit"}"#);
+    rig.create("A", r#"{"durable_name":"A","ack_policy":"explicit","max_ack_pending":11}"#);
+    rig.create("N", r#"{"name":"N","ack_policy":"none","inactive_threshold":5000000000}"#);
+    let checked = |inactive_threshold_ns, max_ack_pending| {
+        let limits = ConsumerLimits {
+            inactive_threshold: DurationNs(inactive_threshold_ns),
+            max_ack_pending: Int(max_ack_pending),
+        };
+        rig.consumers.check_limits(&limits).map_err(|error| error.description.into_owned())
+    };
+    let violate = |names: &str| Err(format!("change to limits violates consumers: {names}"));
+    assert_eq!(checked(0, 0), Ok(()));
+    assert_eq!(checked(5_000_000_000, 1000), Ok(()));
+    assert_eq!(checked(0, 10), violate("A, B"));
+    assert_eq!(checked(0, 11), violate("B"));
+    assert_eq!(checked(4_999_999_999, 0), violate("N"));
 }
 
 #[test]

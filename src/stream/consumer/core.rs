@@ -432,6 +432,8 @@ impl Consumer {
         self.redeliver.clear();
         self.fetched.clear();
         self.overdue_ns = NEVER;
+        self.last_delivered_ns = None;
+        self.last_acked_ns = None;
         self.forget_backlog();
         Ok(next)
     }

@@ -182,8 +182,10 @@ impl Consumer {
             self.replay = None;
         }
         if self.push.is_none() {
-            // One-shot requests do not end because others have not acknowledged, or while the disk is asked.
-            let at_end = progress == Progress::Idle && !stalled && self.held_until_ns <= turn.now_ns;
+            // One-shot requests do not end because others have not acknowledged, until some request wants to hear
+            // something; nor while the disk is asked.
+            let waits = stalled && turn.now_ns < self.waiting_ns;
+            let at_end = progress == Progress::Idle && !waits && self.held_until_ns <= turn.now_ns;
             self.look_through_waiting(at_end, false, turn);
         }
         progress

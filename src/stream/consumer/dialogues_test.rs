@@ -119,6 +119,7 @@ impl Player {
                 None
             }
             "info" => Some(rig.info(rest)),
+            "times" => Some(rig.times(rest)),
             "remove" => {
                 rig.remove(rest.parse().unwrap());
                 None

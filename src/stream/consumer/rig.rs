@@ -181,6 +181,14 @@ impl Rig {
         *described.pop().and_then(|described| described.standing).unwrap()
     }
 
+    /// Whether it says when it last delivered, and when something was last acknowledged.
+    pub(super) fn times(&mut self, name: &str) -> String {
+        let answer = self.request(&format!("$JS.API.CONSUMER.INFO.{}.{name}", self.facts.name), "").unwrap();
+        let value: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let says = |name: &str| if value[name]["last_active"].is_string() { "yes" } else { "no" };
+        format!("delivered {} acknowledged {}", says("delivered"), says("ack_floor"))
+    }
+
     pub(super) fn publish(&mut self, subject: &str, payload: &str) -> u64 {
         self.publish_with(subject, "", payload)
     }

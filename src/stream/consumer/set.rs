@@ -18,6 +18,7 @@ use crate::store::{Filters, ReadPlan, Store, StoreError, StoredMessage};
 use crate::subject::name::collide;
 
 use super::super::backup::consumers::BackedUp;
+use super::super::config::ConsumerLimits;
 use super::super::error::{ApiError, ErrorId};
 use super::super::json::{self, Object, Strictness, from_json, write_array};
 use super::acks::{AckSubject, ack_subject};
@@ -297,6 +298,25 @@ impl Consumers {
     /// The account's or the server's limits have changed.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Whether all of them keep to what the stream is to say of its consumers.
+    ///
+    /// # Errors
+    ///
+    /// Some do not: their names.
+    pub fn check_limits(&self, limits: &ConsumerLimits) -> Result<(), ApiError> {
+        let (threshold, pending) = (limits.inactive_threshold.0, limits.max_ack_pending.0);
+        let exceeds = |config: &ConsumerConfig| {
+            threshold > 0 && config.inactive_threshold.0 > threshold
+                || pending > 0 && config.max_ack_pending.0 > pending
+        };
+        let names: Vec<&str> = self.iter().filter(|one| exceeds(&one.config)).map(Consumer::name).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let text = format!("change to limits violates consumers: {}", names.join(", "));
+        Err(ApiError::with(ErrorId::StreamUpdate, text))
     }
 
     /// How many there are. With `listed` only those that names and list show.
@@ -785,8 +805,9 @@ impl Consumers {
     }
 
     /// Looks at every push consumer whether somebody listens, in its queue group if it has one. Costs a look at the interest for
-    /// each: for drivers that are not told of subscriptions, every so often.
-    pub fn check_listeners<O: Outlet>(&mut self, drive: Drive<'_, O>) {
+    /// each: for drivers that are not told of subscriptions, every so often. Whether that has changed.
+    pub fn check_listeners<O: Outlet>(&mut self, drive: Drive<'_, O>) -> bool {
+        let mut has_changed = false;
         for index in self.deliver_subjects.values().flatten().copied().collect::<Vec<_>>() {
             let consumer = &mut self.members[index].consumer;
             let (subject, group) = (&consumer.config.deliver_subject, &consumer.config.deliver_group);
@@ -795,8 +816,10 @@ impl Consumers {
                 consumer.listener(active, drive.now_ns);
                 self.mark_ready(index);
                 self.after(index, drive.now_ns);
+                has_changed = true;
             }
         }
+        has_changed
     }
 
     /// The subjects that push consumers deliver to: the driver watches whether somebody listens.

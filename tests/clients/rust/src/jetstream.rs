@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, PullCo
 use async_nats::jetstream::kv::{self, Operation};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::object_store::{self, ObjectMetadata};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{Config, ConsumerLimits, DiscardPolicy, RetentionPolicy, StorageType, Stream};
 use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{ConnectOptions, HeaderMap};
 use futures_util::{StreamExt, TryStreamExt};
@@ -584,6 +584,10 @@ async fn consumers(server: &mut Server) -> Outcome {
     equal(updated.cached_info().config.description.as_deref(), Some("changed"))?;
     equal(stream.update_consumer(durable("NONE")).await.is_err(), true)?;
     refused(stream.create_consumer(pull::Config { deliver_policy: DeliverPolicy::New, ..odd }).await, 10012)?;
+    // Not with consumers that do not keep to it.
+    let limits = ConsumerLimits { max_ack_pending: 10, inactive_threshold: Duration::from_secs(3600) };
+    let limited = Config { consumer_limits: Some(limits), ..config("S", &["c.>"]) };
+    refused(js.update_stream(limited).await, 10069)?;
     for (deliver_policy, first) in [
         (DeliverPolicy::Last, 5),
         (DeliverPolicy::ByStartSequence { start_sequence: 3 }, 2),
