@@ -111,9 +111,15 @@ impl Consumer {
                 return;
             }
             _ if said.starts_with(b"-NAK") => self.nak(at, &said[4..], turn),
-            b"+WPI" if self.state.pending.get(at.stream_seq).is_some() => {
-                self.change(StateChange::Postponed { stream_seq: at.stream_seq, since_ns: turn.now_ns });
-                self.last_delivered_ns = Some(turn.now_ns);
+            b"+WPI" => {
+                if let Some(deliveries) = self.state.pending.get(at.stream_seq).map(|entry| entry.deliveries)
+                {
+                    let overdue_ns = turn.now_ns.saturating_add(self.wait_of(deliveries));
+                    self.change(StateChange::Postponed { stream_seq: at.stream_seq, since_ns: turn.now_ns });
+                    // It may have been refused until later than that.
+                    self.overdue_ns = self.overdue_ns.min(overdue_ns);
+                    self.last_delivered_ns = Some(turn.now_ns);
+                }
             }
             _ if said.starts_with(b"+TERM") => {
                 confirm = self.settle(at, false, turn);

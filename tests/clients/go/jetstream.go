@@ -19,8 +19,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Scenarios are given up by then.
-const minute = 60 * time.Second
+// How large the large object is.
+func objectMB() int {
+	if size, found := os.LookupEnv("OBJECT_MB"); found {
+		return must(strconv.Atoi(size))
+	}
+	return 5
+}
+
+// Scenarios are given up by then; a large object takes its time.
+func limit() time.Duration {
+	return time.Duration(60+objectMB()) * time.Second
+}
 
 type session struct {
 	jetstream.JetStream
@@ -33,7 +43,7 @@ func alone(name string, run func(session)) scenario {
 	return scenario{name, func(s *server) {
 		nc := s.connect(nats.ReconnectWait(50*time.Millisecond), nats.MaxReconnects(-1))
 		defer nc.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), minute)
+		ctx, cancel := context.WithTimeout(context.Background(), limit())
 		defer cancel()
 		js := session{must(jetstream.New(nc)), ctx, s}
 		for stream := range js.StreamNames(ctx).Name() {
@@ -763,10 +773,7 @@ func keyValueTTL(js session) {
 
 func objectStore(js session) {
 	store := must(js.CreateObjectStore(js.ctx, jetstream.ObjectStoreConfig{Bucket: "O"}))
-	megabytes := 5
-	if size, found := os.LookupEnv("OBJECT_MB"); found {
-		megabytes = must(strconv.Atoi(size))
-	}
+	megabytes := objectMB()
 	data := make([]byte, megabytes*1024*1024)
 	rand.Read(data)
 	meta := jetstream.ObjectMeta{Name: "large", Description: "large", Headers: nats.Header{"H": {"v"}}}

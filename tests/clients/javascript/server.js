@@ -17,6 +17,8 @@ const overWebSocket = process.env.TRANSPORT === "websocket";
 globalThis.WebSocket ??= WebSocket;
 
 export const WAIT_MS = 20_000;
+// Scenarios are given up by then; a large object takes its time.
+const LIMIT_S = 60 + Number(process.env.OBJECT_MB ?? 0);
 
 async function freePort() {
   const probe = createServer().listen(0, "127.0.0.1");
@@ -76,9 +78,9 @@ export async function play(scenarios, jetstream = false) {
   await server.start();
   let failed = 0;
   for (const [name, scenario] of Object.entries(scenarios)) {
-    const limit = sleep(60_000, "late", { ref: false });
+    const limit = sleep(LIMIT_S * 1000, "late", { ref: false });
     try {
-      if ((await Promise.race([scenario(server), limit])) === "late") throw new Error("not done within a minute");
+      if ((await Promise.race([scenario(server), limit])) === "late") throw new Error(`not done within ${LIMIT_S} s`);
       console.log(`ok ${name}`);
     } catch (error) {
       failed++;

@@ -3,12 +3,14 @@
 //! Each scenario has a connection of its own, and nothing left behind by the one before. `OBJECT_MB` says how large the
 //! large object is.
 
-use crate::{Failure, Outcome, Server, WAIT, equal, play, round_trip, url};
+use crate::{Failure, Outcome, Server, WAIT, equal, object_mb, play, round_trip, url};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, PullConsumer, pull, push};
 use async_nats::jetstream::kv::{self, Operation};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::object_store::{self, ObjectMetadata};
-use async_nats::jetstream::stream::{Config, ConsumerLimits, DiscardPolicy, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::stream::{
+    Config, ConsumerLimits, DiscardPolicy, RetentionPolicy, StorageType, Stream,
+};
 use async_nats::jetstream::{self, AckKind, Context, Message};
 use async_nats::{ConnectOptions, HeaderMap};
 use futures_util::{StreamExt, TryStreamExt};
@@ -737,7 +739,7 @@ async fn object_store(server: &mut Server) -> Outcome {
     let js = alone(server).await?;
     let config = object_store::Config { bucket: "O".into(), ..Default::default() };
     let mut store = js.create_object_store(config).await?;
-    let megabytes: usize = std::env::var("OBJECT_MB").map_or(Ok(5), |size| size.parse())?;
+    let megabytes = object_mb();
     let mut data = vec![0; megabytes * 1024 * 1024];
     fastrand::fill(&mut data);
     let mut headers = HeaderMap::new();

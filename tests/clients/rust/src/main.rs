@@ -22,6 +22,16 @@ use tokio::time::{sleep, timeout};
 
 const WAIT: Duration = Duration::from_secs(20);
 
+/// How large the large object is.
+fn object_mb() -> usize {
+    std::env::var("OBJECT_MB").map_or(5, |size| size.parse().expect("a number in OBJECT_MB"))
+}
+
+/// Scenarios are given up by then; a large object takes its time.
+fn limit() -> Duration {
+    Duration::from_secs(60 + object_mb() as u64)
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome = Result<(), Failure>;
 
@@ -379,10 +389,10 @@ fn field(json: &str, name: &str) -> String {
 macro_rules! play {
     ($server:expr, $($scenario:ident)*) => {{
         let mut failed = 0;
-        $(match timeout(Duration::from_secs(60), $scenario(&mut $server)).await {
+        $(match timeout($crate::limit(), $scenario(&mut $server)).await {
             Ok(Ok(())) => println!("ok {}", stringify!($scenario)),
             Ok(Err(error)) => { failed += 1; println!("FAIL {} {error}", stringify!($scenario)); }
-            Err(_) => { failed += 1; println!("FAIL {} not done within a minute", stringify!($scenario)); }
+            Err(_) => { failed += 1; println!("FAIL {} not done in time", stringify!($scenario)); }
         })*
         failed
     }};
