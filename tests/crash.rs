@@ -2,7 +2,8 @@
 //!
 //! Publishers have many messages in flight on several streams, one connection deletes messages, one works a queue off with
 //! confirmed acknowledgements, and the server is killed at a random moment. Whatever was confirmed until then is held against the server
-//! that starts again from the same directory. Rounds go on on what the one before has left. `CRASH_ROUNDS` says how many
+//! that starts again from the same directory. A mirror and a source copy two of the streams meanwhile: they end with all that
+//! was confirmed, the source with each message once. Rounds go on on what the one before has left. `CRASH_ROUNDS` says how many
 //! (`make crash`: 100).
 
 mod peer;
@@ -97,6 +98,14 @@ fn create(address: SocketAddr) {
     for stream in 0..STREAMS {
         let body = format!(r#"{{"name":"S{stream}","subjects":["s{stream}.>"],"allow_direct":true}}"#);
         let answer = ask(&mut peer, &format!("$JS.API.STREAM.CREATE.S{stream}"), &body);
+        assert!(answer.contains("\"did_create\":true"), "{answer}");
+    }
+    for copy in [
+        r#"{"name":"MIRROR","mirror":{"name":"S2"},"allow_direct":true}"#,
+        r#"{"name":"SOURCED","sources":[{"name":"S1"}],"allow_direct":true}"#,
+    ] {
+        let name = copy.split('"').nth(3).expect("a name");
+        let answer = ask(&mut peer, &format!("$JS.API.STREAM.CREATE.{name}"), copy);
         assert!(answer.contains("\"did_create\":true"), "{answer}");
     }
     let queue = r#"{"name":"Q","subjects":["q"],"retention":"workqueue"}"#;
@@ -255,7 +264,7 @@ fn number_behind(payload: &[u8], name: &str) -> u64 {
 }
 
 /// Messages by sequence, many requests at a time.
-fn get<'a>(peer: &mut Peer, stream: usize, seqs: impl Iterator<Item = &'a u64>) -> BTreeMap<u64, String> {
+fn get<'a>(peer: &mut Peer, stream: &str, seqs: impl Iterator<Item = &'a u64>) -> BTreeMap<u64, String> {
     let seqs: Vec<u64> = seqs.copied().collect();
     let mut found = BTreeMap::new();
     for seqs in seqs.chunks(500) {
@@ -263,7 +272,7 @@ fn get<'a>(peer: &mut Peer, stream: usize, seqs: impl Iterator<Item = &'a u64>) 
         for seq in seqs {
             let body = format!("{{\"seq\":{seq}}}");
             let len = body.len();
-            batch.push_str(&format!("PUB $JS.API.DIRECT.GET.S{stream} _I.ask.{seq} {len}\r\n{body}\r\n"));
+            batch.push_str(&format!("PUB $JS.API.DIRECT.GET.{stream} _I.ask.{seq} {len}\r\n{body}\r\n"));
         }
         peer.send(&batch);
         for _ in seqs {
@@ -278,12 +287,15 @@ fn get<'a>(peer: &mut Peer, stream: usize, seqs: impl Iterator<Item = &'a u64>) 
 /// Holds what was confirmed against what is there.
 fn check(address: SocketAddr, known: &mut Known) {
     let mut peer = connect(address, "ask");
+    // First: a mirror that has caught up answers for its origin, too.
+    check_copies(&mut peer, known);
     for stream in 0..STREAMS {
         let info = ask(&mut peer, &format!("$JS.API.STREAM.INFO.S{stream}"), "");
         let last_seq = number_behind(info.as_bytes(), "\"last_seq\":");
         let last_known = known.stored[stream].last_key_value().map_or(0, |(seq, _)| *seq);
         assert!(last_seq >= last_known, "S{stream} ends at {last_seq}, and {last_known} was acknowledged");
-        let found = get(&mut peer, stream, known.stored[stream].keys());
+        let name = &format!("S{stream}");
+        let found = get(&mut peer, name, known.stored[stream].keys());
         for (seq, body) in &known.stored[stream] {
             assert!(
                 found[seq].ends_with(body.as_str()),
@@ -291,7 +303,7 @@ fn check(address: SocketAddr, known: &mut Known) {
                 found[seq]
             );
         }
-        for (seq, found) in get(&mut peer, stream, known.deleted[stream].iter()) {
+        for (seq, found) in get(&mut peer, name, known.deleted[stream].iter()) {
             assert!(found.contains("404"), "S{stream}: {seq} was deleted, and is {found:?}");
         }
         if let Some((id, seq)) = &known.last_id[stream] {
@@ -315,5 +327,52 @@ fn check(address: SocketAddr, known: &mut Known) {
         while stored.len() > 20_000 {
             stored.pop_first();
         }
+    }
+}
+
+/// Holds the copies against what was confirmed of their origins, once they have caught up.
+fn check_copies(peer: &mut Peer, known: &Known) {
+    let last = |peer: &mut Peer, stream: &str, name: &str| {
+        let info = ask(peer, &format!("$JS.API.STREAM.INFO.{stream}"), "");
+        if info.contains(name) { number_behind(info.as_bytes(), name) } else { 0 }
+    };
+    for (copy, position, origin) in
+        [("MIRROR", "\"last_seq\":", "S2"), ("SOURCED", "\"lag\":0,\"seq\":", "S1")]
+    {
+        let begun = std::time::Instant::now();
+        while last(peer, copy, position) < last(peer, origin, "\"last_seq\":") {
+            assert!(begun.elapsed() < peer::PATIENCE, "{copy} does not catch up");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let found = get(peer, "MIRROR", known.stored[2].keys());
+    for (seq, body) in &known.stored[2] {
+        assert!(found[seq].ends_with(body.as_str()), "MIRROR: {seq} is {:?} instead of {body:?}", found[seq]);
+    }
+    let mut copied: BTreeMap<u64, String> = BTreeMap::new();
+    let mut next = 1;
+    loop {
+        let body = format!("{{\"seq\":{next},\"batch\":500}}");
+        peer.send(&format!("PUB $JS.API.DIRECT.GET.SOURCED _I.ask.1 {}\r\n{body}\r\n", body.len()));
+        let before = next;
+        loop {
+            let Event::Message { payload, .. } = peer.next() else { panic!("no answer") };
+            let text = String::from_utf8(payload).expect("text");
+            if text.starts_with("NATS/1.0 ") {
+                break;
+            }
+            let of = number_behind(text.as_bytes(), "Nats-Stream-Source: S1 ");
+            let before = copied.last_key_value().map_or(0, |(seq, _)| *seq);
+            assert!(of > before, "SOURCED: {of} of S1 comes behind {before}");
+            next = number_behind(text.as_bytes(), "Nats-Sequence: ") + 1;
+            copied.insert(of, text);
+        }
+        if next == before {
+            break;
+        }
+    }
+    for (seq, body) in &known.stored[1] {
+        let found = copied.get(seq).unwrap_or_else(|| panic!("SOURCED: {seq} of S1 is missing"));
+        assert!(found.ends_with(body.as_str()), "SOURCED: {seq} of S1 is {found:?} instead of {body:?}");
     }
 }

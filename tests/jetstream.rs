@@ -12,12 +12,17 @@
 //! * `get SUBJECT BODY` and `batch SUBJECT BODY`: a request whose answers are messages: one, or all until the status that ends them;
 //! * `sub SUBJECT` and `next`: subscribes, and shows the next message on that subscription;
 //! * `wait MS`: lets time pass;
+//! * `await TEXT SUBJECT BODY`: a request like `api`, again and again until its answer has the text;
+//! * `slow`: the case takes nats-server's patience: it is played to it only to be recorded, or with `JETSTREAM_SLOW=1`;
 //! * `restart`: the server is killed and started again; such a case is only played with files;
 //! * `times N LINE`: plays a line so often, with the number for `{n}`. `{x*N}` in a line is N times the byte.
 //!
-//! Times are masked. `JETSTREAM_RECORD=1 cargo test --test jetstream` asks the real server and writes the recordings: read the diff.
+//! A script whose first line is `# servers only` is about what streams do with each other; it is not played to the room.
+//!
+//! Times are masked, and what else differs from server to server. `JETSTREAM_RECORD=1 cargo test --test jetstream` asks the real server and writes the recordings: read the diff.
 //! `JETSTREAM_CASE='FILE: TITLE'` plays one case and prints it.
 
+mod peer;
 mod server_process;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +32,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use peer::{Event, Peer};
 use ringmain::store::{
     FileId, FileStore, Files, MemoryStore, ReadPlan, Settings, Step, Store, StoredMessage,
 };
@@ -46,6 +52,9 @@ use server_process::{ServerProcess, announce, candidate, reference};
 /// The name that both servers have.
 const SERVER_NAME: &str = "N1";
 
+/// How often an answer is asked for that has to become what it should be, every tenth of a second.
+const AWAIT_TRIES: u32 = 400;
+
 /// How long the real server may take to answer; only silence uses it up.
 const SILENCE: Duration = Duration::from_millis(3000);
 
@@ -56,7 +65,7 @@ fn streams_answer_as_recorded() {
     }
     let mut wrong = String::new();
     let mut cases = 0;
-    for (script, medium) in scripts() {
+    for (script, medium) in scripts().into_iter().filter(|(script, _)| !script.is_for_servers()) {
         let golden = std::fs::read_to_string(script.recording(medium)).expect("a recording");
         let recorded = split_cases(&golden);
         for case in script.cases(medium) {
@@ -90,6 +99,83 @@ fn the_server_answers_as_recorded() {
     play_to_server(candidate(), false);
 }
 
+/// A stream is copied into another account by what that exports and the other imports, and by nothing else.
+#[test]
+fn streams_are_copied_across_accounts() {
+    let config = r#"
+        accounts {
+            A { jetstream: enabled, users: [ {user: a, password: p} ], exports: [
+                {service: "$JS.API.CONSUMER.>"}, {service: "$JS.FC.>"}, {stream: "deliver.>"} ] }
+            B { jetstream: enabled, users: [ {user: b, password: p} ], imports: [
+                {service: {account: A, subject: "$JS.API.CONSUMER.>"}, to: "JS.a.API.CONSUMER.>"},
+                {service: {account: A, subject: "$JS.FC.>"}},
+                {stream: {account: A, subject: "deliver.>"}} ] }
+        }"#;
+    for binary in [Some(candidate()), reference()].into_iter().flatten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = directory.path().to_str().expect("a name");
+        let arguments = ["-a", "127.0.0.1", "-p", "-1", "-js", "-sd", store];
+        let server = ServerProcess::start_with(&binary, config, &arguments).expect("it starts");
+        let open = |user: &str| {
+            let connect = format!(
+                "CONNECT {{\"verbose\":false,\"headers\":true,\"user\":\"{user}\",\"pass\":\"p\"}}\r\nSUB _R 1\r\n"
+            );
+            Peer::open_with(server.address, &connect)
+        };
+        let (mut origin, mut copy) = (open("a"), open("b"));
+        ask(&mut origin, "$JS.API.STREAM.CREATE.O", r#"{"name":"O","subjects":["o.>"]}"#);
+        for number in 1..=3 {
+            ask(&mut origin, &format!("o.{number}"), "x");
+        }
+        let external = |deliver: &str| {
+            format!(r#"{{"name":"O","external":{{"api":"JS.a.API","deliver":"{deliver}"}}}}"#)
+        };
+        for (name, what) in [
+            ("M", format!("\"mirror\":{}", external("deliver"))),
+            ("S", format!("\"sources\":[{}]", external("deliver"))),
+            ("NOT", format!("\"mirror\":{}", external("secret"))),
+        ] {
+            let created = ask(
+                &mut copy,
+                &format!("$JS.API.STREAM.CREATE.{name}"),
+                &format!("{{\"name\":\"{name}\",{what}}}"),
+            );
+            assert!(created.contains("\"did_create\":true"), "{created}");
+        }
+        ask(&mut origin, "o.4", "x");
+        for name in ["M", "S"] {
+            await_text(&mut copy, &format!("$JS.API.STREAM.INFO.{name}"), "", "\"messages\":4");
+            let got = ask(&mut copy, &format!("$JS.API.STREAM.MSG.GET.{name}"), r#"{"seq":4}"#);
+            assert!(got.contains("\"subject\":\"o.4\""), "{got}");
+        }
+        // Where nothing is delivered nothing is copied, whatever the API says.
+        let got = ask(&mut copy, "$JS.API.STREAM.MSG.GET.NOT", r#"{"seq":1}"#);
+        assert!(got.contains("10037"), "{got}");
+    }
+}
+
+/// One request, one answer.
+fn ask(peer: &mut Peer, subject: &str, body: &str) -> String {
+    peer.send(&format!("PUB {subject} _R {}\r\n{body}\r\n", body.len()));
+    match peer.next() {
+        Event::Message { payload, .. } => String::from_utf8(payload).expect("text"),
+        other => panic!("{other:?} instead of an answer to {subject}"),
+    }
+}
+
+/// Asks until the answer has a text.
+fn await_text(peer: &mut Peer, subject: &str, body: &str, text: &str) {
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = ask(peer, subject, body);
+        if answer.contains(text) {
+            return;
+        }
+        assert!(begun.elapsed() < peer::PATIENCE, "no {text} in {answer}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Plays all scripts over TCP.
 fn play_to_server(binary: PathBuf, recording: bool) {
     let mut client = Client::start(binary);
@@ -102,6 +188,10 @@ fn play_to_server(binary: PathBuf, recording: bool) {
         for case in script.cases(medium) {
             // There nobody answers, here nobody is there: see `docs/compatibility.md`.
             if client.binary == candidate() && case.title == "subjects that the API does not have" {
+                continue;
+            }
+            let is_slow = case.lines.iter().any(|line| line == "slow") && client.binary != candidate();
+            if is_slow && !recording && std::env::var_os("JETSTREAM_SLOW").is_none() {
                 continue;
             }
             let mut played = play(&case.lines, &mut client);
@@ -156,6 +246,10 @@ struct Case {
 impl Script {
     fn name(&self) -> String {
         self.path.file_stem().expect("a name").to_string_lossy().into_owned()
+    }
+
+    fn is_for_servers(&self) -> bool {
+        self.text.starts_with("# servers only\n")
     }
 
     fn recording(&self, medium: Medium) -> PathBuf {
@@ -293,6 +387,70 @@ fn masked(text: &str) -> String {
             at = from;
         }
     }
+    masked_origins(&text)
+}
+
+/// Puts `A` for how long ago an origin was heard of, `I` for identities, `C` for what is random in the names of its consumers, and
+/// sources in order: nats-server has them in none.
+fn masked_origins(text: &str) -> String {
+    let mut text = text.to_owned();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("\"active\":") {
+        let from = at + found + "\"active\":".len();
+        let to = from + text[from..].find([',', '}']).unwrap_or(0);
+        text.replace_range(from..to, "A");
+        at = from;
+    }
+    if let Some(found) = text.find("\"sources\":[{\"name\":\"").filter(|_| !text.contains("stream_list")) {
+        for (from, _) in text.clone().match_indices("\"sources\":[{").skip_while(|(at, _)| *at < found) {
+            let from = from + "\"sources\":[".len();
+            let mut depth = 0;
+            let mut ends = vec![from];
+            for (at, byte) in text.bytes().enumerate().skip(from) {
+                match byte {
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth > 0 => depth -= 1,
+                    b',' | b']' if depth == 0 => ends.push(at),
+                    _ => {}
+                }
+                if byte == b']' && depth == 0 && ends.last() == Some(&at) {
+                    break;
+                }
+            }
+            let mut sources: Vec<String> = ends
+                .windows(2)
+                .map(|pair| text[pair[0]..pair[1]].trim_start_matches(',').to_owned())
+                .collect();
+            if sources.iter().all(|source| source.contains("\"lag\":")) {
+                sources.sort();
+                let to = *ends.last().expect("the beginning, at least");
+                text.replace_range(from..to, &sources.join(","));
+            }
+        }
+    }
+    at = 0;
+    while let Some(found) = text[at..].find("Nats-Stream-Source: ") {
+        let from = at + found;
+        let to = text[from..].find(" |").map_or(text.len(), |length| from + length);
+        if let Some((_, identity)) =
+            text[from..to].rsplit_once(' ').filter(|_| text[from..to].split(' ').count() == 7)
+        {
+            let identity = identity.len();
+            text.replace_range(to - identity..to, "I");
+        }
+        at = from + 1;
+    }
+    for begin in ["JS_MIRROR_", "JS_SRC_"] {
+        at = 0;
+        while let Some(found) = text[at..].find(begin) {
+            // A hash of eight characters, and perhaps eight more behind a dash.
+            let from = at + found + begin.len() + 8;
+            if text[from.min(text.len())..].starts_with('-') && text.len() >= from + 9 {
+                text.replace_range(from + 1..from + 9, "C");
+            }
+            at = from.min(text.len());
+        }
+    }
     text
 }
 
@@ -335,6 +493,24 @@ fn play_line(script_line: &str, player: &mut dyn Player, replies: &mut u32, out:
     match verb {
         "wait" => return player.wait(rest.parse().expect("milliseconds")),
         "restart" => return player.restart(),
+        "slow" => return,
+        "await" => {
+            let (wanted, rest) = rest.split_once(' ').expect("a text");
+            let (subject, body) = rest.split_once(' ').unwrap_or((rest, ""));
+            let mut shown = "no answer".to_owned();
+            for _ in 0..AWAIT_TRIES {
+                *replies += 1;
+                let reply = format!("_R.{replies}");
+                player.publish(&format!("$JS.API.{subject}"), &reply, b"", body.as_bytes());
+                shown = player.next(&|subject| subject == reply).map_or(shown, |answer| answer.shown());
+                if shown.contains(wanted) {
+                    break;
+                }
+                player.wait(100);
+            }
+            let _ = writeln!(out, "> {script_line}\n< {shown}");
+            return;
+        }
         "sub" => return player.subscribe(rest),
         "next" => {
             let delivery = player.next(&|subject| !subject.starts_with("_R."));
@@ -468,17 +644,21 @@ impl Player for Client {
     fn begin(&mut self) {
         let names = self.request("$JS.API.STREAM.NAMES").expect("an answer");
         let names: serde_json::Value = serde_json::from_slice(&names.body).expect("JSON");
-        for name in names["streams"].as_array().into_iter().flatten() {
-            self.request(&format!("$JS.API.STREAM.DELETE.{}", name.as_str().expect("a name")));
+        let names: Vec<&str> =
+            names["streams"].as_array().into_iter().flatten().flat_map(|name| name.as_str()).collect();
+        for name in &names {
+            self.request(&format!("$JS.API.STREAM.DELETE.{name}"));
         }
         // It removes the files of a stream later, if at all, and a new stream of that name would find them.
-        let deleted = self.directory.path().join("jetstream/$G/streams/S");
-        for _ in 0..10 {
-            if !deleted.exists() {
-                break;
+        for name in names.into_iter().chain(["S"]) {
+            let deleted = self.directory.path().join(format!("jetstream/$G/streams/{name}"));
+            for _ in 0..10 {
+                if !deleted.exists() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+                let _ = std::fs::remove_dir_all(&deleted);
             }
-            std::thread::sleep(Duration::from_millis(5));
-            let _ = std::fs::remove_dir_all(&deleted);
         }
         for sid in std::mem::take(&mut self.subscribed) {
             self.send(format!("UNSUB {sid}\r\n").as_bytes());

@@ -40,6 +40,7 @@ pub struct SinkId {
 pub(super) struct Sink {
     account: u16,
     subject: Box<[u8]>,
+    queue: Option<Box<[u8]>>,
     generation: u32,
 }
 
@@ -145,21 +146,48 @@ impl Captured {
 }
 
 impl<A: InterestAccess> Broker<A> {
-    /// Makes a sink for what is published in an account.
+    /// Makes a sink for what is published in an account, and what that imports. With `queue`: one that shares with others of that group.
     ///
     /// # Panics
     ///
     /// If the subject is not a pattern.
-    pub fn open_sink(&mut self, account: u16, subject: &[u8]) -> SinkId {
+    pub fn open_sink(&mut self, account: u16, subject: &[u8], queue: Option<&[u8]>) -> SinkId {
         let pattern = Pattern::parse(subject).expect("subjects of sinks have been checked");
         let generation = self.next_generation();
-        let slot = self.local.sinks.insert(Sink { account, subject: subject.into(), generation }) as u32;
+        let sink = Sink { account, subject: subject.into(), queue: queue.map(Box::from), generation };
+        let slot = self.local.sinks.insert(sink) as u32;
         let id = SinkId { slot, generation };
         let target = self.sink_target(id);
         self.accounts[usize::from(account)]
             .interest
-            .write(|interest| interest.subscribe_internal(pattern, None, target));
+            .write(|interest| interest.subscribe_internal(pattern, queue, target));
+        self.renew_shadows_of_sink(slot);
         id
+    }
+
+    /// Makes what a sink has in the indexes of other accounts what the imports of its own ask for.
+    fn renew_shadows_of_sink(&mut self, slot: u32) {
+        let Some(sink) = self.local.sinks.get(slot as usize) else { return };
+        let accounts = self.settings.directory.accounts();
+        let imports = match usize::from(sink.account) < accounts.slots() {
+            true => &accounts.get(sink.account).streams[..],
+            false => &[],
+        };
+        if imports.is_empty() && !self.local.shadows.contains_key(&(slot | SINK)) {
+            return;
+        }
+        let (imports, subject, queue) = (imports.to_vec(), sink.subject.clone(), sink.queue.clone());
+        let target = self.sink_target(SinkId { slot, generation: sink.generation });
+        let pattern = Pattern::parse(&subject).expect("was one when it was opened");
+        self.exchange_shadows_of(target, pattern, queue.as_deref(), &imports, None);
+    }
+
+    /// After a reload.
+    pub(super) fn renew_all_shadows_of_sinks(&mut self) {
+        let slots: Vec<usize> = self.local.sinks.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.renew_shadows_of_sink(slot as u32);
+        }
     }
 
     /// Ends a sink. What is on its way to it reaches nobody.
@@ -170,10 +198,12 @@ impl<A: InterestAccess> Broker<A> {
         let target = self.sink_target(id);
         let sink = self.local.sinks.remove(id.slot as usize);
         let pattern = Pattern::parse(&sink.subject).expect("was one when it was opened");
+        let queue = sink.queue.as_deref();
         let found = self.accounts[usize::from(sink.account)]
             .interest
-            .write(|interest| interest.unsubscribe_internal(pattern, None, target));
+            .write(|interest| interest.unsubscribe_internal(pattern, queue, target));
         assert!(found, "the index has every open sink");
+        self.remove_shadows_of(target, queue);
     }
 
     fn sink_target(&self, id: SinkId) -> Target {
@@ -293,7 +323,7 @@ mod tests {
     fn a_sink_gets_what_matches_it_and_is_somebody_for_a_request() {
         let index = LocalInterest::default();
         let (mut broker, conn) = broker(0, &index);
-        let sink = broker.open_sink(0, b"orders.>");
+        let sink = broker.open_sink(0, b"orders.>", None);
         broker.handle_bytes(
             conn,
             b"SUB r.* 1\r\nPUB orders.1 r.1 2\r\nhi\r\nPUB other 1\r\nx\r\nHPUB orders.2 12 14\r\nNATS/1.0\r\n\r\nho\r\n",
@@ -322,13 +352,13 @@ mod tests {
         let index = LocalInterest::default();
         let (mut publisher, conn) = broker(0, &index);
         let (mut owner, _) = broker(1, &index);
-        let sink = owner.open_sink(0, b"a");
+        let sink = owner.open_sink(0, b"a", None);
         publisher.handle_bytes(conn, b"SUB r 1\r\nPUB a r 2\r\nhi\r\n");
         owner.handle_batch(0, &publisher.poll_batch(1).unwrap());
         assert_eq!(owner.take_captured(Captured::default()).iter().count(), 1);
         publisher.handle_bytes(conn, b"PUB a r 2\r\nhi\r\n");
         owner.close_sink(sink);
-        let reused = owner.open_sink(0, b"b");
+        let reused = owner.open_sink(0, b"b", None);
         assert_eq!(reused.slot, sink.slot);
         owner.handle_batch(0, &publisher.poll_batch(1).unwrap());
         assert!(!owner.has_captured());

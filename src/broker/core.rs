@@ -794,6 +794,9 @@ impl<A: InterestAccess> Broker<A> {
         for conn in self.open_connections() {
             self.apply_settings_to(conn, directory_changed);
         }
+        if directory_changed {
+            self.renew_all_shadows_of_sinks();
+        }
     }
 
     pub(super) fn apply_settings_to(&mut self, conn: u32, directory_changed: bool) {

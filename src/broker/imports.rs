@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::core::Broker;
 use super::subscription::Subscription;
+use crate::subject::import::StreamImport;
 use crate::subject::interest::{InterestAccess, Target};
 use crate::subject::name::Pattern;
 use crate::subject::pattern_set::PatternSet;
@@ -48,16 +49,31 @@ impl<A: InterestAccess> Broker<A> {
             sub,
             generation: subscription.generation,
         };
+        let imports = session.user.account.streams.clone();
+        let permissions = session.user.permissions.as_deref();
+        let denied = permissions.and_then(|permissions| permissions.delivery_denies(pattern, queue));
+        let (subject, queue) = (subscription.subject.clone(), subscription.queue.clone());
+        let pattern = Pattern::parse(&subject).expect("was valid when it was subscribed");
+        self.exchange_shadows_of(target, pattern, queue.as_deref(), &imports, denied);
+    }
+
+    /// Makes the shadows of what is known by `target.sub` what these imports ask for.
+    pub(super) fn exchange_shadows_of(
+        &mut self,
+        target: Target,
+        pattern: Pattern<'_>,
+        queue: Option<&[u8]>,
+        imports: &[Arc<StreamImport>],
+        denied: Option<Arc<PatternSet>>,
+    ) {
         let mut wanted = Vec::new();
-        for import in &session.user.account.streams {
+        for import in imports {
             let Some(shadow) = import.shadow(pattern) else { continue };
             let interest = &self.accounts[usize::from(import.exporter)].interest;
             let Some(number) = interest.write(|interest| interest.import_number(import)) else { continue };
             wanted.push(Shadow { account: import.exporter, import: number, pattern: shadow });
         }
-        let permissions = session.user.permissions.as_deref();
-        let denied = permissions.and_then(|permissions| permissions.delivery_denies(pattern, queue));
-        let earlier = self.local.shadows.remove(&sub).unwrap_or_default();
+        let earlier = self.local.shadows.remove(&target.sub).unwrap_or_default();
         for shadow in earlier.iter().filter(|shadow| !wanted.contains(shadow)) {
             let interest = &self.accounts[usize::from(shadow.account)].interest;
             let found =
@@ -72,7 +88,7 @@ impl<A: InterestAccess> Broker<A> {
             });
         }
         if !wanted.is_empty() {
-            self.local.shadows.insert(sub, wanted.into());
+            self.local.shadows.insert(target.sub, wanted.into());
         }
     }
 
@@ -91,11 +107,14 @@ impl<A: InterestAccess> Broker<A> {
 
     #[inline(never)]
     pub(super) fn remove_shadows(&mut self, sub: u32, subscription: &Subscription) {
-        let Some(shadows) = self.local.shadows.remove(&sub) else { return };
         let Subscription { conn, generation, .. } = *subscription;
         let target = Target { worker: self.worker, import: 0, conn, sub, generation };
+        self.remove_shadows_of(target, subscription.queue.as_deref());
+    }
+
+    pub(super) fn remove_shadows_of(&mut self, target: Target, queue: Option<&[u8]>) {
+        let Some(shadows) = self.local.shadows.remove(&target.sub) else { return };
         for shadow in &shadows {
-            let queue = subscription.queue.as_deref();
             let interest = &self.accounts[usize::from(shadow.account)].interest;
             let found =
                 interest.write(|interest| interest.unsubscribe(shadow.pattern(), queue, shadow.of(target)));

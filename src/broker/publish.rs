@@ -466,7 +466,10 @@ impl<'a> Sending<'a> {
     #[inline(never)]
     pub fn send_to_imports(&mut self, links: &Links) {
         for imported in &links.imports {
-            self.send_to_plain(&imported.local, &imported.remote, Some(&imported.subject));
+            // An import that keeps subjects keeps the one by which a consumer's message is shown, too.
+            let is_kept = *imported.subject == *self.publish.subject;
+            let shown = self.shown.filter(|_| is_kept).unwrap_or(&imported.subject);
+            self.send_to_plain(&imported.local, &imported.remote, Some(shown));
         }
     }
 }

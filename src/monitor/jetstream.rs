@@ -90,10 +90,16 @@ pub enum Wanted<'a> {
 }
 
 impl AccountStreams {
-    /// What it uses.
+    /// What it uses. Consumers of mirrors and sources are not counted, unlike in answers of the API.
     pub fn usage(&self) -> AccountUsage {
-        let usage = control::usage(self.streams.iter().map(|stream| &stream.report));
-        AccountUsage { api_total: self.requests, api_errors: self.errors, ..usage }
+        let reports = || self.streams.iter().map(|stream| &stream.report);
+        let consumers = reports().map(|report| report.state.consumer_count).sum();
+        AccountUsage {
+            api_total: self.requests,
+            api_errors: self.errors,
+            consumers,
+            ..control::usage(reports())
+        }
     }
 }
 

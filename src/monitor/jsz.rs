@@ -3,6 +3,7 @@
 //! Accounts, streams and consumers are told by name; the reference tells streams and consumers in random order.
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -184,11 +185,17 @@ impl Query {
             name: &account.name,
             id: &account.name,
             stats: Stats::of_account(account),
-            stream_detail: streams.map(|stream| self.stream_detail(stream, leader)).collect(),
+            stream_detail: streams.map(|stream| self.stream_detail(stream, leader, snapshot.now)).collect(),
         }
     }
 
-    fn stream_detail<'a>(&self, stream: &'a StreamReading, leader: &'a str) -> StreamDetail<'a> {
+    fn stream_detail<'a>(
+        &self,
+        stream: &'a StreamReading,
+        leader: &'a str,
+        now: Timestamp,
+    ) -> StreamDetail<'a> {
+        let now_ns = now.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
         let StreamReading { report, consumers, .. } = stream;
         let of_kind = |is_direct: bool| {
             let consumers = consumers.iter().filter(|consumer| consumer.is_direct == is_direct);
@@ -206,6 +213,8 @@ impl Query {
             state: raw(|out| report.state.write(out)),
             consumer_detail: of_kind(false),
             direct_consumer_detail: if self.direct_consumers { of_kind(true) } else { Vec::new() },
+            mirror: report.mirror.as_ref().map(|mirror| raw(|out| mirror.write(out, now_ns))),
+            sources: report.sources.iter().map(|source| raw(|out| source.write(out, now_ns))).collect(),
         }
     }
 }
@@ -264,6 +273,10 @@ struct StreamDetail<'a> {
     consumer_detail: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     direct_consumer_detail: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mirror: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<Box<RawValue>>,
 }
 
 #[derive(Debug, Serialize)]

@@ -976,8 +976,10 @@ impl FileStore {
             let len = place.size + more;
             let is_elsewhere = self.place(place).0 != segment;
             let is_cached = self.in_memory(segment, place.offset, len as usize).is_some();
-            let is_far = seq != from_seq && place.offset.saturating_add(len) - start > bytes_max;
-            if is_elsewhere || is_cached || is_far {
+            // In another segment it may lie at a lower offset.
+            let is_far =
+                || seq != from_seq && place.offset.saturating_add(len).saturating_sub(start) > bytes_max;
+            if is_elsewhere || is_cached || is_far() {
                 break;
             }
             (end, last) = (place.offset + len, seq);

@@ -35,7 +35,7 @@ mod sealed;
 mod segment;
 mod segment_index;
 #[cfg(test)]
-mod simulated_disk;
+pub(crate) mod simulated_disk;
 mod subjects;
 mod tail_cache;
 

@@ -7,6 +7,7 @@ use super::config::{StreamConfig, StreamConfigRequest, Time};
 use super::error::ApiError;
 use super::json::{FromJson, Int, JsonError, Node, Object, Path, from_json, write_array};
 use super::limits::AccountLimits;
+use super::source::OriginReport;
 use super::time;
 use crate::base::nuid::nuid;
 
@@ -346,6 +347,12 @@ pub struct StreamReport {
     pub state: StreamState,
     /// How many subjects match what was asked, if subjects were asked for.
     pub subjects_total: usize,
+    /// Consumers, with those of other streams that copy from it, which its state does not count.
+    pub consumers_total: u64,
+    /// The stream that it mirrors.
+    pub mirror: Option<OriginReport>,
+    /// The streams that it has for sources.
+    pub sources: Vec<OriginReport>,
 }
 
 /// What a stream holds, as answers tell it.
@@ -775,6 +782,13 @@ fn describe(object: &mut Object<'_>, report: &StreamReport, frame: Frame<'_>, de
         let mut cluster = Object::begin(object.member("cluster"));
         cluster.string_unless_empty("leader", frame.server_name);
         cluster.end();
+    }
+    if let Some(mirror) = &report.mirror {
+        mirror.write(object.member("mirror"), frame.now_ns);
+    }
+    if !report.sources.is_empty() {
+        let out = object.member("sources");
+        write_array(out, &report.sources, |out, source| source.write(out, frame.now_ns));
     }
     object.time("ts", frame.now_ns);
 }

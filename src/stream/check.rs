@@ -640,8 +640,6 @@ pub fn is_valid_publish_subject(subject: &str) -> bool {
 /// Whether a configuration asks for something that this server does not do yet, and what.
 pub fn not_supported_yet(config: &StreamConfig) -> Option<&'static str> {
     let missing = [
-        (config.mirror.is_some(), "mirrors"),
-        (!config.sources.is_empty(), "sources"),
         (config.allow_batched, "fast batch publish"),
         (config.compression == Compression::S2, "compression"),
     ];

@@ -111,7 +111,7 @@ pub fn not_enabled(verb: &Verb<'_>) -> Vec<u8> {
 /// Sums up what an account uses from what its streams say; requests and consumers are the caller's to add.
 pub fn usage<'a>(reports: impl IntoIterator<Item = &'a StreamReport>) -> AccountUsage {
     let mut usage = AccountUsage::default();
-    for StreamReport { config, state, .. } in reports {
+    for StreamReport { config, state, consumers_total, .. } in reports {
         let (used, reserved) = match config.storage {
             super::config::Storage::Memory => (&mut usage.memory, &mut usage.reserved_memory),
             super::config::Storage::File => (&mut usage.storage, &mut usage.reserved_storage),
@@ -119,7 +119,7 @@ pub fn usage<'a>(reports: impl IntoIterator<Item = &'a StreamReport>) -> Account
         *used += state.bytes;
         *reserved += config.max_bytes.max(0).unsigned_abs();
         usage.streams += 1;
-        usage.consumers += state.consumer_count;
+        usage.consumers += consumers_total;
     }
     usage
 }

@@ -36,6 +36,11 @@ impl Decimal {
         }
     }
 
+    /// What has to be added to `other` to come to this.
+    pub fn minus(&self, other: &Decimal) -> Decimal {
+        self.plus(&Decimal::new(!other.negative, other.digits.clone()))
+    }
+
     fn new(negative: bool, mut digits: Vec<u8>) -> Decimal {
         while digits.last() == Some(&0) {
             digits.pop();

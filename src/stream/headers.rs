@@ -153,6 +153,17 @@ pub fn add(header: &mut Vec<u8>, name: &str, value: impl AsRef<[u8]>) {
     header.extend_from_slice(LINE_END);
 }
 
+/// Gives a line another value where it stands, or adds it.
+pub fn set(header: &[u8], name: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let Some(before) = get(header, name.as_bytes()) else {
+        let mut out = header.to_vec();
+        add(&mut out, name, value);
+        return out;
+    };
+    let from = before.as_ptr() as usize - header.as_ptr() as usize;
+    [&header[..from], value.as_ref(), &header[from + before.len()..]].concat()
+}
+
 /// The block without the status in its first line; nothing if nothing is left then. `None` if there is none.
 pub fn without_status(header: &[u8]) -> Option<Vec<u8>> {
     const MAGIC: &[u8] = b"NATS/1.0";
@@ -211,6 +222,16 @@ mod tests {
         assert_eq!(block, b"");
         add(&mut block, "B", "2");
         assert_eq!(block, b"NATS/1.0\r\nB: 2\r\n\r\n");
+    }
+
+    #[test]
+    fn a_value_is_exchanged_where_it_stands() {
+        let block = set(BLOCK, "A", "other");
+        assert_eq!(
+            block,
+            b"NATS/1.0\r\nA: other\r\nNats-Msg-Id:  x y\r\nNats-Msg-Id: z\r\nNats-TTL:5s\r\n\r\n"
+        );
+        assert_eq!(set(b"", "A", "b"), b"NATS/1.0\r\nA: b\r\n\r\n");
     }
 
     #[test]

@@ -761,15 +761,20 @@ impl<'a> Object<'a> {
         write_uint(self.member(name), value);
     }
 
-    /// A number behind a name that comes from outside.
-    pub fn keyed_uint(&mut self, name: &str, value: u64) {
+    /// A member whose name comes from outside, and whose value the caller writes.
+    pub fn keyed(&mut self, name: &str) -> &mut Vec<u8> {
         if !self.empty {
             self.out.push(b',');
         }
         self.empty = false;
         write_string(self.out, name);
         self.out.push(b':');
-        write_uint(self.out, value);
+        self.out
+    }
+
+    /// A number behind a name that comes from outside.
+    pub fn keyed_uint(&mut self, name: &str, value: u64) {
+        write_uint(self.keyed(name), value);
     }
 
     /// A number, unless it is zero.

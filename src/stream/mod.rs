@@ -8,6 +8,7 @@
 //!   [`publish`], [`get`]: what becomes of a message, and how messages are found again; [`headers`]: what they ask for.
 //! - [`batch`]: messages that are stored together or not at all.
 //! - [`backup`]: streams to clients and back, in the reference's formats.
+//! - [`source`]: mirrors and sources: what is copied from other streams.
 //! - [`scheduled`]: messages that the stream publishes itself when their time comes.
 //! - [`outbox`]: what waits to be published; [`dedup`]: ids that were seen; [`expiry`]: messages that go by themselves.
 //!
@@ -36,6 +37,7 @@ pub mod publish;
 pub mod registry;
 mod schedule;
 pub mod scheduled;
+pub mod source;
 #[expect(clippy::module_inception, reason = "one stream, among all that is said of streams")]
 pub mod stream;
 #[cfg(test)]

@@ -23,7 +23,10 @@ use crate::subject::name::{collide, matches};
 const HEADER_BYTES_MAX: usize = 65_535;
 
 /// How many counters are known without reading their last message. All are forgotten when there are more.
-const TOTALS_MAX: usize = 100_000;
+const COUNTERS_MAX: usize = 100_000;
+
+/// The header by which a counter's message says what of it has come from where.
+pub(super) const COUNTER_SOURCES: &str = "Nats-Counter-Sources";
 
 /// What the reply of a message of a fast batch ends with.
 const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
@@ -95,7 +98,17 @@ pub(super) struct Asked<'a> {
     /// The subject of a schedule that is to be purged.
     pub(super) purged_schedule: &'a [u8],
     /// What the counter is to become.
-    pub(super) total: Option<Decimal>,
+    pub(super) counter: Option<Counter>,
+    /// Its sequence and its time, if it has them from the stream that is mirrored.
+    pub(super) place: Option<(u64, i64)>,
+}
+
+/// What a counter stands at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Counter {
+    pub(super) total: Decimal,
+    /// What of it has come from where: the value of [`COUNTER_SOURCES`], empty if nothing has.
+    pub(super) sources: Box<[u8]>,
 }
 
 /// What a message has to do with schedules.
@@ -213,7 +226,10 @@ impl Stream {
             }
         };
         let asked = self.check_headers(&published, subject, payload, now_ns)?;
-        let total = asked.total.as_ref().map(ToString::to_string);
+        let total = asked.counter.as_ref().map(|counter| counter.total.to_string());
+        let told = asked.counter.as_ref().map(|counter| &counter.sources[..]).unwrap_or_default();
+        let with_sources = (!told.is_empty()).then(|| headers::set(header, COUNTER_SOURCES, told));
+        let header = with_sources.as_deref().unwrap_or(header);
         let counted = total.as_ref().map(|total| format!("{{\"val\":\"{total}\"}}"));
         let payload = counted.as_ref().map_or(payload, String::as_bytes);
         if self.config.max_msg_size >= 0 && header.len() + payload.len() > self.config.max_msg_size as usize {
@@ -273,7 +289,7 @@ impl Stream {
         if self.config.discard == Discard::New && asked.may_be_refused {
             self.check_full(subject, bytes, asked.rollup.is_some())?;
         }
-        let seq = self.append(subject, &header, payload, now_ns)?;
+        let seq = self.append(subject, &header, payload, asked.place, now_ns)?;
         if let Some(room) = &mut self.account_room_bytes {
             *room = room.saturating_sub(bytes);
         }
@@ -283,8 +299,8 @@ impl Stream {
         if self.config.allow_msg_schedules {
             self.note_schedule(subject, seq, now_ns, &header);
         }
-        if let Some(total) = asked.total.take() {
-            self.note_total(subject, seq, total);
+        if let Some(counter) = asked.counter.take() {
+            self.keep_counter(subject, seq, Some(counter));
         }
         self.make_room(subject);
         self.note_msg_id(asked.msg_id, seq, now_ns);
@@ -353,8 +369,11 @@ impl Stream {
             true => Some(Rollup::Subject),
             false => self.rollup(published.rollup)?,
         };
-        let total = match increment {
-            Some(increment) => Some(self.total(subject)?.plus(&increment)),
+        let counter = match increment {
+            Some(increment) => {
+                let Counter { total, sources } = self.counter(subject)?;
+                Some(Counter { total: total.plus(&increment), sources })
+            }
             None if self.config.allow_msg_counter => return Err(ErrorId::MessageIncrMissing.into()),
             None => None,
         };
@@ -366,7 +385,8 @@ impl Stream {
             may_be_refused: true,
             adds_rollup: scheduling.is_schedule && published.rollup.is_empty(),
             purged_schedule: scheduling.purged,
-            total,
+            counter,
+            place: None,
         })
     }
 
@@ -401,34 +421,30 @@ impl Stream {
     }
 
     /// What the counter of a subject stands at.
-    fn total(&mut self, subject: &[u8]) -> Result<Decimal, Refusal> {
-        let Some(seq) = self.store.last_of(subject) else { return Ok(Decimal::default()) };
-        if let Some((known, total)) = self.totals.get(subject)
+    pub(super) fn counter(&self, subject: &[u8]) -> Result<Counter, Refusal> {
+        let Some(seq) = self.store.last_of(subject) else { return Ok(Counter::default()) };
+        if let Some((known, counter)) = self.counters.get(subject)
             && *known == seq
         {
-            return total.clone().ok_or_else(|| ErrorId::MessageCounterBroken.into());
+            return counter.clone().ok_or_else(|| ErrorId::MessageCounterBroken.into());
         }
         match self.store.read(seq) {
-            Read::Found(message) => total_of(&message).ok_or_else(|| ErrorId::MessageCounterBroken.into()),
+            Read::Found(message) => counter_of(&message).ok_or_else(|| ErrorId::MessageCounterBroken.into()),
             Read::OnDisk(plan) => Err(Refusal::Read(plan)),
             Read::Missing => Err(ErrorId::MessageCounterBroken.into()),
         }
     }
 
-    fn note_counter(&mut self, message: &StoredMessage) {
-        let total = total_of(message);
-        self.keep_total(message.subject(), message.seq, total);
+    pub(super) fn note_counter(&mut self, message: &StoredMessage) {
+        let counter = counter_of(message);
+        self.keep_counter(message.subject(), message.seq, counter);
     }
 
-    fn note_total(&mut self, subject: &[u8], seq: u64, total: Decimal) {
-        self.keep_total(subject, seq, Some(total));
-    }
-
-    fn keep_total(&mut self, subject: &[u8], seq: u64, total: Option<Decimal>) {
-        if self.totals.len() >= TOTALS_MAX && !self.totals.contains_key(subject) {
-            self.totals.clear();
+    fn keep_counter(&mut self, subject: &[u8], seq: u64, counter: Option<Counter>) {
+        if self.counters.len() >= COUNTERS_MAX && !self.counters.contains_key(subject) {
+            self.counters.clear();
         }
-        self.totals.insert(subject.into(), (seq, total));
+        self.counters.insert(subject.into(), (seq, counter));
     }
 
     fn check_expected_sequences(&self, published: &Published<'_>, subject: &[u8]) -> Result<(), Refusal> {
@@ -574,9 +590,16 @@ impl Stream {
         Ok(())
     }
 
-    fn append(&mut self, subject: &[u8], header: &[u8], payload: &[u8], now_ns: i64) -> Result<u64, Refusal> {
-        let seq = self.store.state().last_seq + 1;
-        let message = Message { seq, time_ns: now_ns, subject, header, payload };
+    fn append(
+        &mut self,
+        subject: &[u8],
+        header: &[u8],
+        payload: &[u8],
+        place: Option<(u64, i64)>,
+        now_ns: i64,
+    ) -> Result<u64, Refusal> {
+        let (seq, time_ns) = place.unwrap_or_else(|| (self.store.state().last_seq + 1, now_ns));
+        let message = Message { seq, time_ns, subject, header, payload };
         match self.store.append(&message) {
             Ok(()) => Ok(seq),
             Err(StoreError::Backlog) => Err(ErrorId::StreamTooManyRequests.into()),
@@ -629,7 +652,7 @@ impl Stream {
 
     /// Nobody is interested: the message takes its sequence and is not stored.
     fn skip(&mut self, asked: &Asked<'_>, subject: &[u8], now_ns: i64) -> u64 {
-        let seq = self.store.state().last_seq + 1;
+        let seq = asked.place.map_or_else(|| self.store.state().last_seq + 1, |(seq, _)| seq);
         self.store.skip_to(seq + 1);
         self.skipped_ns = now_ns;
         self.note_msg_id(asked.msg_id, seq, now_ns);
@@ -644,7 +667,7 @@ impl Stream {
             "NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: {}\r\nNats-Rollup: sub\r\n\r\n",
             time::duration_text(ttl_ns)
         );
-        let Ok(seq) = self.append(subject, header.as_bytes(), b"", now_ns) else { return };
+        let Ok(seq) = self.append(subject, header.as_bytes(), b"", None, now_ns) else { return };
         self.note_expiry(seq, now_ns, header.as_bytes(), ttl_ns / NS_PER_SECOND);
         self.note_msg_id(b"", seq, now_ns);
         self.purge(subject, 0, 1);
@@ -712,8 +735,15 @@ pub(super) fn parse_ttl(text: &[u8]) -> Result<i64, ()> {
 }
 
 /// What a counter's message says; `None` if it says nothing.
-fn total_of(message: &StoredMessage) -> Option<Decimal> {
-    let value: CounterValue = json::read(message.payload(), Strictness::Lenient).ok()?;
+fn counter_of(message: &StoredMessage) -> Option<Counter> {
+    let total = counted(message.payload())?;
+    let sources = headers::get(message.header(), COUNTER_SOURCES.as_bytes()).unwrap_or_default();
+    Some(Counter { total, sources: sources.into() })
+}
+
+/// The number in the payload of a counter's message; `None` if it has none.
+pub(super) fn counted(payload: &[u8]) -> Option<Decimal> {
+    let value: CounterValue = json::read(payload, Strictness::Lenient).ok()?;
     Some(Decimal::parse(value.val.as_bytes()).unwrap_or_default())
 }
 

@@ -16,16 +16,16 @@ use std::collections::{HashMap, VecDeque};
 use super::batch::{BatchLimits, Batches};
 use super::check;
 use super::config::{Retention, Storage, StreamConfig};
-use super::decimal::Decimal;
 use super::dedup::Dedup;
 use super::error::{ApiError, ErrorId};
 use super::expiry::Expiry;
 use super::headers::{self, Published};
 use super::json::write_string;
 use super::outbox::{Out, Outbox};
-use super::publish::parse_ttl;
+use super::publish::{Counter, parse_ttl};
 use super::schedule::Schedules;
 use super::scheduled::PendingSchedule;
+use super::source::copies::Copying;
 use crate::store::{Commit, CommitError, Committed, Filters, Read, ReadPlan, Store, StoredMessage};
 use crate::subject::transform::Transform;
 
@@ -56,6 +56,10 @@ pub struct Stream {
     /// What consumers are interested in; only asked with interest retention.
     pub(super) interest: Vec<Filters>,
     pub(super) consumer_count: u64,
+    /// Consumers, with those of other streams that copy from this one.
+    pub(super) consumers_total: u64,
+    /// What is copied from where.
+    pub(super) copying: Copying,
     /// Everything before this sequence is gone or stays whatever its age.
     aged_up_to: u64,
     /// Bytes that the account may still store; `None` without a limit.
@@ -69,7 +73,7 @@ pub struct Stream {
     /// Schedules whose time has come and whose messages have to be read first.
     pub(super) to_read: VecDeque<PendingSchedule>,
     /// What counters stand at, and the message that says so; `None` if it says nothing.
-    pub(super) totals: HashMap<Box<[u8]>, (u64, Option<Decimal>)>,
+    pub(super) counters: HashMap<Box<[u8]>, (u64, Option<Counter>)>,
     /// A message without a header needs no other check than those of size and room.
     pub(super) is_plain: bool,
     pub(super) domain: String,
@@ -168,6 +172,8 @@ impl Stream {
             random: fastrand::Rng::with_seed(seed),
             interest: Vec::new(),
             consumer_count: 0,
+            consumers_total: 0,
+            copying: Copying::default(),
             aged_up_to: 0,
             account_room_bytes: None,
             skipped_ns: 0,
@@ -175,7 +181,7 @@ impl Stream {
             batches: Batches::new(batch_limits),
             schedules: Schedules::default(),
             to_read: VecDeque::new(),
-            totals: HashMap::new(),
+            counters: HashMap::new(),
             is_plain: false,
             domain,
             account,
@@ -185,6 +191,7 @@ impl Stream {
         if stream.config.first_seq > 1 {
             stream.store.skip_to(stream.config.first_seq);
         }
+        stream.configure_copying(false);
         stream
     }
 
@@ -220,6 +227,7 @@ impl Stream {
             at = stream.store.next(seq + 1);
         }
         stream.remove_torn_batch(&mut read);
+        stream.begin_copying(&mut read);
         stream.enforce_limits();
         stream
     }
@@ -246,18 +254,20 @@ impl Stream {
 
     /// What has to be written before anything more is due; `None` if there is nothing or it is being written.
     pub fn take_commit(&mut self) -> Option<Commit> {
+        self.note_positions();
         self.store.take_commit()
     }
 
     /// Says what became of the commit that was taken. Then [`take_due`](Stream::take_due).
     pub fn finish_commit(&mut self, result: Result<(), CommitError>) -> Committed {
         let committed = self.store.finish_commit(result);
+        self.positions_committed(&committed);
         let error = match &committed {
             Committed::Done => return committed,
             Committed::RolledBack { .. } => {
                 let next = self.store.state().last_seq + 1;
                 self.dedup.forget_from(next);
-                self.totals.clear();
+                self.counters.clear();
                 self.schedules.forget_from(next);
                 self.expiry.forget_from(next);
                 self.last_msg_id.clear();
@@ -296,9 +306,10 @@ impl Stream {
         self.done(answer)
     }
 
-    /// What consumers there are, and what they are interested in.
-    pub fn set_consumers(&mut self, count: u64, interest: Vec<Filters>) {
+    /// What consumers there are, and what they are interested in. `total` counts those of mirrors and sources, too.
+    pub fn set_consumers(&mut self, count: u64, total: u64, interest: Vec<Filters>) {
         self.consumer_count = count;
+        self.consumers_total = total;
         self.interest = interest;
     }
 
@@ -320,6 +331,7 @@ impl Stream {
         }
         let window = self.config.duplicate_window.0;
         self.dedup.forget_older_than(now_ns.saturating_sub(window));
+        self.tick_copying(now_ns);
     }
 
     /// When [`tick`](Stream::tick) has something to do; `None` if the time brings nothing.
@@ -328,10 +340,8 @@ impl Stream {
             .then(|| self.next_aging())
             .flatten()
             .map(|(_, time_ns)| time_ns.saturating_add(self.config.max_age.0));
-        [aged, self.expiry.next_ns(), self.next_batch_deadline_ns(), self.schedules.next_ns()]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.next_batch_deadline_ns(), self.schedules.next_ns(), self.next_copy_deadline_ns()];
+        [aged, self.expiry.next_ns()].into_iter().chain(others).flatten().min()
     }
 
     /// What the stream is.
@@ -367,7 +377,17 @@ impl Stream {
                 .map(|(subject, state)| (String::from_utf8_lossy(&subject).into_owned(), state.messages))
                 .collect();
         }
-        StreamReport { config: self.config.clone(), created_ns: self.created_ns, state: told, subjects_total }
+        let mut report = StreamReport {
+            config: self.config.clone(),
+            created_ns: self.created_ns,
+            state: told,
+            subjects_total,
+            consumers_total: self.consumers_total,
+            mirror: None,
+            sources: Vec::new(),
+        };
+        self.report_origins(&mut report);
+        report
     }
 
     pub(super) fn done(&self, answer: Result<Answer, ApiError>) -> Handled {
@@ -412,6 +432,7 @@ impl Stream {
     fn update(&mut self, config: StreamConfig, now_ns: i64) {
         self.config = config;
         self.compile();
+        self.configure_copying(true);
         // A shorter or longer age looks at all messages again.
         self.aged_up_to = 0;
         self.enforce_limits();

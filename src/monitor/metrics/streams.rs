@@ -347,7 +347,15 @@ mod tests {
         let config = StreamConfig { name, max_msgs: -1, max_bytes: -1, ..StreamConfig::default() };
         let state = StreamState { consumer_count, ..StreamState::default() };
         StreamReading {
-            report: StreamReport { config, created_ns: 0, state, subjects_total: 0 },
+            report: StreamReport {
+                config,
+                created_ns: 0,
+                state,
+                subjects_total: 0,
+                consumers_total: 0,
+                mirror: None,
+                sources: Vec::new(),
+            },
             write_error: None,
             store_errors: 0,
             deliveries: 0,

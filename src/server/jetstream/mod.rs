@@ -25,8 +25,8 @@ use tokio::sync::oneshot;
 
 use self::disk::{FoundStream, StoreDirectory, StoreDirectoryError, StreamFile, StreamFiles};
 use self::orders::{
-    ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, SnapshotOrder, StreamLook, StreamNumber,
-    StreamOrder,
+    ConsumerAnswer, ConsumerRequest, LOOK_CONSUMERS_MAX, LOOK_STREAMS_MAX, Opening, SnapshotOrder,
+    StreamLook, StreamNumber, StreamOrder,
 };
 use self::restore::Restores;
 use super::http::NoAnswer;
@@ -322,8 +322,8 @@ impl JetStream {
             account.requests += 1;
             account.errors += u64::from(is_error);
         }
-        if let Some(answer) = answer {
-            self.publish(InternalMessage::new(request.account, reply.clone(), &answer));
+        if let Some((header, body)) = answer {
+            self.publish(InternalMessage::with_header(request.account, reply.clone(), &header, &body));
         }
     }
 
@@ -332,10 +332,11 @@ impl JetStream {
         self: &Arc<JetStream>,
         verb: &Verb<'_>,
         request: &TakenRequest,
-    ) -> (Option<Vec<u8>>, bool) {
+    ) -> (Option<ConsumerAnswer>, bool) {
+        let plain = |answer: Vec<u8>| Some((Vec::new(), answer));
         let mut accounts = self.accounts.lock().await;
         let Some(account) = accounts.get_mut(&request.account) else {
-            return (Some(control::not_enabled(verb)), true);
+            return (plain(control::not_enabled(verb)), true);
         };
         let situation = Situation { server: &self.limits, strictness: self.strictness };
         let plan = control::plan(&account.registry, verb, &request.header, &request.payload, situation);
@@ -401,8 +402,8 @@ impl JetStream {
                 // The worker answers itself, so that nothing comes before the answer.
                 return match is_done.await {
                     Ok(Ok(())) => (None, false),
-                    Ok(Err(error)) => (Some(api::failure(verb, &error)), true),
-                    Err(_) => (Some(api::failure(verb, &ErrorId::StreamNotFound.into())), true),
+                    Ok(Err(error)) => (plain(api::failure(verb, &error)), true),
+                    Err(_) => (plain(api::failure(verb, &ErrorId::StreamNotFound.into())), true),
                 };
             }
             Plan::Restore(config) => {
@@ -416,23 +417,24 @@ impl JetStream {
                 let Some(asked) = consumer::address(verb) else { return (None, false) };
                 let place = match account.registry.find(asked.stream) {
                     Ok(entry) => entry.place.clone(),
-                    Err(error) => return (Some(api::failure(verb, &error)), true),
+                    Err(error) => return (plain(api::failure(verb, &error)), true),
                 };
                 drop(accounts);
                 let (reply, said) = oneshot::channel();
                 let request = ConsumerRequest {
                     subject: String::from_utf8_lossy(&request.subject).into_owned(),
+                    header: request.header.clone(),
                     body: request.payload.clone(),
                     strictness: self.strictness,
                     reply,
                 };
                 self.order(place.worker, StreamOrder::AskConsumers { stream: place.number, request });
                 let answer = said.await.ok().flatten();
-                let is_error = answer.as_ref().is_some_and(|answer| is_failure(answer));
+                let is_error = answer.as_ref().is_some_and(|(_, body)| is_failure(body));
                 return (answer, is_error);
             }
         };
-        (Some(answer), is_error)
+        (plain(answer), is_error)
     }
 
     /// Makes a stream and gives it to a worker.
@@ -741,7 +743,7 @@ impl JetStream {
                         }
                         let mut from = Bound::Unbounded;
                         // One without consumers has to tell nothing.
-                        while stream.report.state.consumer_count > 0 && max > 0 {
+                        while stream.report.consumers_total > 0 && max > 0 {
                             let some = max.min(LOOK_CONSUMERS_MAX);
                             let found = self.look_at_consumers(place, from, some, detail).await?;
                             let Some(last) = found.last() else { break };

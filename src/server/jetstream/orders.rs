@@ -102,13 +102,18 @@ pub struct StreamLook {
 pub struct ConsumerRequest {
     /// Its subject.
     pub subject: String,
+    /// Its header block, or nothing.
+    pub header: Vec<u8>,
     /// Its body.
     pub body: Vec<u8>,
     /// How strictly it is read.
     pub strictness: Strictness,
     /// Where the answer goes, when what it tells is on the disk; `None`: nobody answers.
-    pub reply: oneshot::Sender<Option<Vec<u8>>>,
+    pub reply: oneshot::Sender<Option<ConsumerAnswer>>,
 }
+
+/// The answer to a request about consumers: its header block, which may be empty, and its body.
+pub type ConsumerAnswer = (Vec<u8>, Vec<u8>);
 
 /// A client wants to have a stream.
 pub struct SnapshotOrder {

@@ -28,7 +28,7 @@ use crate::io::files::{Directory, FileJob, FileOutcome, FileRoom};
 use crate::monitor::readings::StreamTimes;
 use crate::server::jetstream::disk::{commit_error, file_step};
 use crate::server::jetstream::orders::{
-    ConsumerRequest, Opening, OrderBox, SnapshotOrder, StreamLook, StreamNumber, StreamOrder,
+    ConsumerAnswer, ConsumerRequest, Opening, OrderBox, SnapshotOrder, StreamLook, StreamNumber, StreamOrder,
 };
 use crate::server::log::Log;
 use crate::store::{Committed, Filters, Read, ReadPlan, StoredMessage};
@@ -39,11 +39,14 @@ use crate::stream::get::{DirectGet, PendingGet};
 use crate::stream::headers;
 use crate::stream::publish::{Incoming, PendingPublish};
 use crate::stream::scheduled::PendingSchedule;
+use crate::stream::source::header::identity;
+use crate::stream::source::{Copied, CopyRequest, CopySubject, PendingCopy};
 use crate::stream::stream::{Answer, Command, Handled, Stream};
 use crate::stream::{ApiError, ErrorId};
 use crate::subject::interest::InterestAccess;
 
 const DIRECT_GET: &str = "$JS.API.DIRECT.GET.";
+const DIRECT_GET_GROUP: &[u8] = b"_zz_";
 const NEXT: &str = "$JS.API.CONSUMER.MSG.NEXT.";
 const ACK: &str = "$JS.ACK.";
 const FLOW: &str = "$JS.FC.";
@@ -150,7 +153,7 @@ type Reply = oneshot::Sender<Result<Answer, ApiError>>;
 
 enum DueAnswer {
     Stream(Result<Answer, ApiError>, Reply),
-    Consumer(Option<Vec<u8>>, oneshot::Sender<Option<Vec<u8>>>),
+    Consumer(Option<ConsumerAnswer>, oneshot::Sender<Option<ConsumerAnswer>>),
 }
 
 impl DueAnswer {
@@ -181,6 +184,7 @@ enum Purpose {
     /// For the one with this sink.
     Snapshot(SinkId),
     Rewrite,
+    Copy(PendingCopy),
 }
 
 /// What comes to a sink.
@@ -198,6 +202,21 @@ enum SinkUse {
     Flow,
     /// Acknowledgements of whoever is sent the stream.
     Snapshot,
+    /// Requests for messages of the stream that this one mirrors.
+    DirectGetForOrigin,
+    /// Answers and messages of the streams that this one copies from.
+    Origin(CopySubject),
+}
+
+impl SinkUse {
+    /// The queue group of which one member is to get a message.
+    fn group(self) -> Option<&'static [u8]> {
+        match self {
+            // A stream and those that mirror it share the requests for its messages.
+            SinkUse::DirectGet | SinkUse::DirectGetForOrigin => Some(DIRECT_GET_GROUP),
+            _ => None,
+        }
+    }
 }
 
 /// Whose a sink is, and for what.
@@ -218,7 +237,7 @@ struct Sinks<'a, A> {
 
 impl<A: InterestAccess> Sinks<'_, A> {
     fn open(&mut self, subject: &str, sink_use: SinkUse) -> SinkId {
-        let id = self.broker.open_sink(self.account, subject.as_bytes());
+        let id = self.broker.open_sink(self.account, subject.as_bytes(), sink_use.group());
         let slot = id.slot as usize;
         if self.of.len() <= slot {
             self.of.resize(slot + 1, None);
@@ -519,6 +538,7 @@ impl Streams {
         }
         let owned = &mut self.owned[key];
         owned.consumers.delete_all(drive!(self, owned, broker, now_ns));
+        owned.stream.stop_copying();
         owned.closing = Some(done);
         self.listen(key, broker);
         self.listen_for_consumers(key, broker);
@@ -676,7 +696,8 @@ impl Streams {
         let owned = &mut self.owned[key];
         owned.consumers_changed = false;
         let interest: Vec<Filters> = owned.consumers.filters().cloned().collect();
-        owned.stream.set_consumers(owned.consumers.len(false) as u64, interest);
+        let (listed, total) = (owned.consumers.len(true) as u64, owned.consumers.len(false) as u64);
+        owned.stream.set_consumers(listed, total, interest);
         let mut sinks = Sinks { of: &mut self.sinks, key, account: owned.account, broker };
         let is_open = owned.closing.is_none();
         owned.consumer_sinks.retain(|name, sink| {
@@ -731,11 +752,13 @@ impl Streams {
         broker: &mut Broker<A>,
         now_ns: i64,
     ) {
-        let ConsumerRequest { subject, body, strictness, reply } = request;
+        let ConsumerRequest { subject, header, body, strictness, reply } = request;
         let owned = &mut self.owned[key];
         let asked = api::Verb::parse(&subject).as_ref().and_then(address);
+        let identity = identity(owned.stream.created_ns());
         let answer = asked.and_then(|asked| {
-            owned.consumers.answer(asked, &body, strictness, drive!(self, owned, broker, now_ns))
+            let drive = drive!(self, owned, broker, now_ns);
+            owned.consumers.answer_identified(asked, &header, &body, &identity, strictness, drive)
         });
         owned.unflushed.push(DueAnswer::Consumer(answer, reply));
         owned.consumers_changed = true;
@@ -791,9 +814,25 @@ impl Streams {
                     job.snapshot.acked();
                 }
             }
-            SinkUse::DirectGet => {
+            SinkUse::Origin(CopySubject::Answer(origin)) => {
+                if let Some(pending) = owned.stream.take_copy_answer(origin, header, payload, now_ns) {
+                    self.read(key, pending.plan.clone(), Purpose::Copy(pending));
+                }
+            }
+            SinkUse::Origin(CopySubject::Messages(origin)) => {
+                let copied = Copied { subject, reply, header, payload };
+                if let Some(pending) = owned.stream.take_copied(origin, copied, now_ns) {
+                    self.read(key, pending.plan.clone(), Purpose::Copy(pending));
+                }
+            }
+            SinkUse::DirectGet | SinkUse::DirectGetForOrigin => {
+                let config = owned.stream.config();
+                let name = match (sink_use, &config.mirror) {
+                    (SinkUse::DirectGetForOrigin, Some(mirror)) => &mirror.name,
+                    _ => &config.name,
+                };
                 // `$JS.API.DIRECT.GET.STREAM`, and perhaps a subject behind it.
-                let asked = subject.get(DIRECT_GET.len() + owned.stream.config().name.len() + 1..);
+                let asked = subject.get(DIRECT_GET.len() + name.len() + 1..);
                 let get =
                     DirectGet { subject: asked, reply, header, body: payload, max_bytes: DIRECT_BYTES_MAX };
                 if let Some(pending) = owned.stream.direct_get(get) {
@@ -903,6 +942,13 @@ impl Streams {
                     Purpose::Schedule(pending) => {
                         owned.stream.resume_schedule(pending, first(messages), now_ns);
                     }
+                    Purpose::Copy(pending) => {
+                        let read = first(messages);
+                        let pending = owned.stream.resume_copy(&pending, read.as_ref(), now_ns);
+                        if let Some(pending) = pending {
+                            self.read(key, pending.plan.clone(), Purpose::Copy(pending));
+                        }
+                    }
                 }
                 key
             }
@@ -937,6 +983,10 @@ impl Streams {
         owned.stream.take_due(|out| {
             Publisher { broker, account, content }.issue(out.subject, None, b"", out.header, out.payload);
         });
+        if owned.stream.take_copy_change() {
+            self.copy(key, broker, now_ns, log);
+        }
+        let owned = &mut self.owned[key];
         let mut more = false;
         let mut reads = Vec::new();
         if !owned.consumers.is_empty() || owned.consumers_changed || owned.consumers.has_unconfirmed() {
@@ -1028,6 +1078,23 @@ impl Streams {
         }
     }
 
+    /// Listens where a stream's origins answer and deliver now, and sends what it has to ask.
+    fn copy<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>, now_ns: i64, log: &Log) {
+        self.listen(key, broker);
+        let owned = &mut self.owned[key];
+        for warning in owned.stream.take_copy_warnings() {
+            log.warning(format!("JetStream: stream {}: {warning}", owned.stream.config().name));
+        }
+        while let Some(request) = owned.stream.take_copy_request() {
+            let (account, content) = (owned.account, &mut self.content);
+            let CopyRequest { origin, subject, reply, header, body } = request;
+            let mut publisher = Publisher { broker, account, content };
+            if !publisher.issue(subject.as_bytes(), None, reply.as_bytes(), &header, &body) {
+                owned.stream.copy_request_unanswered(origin, now_ns);
+            }
+        }
+    }
+
     /// Looks whether somebody listens to what push consumers deliver.
     fn check_listeners<A: InterestAccess>(&mut self, key: usize, broker: &mut Broker<A>, now_ns: i64) {
         let owned = &mut self.owned[key];
@@ -1058,6 +1125,13 @@ impl Owned {
             wanted.insert((format!("{DIRECT_GET}{name}"), SinkUse::DirectGet));
             wanted.insert((format!("{DIRECT_GET}{name}.>"), SinkUse::DirectGet));
         }
+        if let Some(origin) = config.mirror.as_ref().filter(|_| self.stream.answers_for_origin()) {
+            let origin = &origin.name;
+            wanted.insert((format!("{DIRECT_GET}{origin}"), SinkUse::DirectGetForOrigin));
+            wanted.insert((format!("{DIRECT_GET}{origin}.>"), SinkUse::DirectGetForOrigin));
+        }
+        let origins = self.stream.copy_subjects();
+        wanted.extend(origins.map(|(what, subject)| (subject.to_owned(), SinkUse::Origin(what))));
         wanted.insert((format!("{ACK}{name}.>"), SinkUse::Ack));
         wanted.insert((format!("{FLOW}{name}.>"), SinkUse::Flow));
         wanted

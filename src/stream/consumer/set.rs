@@ -20,7 +20,9 @@ use crate::subject::name::collide;
 use super::super::backup::consumers::BackedUp;
 use super::super::config::ConsumerLimits;
 use super::super::error::{ApiError, ErrorId};
-use super::super::json::{self, Object, Strictness, from_json, write_array};
+use super::super::headers;
+use super::super::json::{self, DurationNs, Int, Object, Strictness, from_json, write_array};
+use super::super::source::header::{CONSUMER_DELETED, STREAM_IDENTITY};
 use super::acks::{AckSubject, ack_subject};
 use super::advisory::Event;
 use super::config::{
@@ -346,6 +348,69 @@ impl Consumers {
 
     // Requests.
 
+    /// Answers a request of the API by which a mirror or source of another stream asks for its consumer, or any other one. `header`
+    /// is that of the request, `identity` what the stream is known by. Returns the header and the body of the answer.
+    pub fn answer_identified<O: Outlet>(
+        &mut self,
+        at: Address<'_>,
+        header: &[u8],
+        body: &[u8],
+        identity: &str,
+        strictness: Strictness,
+        mut drive: Drive<'_, O>,
+    ) -> Option<(Vec<u8>, Vec<u8>)> {
+        let asked = headers::get(header, STREAM_IDENTITY.as_bytes());
+        let mut tells = at.verb == Verb::Reset && asked.is_some();
+        let answer = if at.verb == Verb::Create {
+            let drive = &mut drive;
+            let created = request::read_create(at, body, strictness).and_then(|mut request| {
+                self.adopt_sourcing(&mut request);
+                let config = &request.config;
+                let differs = asked.is_some_and(|asked| !asked.is_empty() && asked != identity.as_bytes());
+                if (config.direct || config.sourcing) && differs {
+                    return Err(ApiError::with(ErrorId::ConsumerStreamIdentityMismatch, identity));
+                }
+                let is_told = config.direct || config.sourcing;
+                let created = self.create(request, drive)?;
+                tells = is_told;
+                Ok(created)
+            });
+            self.answer_with_info(at.verb, created, None, drive)
+        } else {
+            self.answer(at, body, strictness, drive)?
+        };
+        let mut told = Vec::new();
+        if tells {
+            headers::add(&mut told, STREAM_IDENTITY, identity);
+        }
+        Some((told, answer))
+    }
+
+    /// The consumer of a mirror or source comes with a name that stays the same. On streams that remove what was handled it is kept, and
+    /// acknowledges by flow control, so that nothing is lost on the way; elsewhere it is a new one each time.
+    fn adopt_sourcing(&mut self, request: &mut CreateRequest) {
+        let config = &mut request.config;
+        if !config.direct || !config.sourcing || config.name.is_empty() {
+            return;
+        }
+        if removes_settled(self.stream.retention) {
+            config.direct = false;
+            config.durable_name.clone_from(&config.name);
+            config.ack_policy = AckPolicy::FlowControl;
+            config.ack_wait = DurationNs(0);
+            config.max_deliver = Int(0);
+            config.inactive_threshold = DurationNs(0);
+            if let Some(index) = self.names.get(config.name.as_str()) {
+                let known = &self.members[*index].consumer.config;
+                config.deliver_policy = known.deliver_policy;
+                config.opt_start_seq = known.opt_start_seq;
+                config.opt_start_time = known.opt_start_time;
+            }
+        } else {
+            config.name = format!("{}-{}", config.name, self.unused_name());
+        }
+    }
+
     /// Answers a request of the API. `None`: nobody answers it (resets of consumers that are not there).
     pub fn answer<O: Outlet>(
         &mut self,
@@ -660,7 +725,12 @@ impl Consumers {
             && old.is_push()
             && drive.outlet.has_interest(old.deliver_subject.as_bytes(), b"");
         old.check_update(&config, bound)?;
+        let is_sourcing = config.sourcing;
         self.update(index, config, drive);
+        if is_sourcing {
+            // Whoever asks anew gets again what it has not confirmed.
+            self.reset(index, 0, drive)?;
+        }
         Ok(index)
     }
 
@@ -1086,6 +1156,10 @@ impl Consumers {
         let mut turn = turn!(self, drive);
         consumer.tell(Event::Deleted, &mut turn);
         consumer.end_waiting("409 Consumer Deleted", false, &mut turn);
+        if consumer.config.sourcing && consumer.is_bound() {
+            // A copy need not wait until it misses a heartbeat. In the reference it does.
+            turn.outlet.publish(deliver.as_bytes(), b"", CONSUMER_DELETED, b"");
+        }
         if self.stream.retention == Retention::Interest {
             let from = consumer.state.ack_floor.stream;
             self.sweep(from, drive.store);

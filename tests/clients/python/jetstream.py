@@ -646,6 +646,84 @@ async def stop_and_start(nc, server, end):
         equal((await js.publish("r.a", b"")).seq, 502)
 
 
+async def mirrors(nc):
+    js = nc.jetstream(timeout=WAIT)
+    await js.add_stream(name="ORIGIN", subjects=["o.>"])
+    await fill(js, "o.1", 5)
+    await js.delete_msg("ORIGIN", 2)
+    await js.add_stream(name="COPY", mirror=api.StreamSource(name="ORIGIN"))
+
+    async def copied(count):
+        state = (await js.stream_info("COPY")).state
+        return state.messages == count
+
+    await until(lambda: copied(4), "not copied")
+    info = await js.stream_info("COPY")
+    equal((info.mirror.name, info.mirror.lag, info.state.first_seq, info.state.last_seq), ("ORIGIN", 0, 1, 5))
+    origin, copy = await js.get_msg("ORIGIN", 4), await js.get_msg("COPY", 4)
+    equal((copy.subject, copy.data, copy.seq), (origin.subject, origin.data, origin.seq))
+    with Refused(10037):
+        await js.get_msg("COPY", 2)
+    with Refused(10055):
+        await js.update_stream(name="COPY", mirror=api.StreamSource(name="OTHER"))
+    equal((await js.stream_info("ORIGIN")).state.consumer_count, 0)
+    subscription = await js.pull_subscribe("o.>", "reader", stream="COPY")
+    equal(len(bodies(await subscription.fetch(4, timeout=WAIT))), 4)
+    # What happens to the origin now is none of the copy's business.
+    await js.delete_stream("ORIGIN")
+    await js.update_stream(name="COPY", subjects=["o.>"])
+    equal((await js.publish("o.2", b"own")).seq, 6)
+
+
+async def sources(nc):
+    js = nc.jetstream(timeout=WAIT)
+    await js.add_stream(name="A", subjects=["a.>"])
+    await js.add_stream(name="B", subjects=["b.>"])
+    await fill(js, "a.1", 3)
+    await js.add_stream(
+        name="ALL",
+        sources=[api.StreamSource(name="A"), api.StreamSource(name="B", filter_subject="b.1")],
+    )
+    await js.publish("b.1", b"wanted")
+    await js.publish("b.2", b"not wanted")
+
+    async def copied(count):
+        return (await js.stream_info("ALL")).state.messages == count
+
+    await until(lambda: copied(4), "not copied")
+    found = [await js.get_msg("ALL", seq) for seq in range(1, 5)]
+    equal(sorted(m.headers["Nats-Stream-Source"].split(" ")[0] for m in found), ["A", "A", "A", "B"])
+    origins = {source.name: source for source in (await js.stream_info("ALL")).sources}
+    equal(sorted(origins), ["A", "B"])
+    await js.purge_stream("ALL")
+    await js.publish("a.2", b"more")
+    await until(lambda: copied(1), "copied again")
+
+
+async def key_value_mirror(nc):
+    js = nc.jetstream(timeout=WAIT)
+    kv = await js.create_key_value(bucket="MAIN", history=3, direct=True)
+    await kv.put("a", b"1")
+    await js.add_stream(
+        name="KV_MIRROR", mirror=api.StreamSource(name="KV_MAIN"), mirror_direct=True, max_msgs_per_subject=3,
+        allow_direct=True, allow_rollup_hdrs=True, deny_delete=True,
+    )
+
+    async def has(value):
+        try:
+            message = await js.get_last_msg("KV_MIRROR", "$KV.MAIN.a")
+        except NotFoundError:
+            return False
+        return message.data == value
+
+    await until(lambda: has(b"1"), "not copied")
+    await kv.put("a", b"2")
+    await until(lambda: has(b"2"), "not followed")
+    # Whoever answers, the bucket or its mirror: the value is the same.
+    for _ in range(10):
+        equal((await kv.get("a")).value, b"2")
+
+
 async def restart(nc, server):
     await stop_and_start(nc, server, Popen.terminate)
 
@@ -668,7 +746,7 @@ def alone(scenario):
 SCENARIOS = [
     streams, publishing, limits, getting, purging, pull, acknowledging, ordered, push, flow_control, work_queue,
     failing_workers, interest, consumers,
-    account, key_value, key_value_ttl, object_store, restart, crash,
+    account, key_value, key_value_ttl, object_store, mirrors, sources, key_value_mirror, restart, crash,
 ]
 
 
