@@ -196,6 +196,10 @@ const EXPORTED_OF_JETSTREAM: &[&str] = &[
     "jetstream_stream_last_seq",
     "jetstream_stream_limit_bytes",
     "jetstream_stream_limit_messages",
+    "jetstream_stream_mirror_active_duration_ns",
+    "jetstream_stream_mirror_lag",
+    "jetstream_stream_source_active_duration_ns",
+    "jetstream_stream_source_lag",
     "jetstream_stream_subject_count",
     "jetstream_stream_total_bytes",
     "jetstream_stream_total_messages",
@@ -327,7 +331,13 @@ fn streams_and_consumers_are_told_with_their_lag_in_messages_and_in_time() {
     assert_eq!(of_stream("ringmain_stream_deliveries_total"), 4.0);
     assert_eq!(of_stream("ringmain_stream_used_ratio"), 0.3);
     assert_eq!(of_stream("ringmain_stream_read_only") + of_stream("ringmain_stream_store_errors_total"), 0.0);
-    for part in ["streams_left_out", "consumers_left_out", "ack_histograms_left_out", "streams_unopened"] {
+    for part in [
+        "streams_left_out",
+        "origins_left_out",
+        "consumers_left_out",
+        "ack_histograms_left_out",
+        "streams_unopened",
+    ] {
         assert_eq!(value(&families, &format!("ringmain_jetstream_{part}"), &[]), 0.0, "{part}");
     }
     let [free, size] =

@@ -99,7 +99,6 @@ impl Query {
             )
         };
         let rows = || streams().flat_map(|(account, stream)| rows(account, stream));
-        let looked_at = streams().map(|(_, stream)| stream.consumers.len()).sum::<usize>();
         let total: u64 = streams().map(|(_, stream)| stream.report.state.consumer_count).sum();
         let mut found: Vec<Row<'_>> = rows().filter(|row| self.takes(row)).collect();
         let by = |found: &mut Vec<Row<'_>>, number: fn(&Standing) -> u64| {
@@ -124,7 +123,7 @@ impl Query {
             now: snapshot.now,
             disabled: reading.is_none(),
             total,
-            left_out: total.saturating_sub(looked_at as u64),
+            left_out: streams().map(|(_, stream)| stream.unread()).sum(),
             stuck: rows().filter(|row| row.stalled_seconds() >= STUCK_SECONDS).count(),
             found: found.len(),
             offset: self.page.offset,
@@ -162,7 +161,8 @@ impl Row<'_> {
 }
 
 fn rows<'a>(account: &'a str, stream: &'a StreamReading) -> impl Iterator<Item = Row<'a>> {
-    stream.consumers.iter().filter_map(move |consumer| {
+    // As in lists, those that copy for other streams are not shown.
+    stream.consumers.iter().filter(|consumer| !consumer.is_direct).filter_map(move |consumer| {
         let standing = consumer.standing.as_deref()?;
         Some(Row { account, stream: &stream.report.config.name, name: &consumer.name, standing })
     })

@@ -35,6 +35,9 @@ pub const STREAMS_MAX: usize = 1_000;
 /// Consumers with series of their own, the first by account, stream and name.
 pub const CONSUMERS_MAX: usize = 2_000;
 
+/// Mirrors with series of their own, and so many sources, the first by account and stream.
+pub const ORIGINS_MAX: usize = 1_000;
+
 /// Consumers with a histogram of how long their acknowledgements take, the first of those that have any.
 pub const ACK_HISTOGRAMS_MAX: usize = 100;
 

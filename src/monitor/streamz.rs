@@ -12,6 +12,7 @@ use super::parameters::Parameters;
 use super::readings::Snapshot;
 use crate::broker::inspect::SearchText;
 use crate::io::process::DiskSpace;
+use crate::stream::source::OriginReport;
 use crate::stream::time;
 
 /// Rows in an answer unless the request says otherwise.
@@ -19,6 +20,9 @@ pub(super) const LIMIT_DEFAULT: usize = 1024;
 
 /// Subjects of a stream that are told. There may be any number of them.
 const SUBJECTS_MAX: usize = 16;
+
+/// Sources of a stream that are told.
+const SOURCES_MAX: usize = 64;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +150,11 @@ impl Query {
 }
 
 impl StreamReading {
+    /// Consumers that were not read, where consumers were asked for.
+    pub fn unread(&self) -> u64 {
+        self.report.consumers_total.saturating_sub(self.consumers.len() as u64)
+    }
+
     /// How much of its limits on messages and bytes it uses: the larger share of the two, 0 without limits.
     pub fn used_share(&self) -> f64 {
         let (state, config) = (&self.report.state, &self.report.config);
@@ -196,6 +205,12 @@ struct StreamRow<'a> {
     num_deleted: u64,
     consumer_count: u64,
     deliveries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mirror: Option<OriginRow<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<OriginRow<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    num_sources: usize,
     max_msgs: i64,
     max_bytes: i64,
     max_age: i64,
@@ -226,6 +241,9 @@ fn row<'a>(account: &'a str, stream: &'a StreamReading) -> StreamRow<'a> {
         num_deleted: state.num_deleted,
         consumer_count: state.consumer_count,
         deliveries: stream.deliveries,
+        mirror: stream.report.mirror.as_ref().map(origin),
+        sources: stream.report.sources.iter().take(SOURCES_MAX).map(origin).collect(),
+        num_sources: stream.report.sources.len(),
         max_msgs: config.max_msgs,
         max_bytes: config.max_bytes,
         max_age: config.max_age.0,
@@ -233,6 +251,31 @@ fn row<'a>(account: &'a str, stream: &'a StreamReading) -> StreamRow<'a> {
         store_errors: stream.store_errors,
         write_error: stream.write_error.as_deref(),
     }
+}
+
+/// A stream that another one copies from.
+#[derive(Debug, Serialize)]
+struct OriginRow<'a> {
+    name: &'a str,
+    lag: u64,
+    /// When it was last heard of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_heard: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn origin(report: &OriginReport) -> OriginRow<'_> {
+    OriginRow {
+        name: &report.name,
+        lag: report.lag,
+        last_heard: report.heard_ns.map(time_text),
+        error: report.error.as_ref().map(|error| error.description.to_string()),
+    }
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 /// A time as the API writes it.

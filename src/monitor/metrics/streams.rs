@@ -1,11 +1,14 @@
 //! JetStream in `/metrics`: what prometheus-nats-exporter shows under `jetstream_` when it is asked for everything, and what operators ask
 //! beyond that: lag in time, what keeps consumers from delivering, how long disk and clients take.
 
-use super::{ACK_HISTOGRAMS_MAX, STREAMS_MAX, Text, labelled};
+use std::time::SystemTime;
+
+use super::{ACK_HISTOGRAMS_MAX, ORIGINS_MAX, STREAMS_MAX, Text, labelled};
 use crate::io::process::DiskSpace;
 use crate::monitor::jetstream::{AccountStreams, JetStreamReading, StreamReading};
 use crate::monitor::readings::{Snapshot, StreamTimes};
 use crate::stream::consumer::{Obstacle, Standing};
+use crate::stream::source::OriginReport;
 
 /// A number of an account: its name, what it is, and how to get it.
 type AccountMetric = (&'static str, &'static str, fn(&AccountStreams) -> f64);
@@ -177,6 +180,7 @@ pub(super) fn write(
             text.labelled_sample(&name, labels, number(stream));
         }
     }
+    origins(text, &shown, now_ns(snapshot));
     let mut consumers: Vec<(String, &Standing)> = Vec::new();
     for (account, stream) in all() {
         for consumer in stream.consumers.iter().filter(|consumer| !consumer.is_direct) {
@@ -203,6 +207,50 @@ pub(super) fn write(
     own_of_streams(text, reading);
     own_of_consumers(text, reading);
     own_of_server(text, &snapshot.stream_times, disk);
+}
+
+fn now_ns(snapshot: &Snapshot<'_>) -> i64 {
+    let since_1970 = snapshot.now.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The streams that streams copy from: how far the copies are behind, and how long ago the origins were heard of.
+fn origins(text: &mut Text, streams: &[(String, &StreamReading)], now_ns: i64) {
+    let mut left_out = 0_u32;
+    for kind in ["source", "mirror"] {
+        let mut rows: Vec<(String, &OriginReport)> = Vec::new();
+        for (labels, stream) in streams {
+            let report = &stream.report;
+            let of_kind = if kind == "source" { &report.sources[..] } else { report.mirror.as_slice() };
+            for origin in of_kind {
+                if rows.len() == ORIGINS_MAX {
+                    left_out += 1;
+                    continue;
+                }
+                let (api, deliver) = origin
+                    .external
+                    .as_ref()
+                    .map_or(("", ""), |external| (external.api.as_str(), external.deliver.as_str()));
+                let names = ["name", "api", "deliver"].map(|name| format!("{kind}_{name}"));
+                let own = [(&*names[0], &*origin.name), (&*names[1], api), (&*names[2], deliver)];
+                rows.push(([labels.clone(), labelled(&own)].join(","), origin));
+            }
+        }
+        let name = format!("jetstream_stream_{kind}_lag");
+        text.family(&name, "Messages that are to follow from the stream that this one copies.", "gauge");
+        for (labels, origin) in &rows {
+            text.labelled_sample(&name, labels, origin.lag as f64);
+        }
+        let name = format!("jetstream_stream_{kind}_active_duration_ns");
+        text.family(&name, "Nanoseconds since that stream was last heard of; -1: never.", "gauge");
+        for (labels, origin) in &rows {
+            let since_ns = origin.heard_ns.map_or(-1, |heard_ns| now_ns.saturating_sub(heard_ns).max(0));
+            text.labelled_sample(&name, labels, since_ns as f64);
+        }
+    }
+    let name = "ringmain_jetstream_origins_left_out";
+    text.family(name, "Mirrors and sources without series of their own, for there are too many.", "gauge");
+    text.sample(name, &[], f64::from(left_out));
 }
 
 /// What Ringmain tells of streams beyond the exporter.
@@ -235,7 +283,8 @@ fn own_of_consumers(text: &mut Text, reading: &JetStreamReading) {
         .flat_map(|account| account.streams.iter().map(move |stream| (&*account.name, stream)))
         .flat_map(|(account, stream)| {
             let names = [("account", account), ("stream_name", &*stream.report.config.name)];
-            stream.consumers.iter().filter_map(move |consumer| {
+            // As in lists, those that copy for other streams are not shown: how far they are is told of the copies.
+            stream.consumers.iter().filter(|consumer| !consumer.is_direct).filter_map(move |consumer| {
                 let labels = [names[0], names[1], ("consumer_name", &*consumer.name)];
                 Some((labels, consumer.standing.as_deref()?))
             })
@@ -270,7 +319,8 @@ fn own_of_consumers(text: &mut Text, reading: &JetStreamReading) {
     text.sample(name, &[], timed().count().saturating_sub(ACK_HISTOGRAMS_MAX) as f64);
     let name = "ringmain_jetstream_consumers_left_out";
     text.family(name, "Consumers without series of their own, for there are too many.", "gauge");
-    text.sample(name, &[], reading.usage().consumers.saturating_sub(consumers.len() as u64) as f64);
+    let left_out = reading.accounts.iter().flat_map(|account| &account.streams).map(StreamReading::unread);
+    text.sample(name, &[], left_out.sum::<u64>() as f64);
 }
 
 /// The disk, and how long it and clients take.
@@ -352,7 +402,7 @@ mod tests {
                 created_ns: 0,
                 state,
                 subjects_total: 0,
-                consumers_total: 0,
+                consumers_total: consumer_count,
                 mirror: None,
                 sources: Vec::new(),
             },
@@ -391,6 +441,40 @@ mod tests {
         own_of_streams(&mut text, &reading(streams));
         assert_eq!(count(&text, "ringmain_stream_read_only{"), STREAMS_MAX);
         assert!(text.0.contains("\nringmain_jetstream_streams_left_out 3\n"));
+    }
+
+    fn origin(at: usize) -> OriginReport {
+        OriginReport {
+            name: format!("O{at}"),
+            external: None,
+            lag: at as u64,
+            seq: 0,
+            heard_ns: (at > 0).then_some(5_000),
+            error: None,
+            filter_subject: String::new(),
+            subject_transforms: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn copies_are_told_with_their_lag_and_those_beyond_the_bound_are_counted() {
+        let mut copy = stream("COPY".to_owned(), 0, Vec::new());
+        copy.report.sources = (0..ORIGINS_MAX + 2).map(origin).collect();
+        let mut mirror = stream("MIRROR".to_owned(), 0, Vec::new());
+        mirror.report.mirror = Some(origin(7));
+        let mut text = Text::default();
+        let labels = |name: &str| labelled(&[("stream_name", name)]);
+        origins(&mut text, &[(labels("COPY"), &copy), (labels("MIRROR"), &mirror)], 7_000);
+        let lines = |start: &str| text.0.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(lines("jetstream_stream_source_lag{"), ORIGINS_MAX);
+        for line in [
+            r#"jetstream_stream_source_active_duration_ns{stream_name="COPY",source_name="O0",source_api="",source_deliver=""} -1"#,
+            r#"jetstream_stream_mirror_lag{stream_name="MIRROR",mirror_name="O7",mirror_api="",mirror_deliver=""} 7"#,
+            r#"jetstream_stream_mirror_active_duration_ns{stream_name="MIRROR",mirror_name="O7",mirror_api="",mirror_deliver=""} 2000"#,
+            "ringmain_jetstream_origins_left_out 2",
+        ] {
+            assert_eq!(lines(line), 1, "{line}");
+        }
     }
 
     #[test]

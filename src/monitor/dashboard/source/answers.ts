@@ -118,6 +118,13 @@ export interface Healthz {
   errors?: { error: string }[];
 }
 
+export interface Origin {
+  name: string;
+  lag: number;
+  last_heard?: string;
+  error?: string;
+}
+
 export interface StreamRow {
   account: string;
   name: string;
@@ -137,6 +144,9 @@ export interface StreamRow {
   num_deleted: number;
   consumer_count: number;
   deliveries: number;
+  mirror?: Origin;
+  sources?: Origin[];
+  num_sources?: number;
   max_msgs: number;
   max_bytes: number;
   max_age: number;

@@ -1,13 +1,13 @@
 // One stream: what it is, what comes and goes, and its consumers.
 
 import { useRef, useState } from 'preact/hooks';
-import type { Consumerz, Streamz } from '../answers.ts';
+import type { Consumerz, StreamRow, Streamz } from '../answers.ts';
 import { Chart } from '../chart.tsx';
 import { globalAccount } from '../client.tsx';
 import { consumerColumns, consumerKey, consumerMeters } from '../consumer.tsx';
 import { Field, Pager, Rows } from '../controls.tsx';
 import { Facts, Waiting } from '../facts.tsx';
-import { bytes, count, exact, fullMoment, nanoseconds, percent, rate } from '../format.ts';
+import { bytes, count, duration, exact, fullMoment, nanoseconds, percent, rate } from '../format.ts';
 import { Meter, Meters } from '../history.ts';
 import { listOf } from '../list.ts';
 import { type Route, address } from '../route.ts';
@@ -110,8 +110,42 @@ export function StreamView({ route }: { route: Route }) {
           format={count}
         />
       </div>
+      <Origins stream={stream} now={at} />
       <Consumers route={route} account={account} />
     </>
+  );
+}
+
+/** The streams that it copies from. */
+function Origins({ stream, now }: { stream: StreamRow; now: number }) {
+  const { mirror, sources = [], num_sources = 0 } = stream;
+  // Several may have one name, and differ in what of it is copied.
+  const rows = (mirror === undefined ? sources : [mirror]).map((origin, at) => ({ ...origin, at }));
+  if (rows.length === 0) return null;
+  return (
+    <section class="panel" aria-labelledby="origins">
+      <header>
+        <h3 id="origins">{mirror === undefined ? 'Sources' : 'Mirror of'}</h3>
+        {num_sources > sources.length && <p class="muted">the first {sources.length} of {exact(num_sources)}</p>}
+      </header>
+      <Table
+        label="Streams that it copies from"
+        rows={rows}
+        keyOf={({ at }) => at}
+        isMarked={({ error }) => error !== undefined}
+        empty=""
+        columns={[
+          { title: 'Stream', cell: ({ name }) => <span class="name">{name}</span> },
+          { title: 'State', wide: true, cell: ({ error }) => (error === undefined ? <span class="muted">well</span> : <span class="chip bad">{error}</span>) },
+          { title: 'Messages behind', numeric: true, cell: ({ lag }) => count(lag) },
+          {
+            title: 'Heard of',
+            numeric: true,
+            cell: ({ last_heard }) => (last_heard === undefined ? 'never' : `${duration(now - Date.parse(last_heard))} ago`),
+          },
+        ]}
+      />
+    </section>
   );
 }
 
