@@ -56,6 +56,10 @@ TLS:
         --tlskey <file>              Its key
         --tlscacert <file>           Who may have signed the certificates of clients
 
+JetStream:
+    -js, --jetstream                 Keep streams
+    -sd, --store_dir <dir>           ... in this directory
+
 Cluster:
         --cluster, --cluster_listen <url>
                                      Address for routes of other servers, with what they have to show:
