@@ -32,6 +32,16 @@ fn connect(address: SocketAddr, name: &str) -> Peer {
 #[test]
 fn what_was_confirmed_survives_kill_9() {
     let rounds = std::env::var("CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4);
+    confirmations_survive_kill_9(rounds, "always");
+}
+
+#[test]
+fn what_was_confirmed_before_it_was_synced_survives_kill_9() {
+    let rounds = std::env::var("CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
+    confirmations_survive_kill_9(rounds, "100ms");
+}
+
+fn confirmations_survive_kill_9(rounds: usize, sync_interval: &str) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -39,20 +49,22 @@ fn what_was_confirmed_survives_kill_9() {
     let mut known = Known::default();
     let mut confirmed = 0;
     for round in 0..rounds {
-        let server = start(directory.path());
+        let server = start(directory.path(), sync_interval);
         if round == 0 {
             create(server.address);
         }
         let after = Duration::from_millis(random.u64(50..800));
         confirmed += load_until_killed(server, after, &mut known, round);
-        let server = start(directory.path());
+        let server = start(directory.path(), sync_interval);
         check(server.address, &mut known);
         // Some rounds begin on a server that ended in peace.
         if random.bool() {
             server.signal(libc::SIGTERM);
         }
     }
-    server_process::announce(&format!("{rounds} rounds of kill -9, {confirmed} confirmations held"));
+    server_process::announce(&format!(
+        "{rounds} rounds of kill -9 (sync: {sync_interval}), {confirmed} confirmations held"
+    ));
     assert!(confirmed > 0, "the server was always killed before it did anything");
 }
 
@@ -68,13 +80,14 @@ struct Known {
     last_id: [Option<(String, u64)>; STREAMS],
 }
 
-fn start(directory: &Path) -> ServerProcess {
+fn start(directory: &Path, sync_interval: &str) -> ServerProcess {
     let store = directory.to_str().expect("a name");
-    let arguments = ["-a", "127.0.0.1", "-p", "-1", "-js", "-sd", store];
+    let config = format!("jetstream {{ store_dir: \"{store}\", sync_interval: \"{sync_interval}\" }}");
+    let arguments = ["-a", "127.0.0.1", "-p", "-1"];
     // The one before may not be gone yet.
     let mut last = String::new();
     for _ in 0..50 {
-        match ServerProcess::start_with(&candidate(), "", &arguments) {
+        match ServerProcess::start_with(&candidate(), &config, &arguments) {
             Ok(server) => return server,
             Err(error) if error.contains("used by another server") => last = error,
             Err(error) => panic!("{error}"),

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::config::{self, AccountLimits, GLOBAL_ACCOUNT, Options, Sharing};
+use crate::config::{self, AccountLimits, GLOBAL_ACCOUNT, JetStreamOptions, Options, Sharing};
 use crate::subject::import::{ServiceImport, ServiceTerms, StreamImport};
 use crate::subject::mapping::Mappings;
 
@@ -124,10 +124,15 @@ impl Accounts {
         let account = |(name, connections): (&str, Arc<AtomicU32>)| {
             let slot = slots[name];
             let account = configured.get(name).copied();
-            let mappings = match account {
+            let mut mappings = match account {
                 _ if slot == 0 => options.mappings.clone(),
                 account => account.map(|account| account.mappings.clone()).unwrap_or_default(),
             };
+            if options.jetstream_of(name).is_some() {
+                for mapping in options.jetstream.iter().flat_map(JetStreamOptions::domain_mappings) {
+                    mappings.add_if_new(mapping);
+                }
+            }
             let sharing = account.map(|account| account.sharing.clone()).unwrap_or_default();
             Arc::new(Account {
                 slot,

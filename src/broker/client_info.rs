@@ -38,6 +38,9 @@ pub(super) struct ClientInfo {
     kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     client_type: String,
+    /// The reply of the requester, where the exporter has to know it: of a message of a fast batch.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reply: String,
 }
 
 fn is_zero(number: &u64) -> bool {

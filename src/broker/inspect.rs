@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
+use super::client_info;
 use super::core::{Broker, Traffic};
 use super::pace::CONSUMER_HOLD_BYTES;
 use super::secure::{Secure, SecureRow};
@@ -459,6 +460,15 @@ impl<A: InterestAccess> Broker<A> {
         let session = self.local.sessions.get(conn as usize)?;
         let is_it = session.cid == cid && session.closing.is_none();
         is_it.then(|| KnownUser { shown: session.user().to_owned(), user: session.user.clone() })
+    }
+
+    /// A connection as advisories tell of it, as JSON; `None` if it is not here.
+    pub fn client_shown(&self, conn: u32, cid: u64) -> Option<String> {
+        let is_here = self.local.sessions.get(conn as usize).is_some_and(|session| session.cid == cid);
+        // Otherwise it has come from another worker meanwhile, if it is here at all.
+        let found = || self.local.sessions.iter().find(|(_, session)| session.cid == cid);
+        let conn = if is_here { conn } else { found()?.0 as u32 };
+        Some(client_info::json(&self.client_info(conn, true)))
     }
 
     /// What to remember of a connection that began to close, before its subscriptions are taken down.

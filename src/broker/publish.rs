@@ -39,6 +39,14 @@ pub(super) const TRACE_BYTE_COST_BYTES: usize = 32;
 /// What looking at one target counts against `TURN_BYTES_MAX`, whether anything is delivered to it or not.
 pub(super) const TARGET_COST_BYTES: usize = 16;
 
+/// Whether JetStream's API listens to a subject, whether it has an answer or not. What is asked of streams and consumers
+/// directly is theirs to hear.
+fn is_heard_by_the_api(subject: &[u8]) -> bool {
+    subject
+        .strip_prefix(b"$JS.API.")
+        .is_some_and(|rest| !rest.starts_with(b"DIRECT.GET") && !rest.starts_with(b"CONSUMER.MSG.NEXT."))
+}
+
 /// Whether a publisher may go on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -264,6 +272,9 @@ impl<A: InterestAccess> Broker<A> {
     /// Tells a requester that nobody is there, on its own subscription of the reply subject if it has one.
     #[cold]
     pub(super) fn answer_no_responders(&mut self, conn: u32, subject: &[u8], reply: &[u8]) {
+        if self.info.jetstream && is_heard_by_the_api(subject) {
+            return;
+        }
         let account = self.local.sessions[conn as usize].account;
         let mut matches = Matches::default();
         // Also where what comes to the reply subject is denied, as in the reference.

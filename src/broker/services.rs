@@ -138,7 +138,10 @@ impl<A: InterestAccess> Broker<A> {
                 None
             }
         };
-        let info = self.request_info(service, chain.last(), origin);
+        let mut info = self.request_info(service, chain.last(), origin);
+        if let Some(reply) = publish.reply.filter(|reply| info.reply.is_empty() && reply.ends_with(b".$FI")) {
+            info.reply = String::from_utf8_lossy(reply).into_owned();
+        }
         let json = client_info::json(&info);
         let mut content = Vec::new();
         let header_len = header::write_with(

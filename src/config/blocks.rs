@@ -211,6 +211,7 @@ const JETSTREAM_LIMITS: MapShape = MapShape {
     keys: &[
         (&["max_ack_pending"], Integer),
         (&["max_ha_assets"], Integer),
+        (&["default_max_consumers"], Integer),
         (&["max_request_batch"], Integer),
         (&["duplicate_window"], Checked(duration_only)),
         (&["batch"], Map(&JETSTREAM_BATCH)),

@@ -142,6 +142,10 @@ pub enum Problem {
         "no_auth_user: {0:?} not present as user or nkey in authorization block or account configuration"
     )]
     NoAuthUserUnknown(String),
+    #[error("invalid domain name: derived {0:?} is not a valid subject")]
+    DomainSubject(String),
+    #[error("invalid domain name: may not contain ., * or >")]
+    DomainName,
     #[error("{0:?} is a Reserved Account")]
     ReservedAccount(String),
     #[error("Duplicate Account Entry: {0}")]

@@ -11,6 +11,8 @@ use super::lang::{Map, Node, Value};
 use super::options::KeyAt;
 use super::shape::{Shape, expected};
 use crate::store::Cipher;
+use crate::subject::mapping::{Destination, Mapping};
+use crate::subject::name::is_valid_subject;
 
 /// What the `jetstream` block of a server asks for, where JetStream is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +21,15 @@ pub struct JetStreamOptions {
     pub memory_max: Option<u64>,
     /// `max_file_store` and its aliases: bytes of all streams on disk. `None` (negative): three quarters of what is free.
     pub file_max: Option<u64>,
+    /// `domain`: a name by which the API of this server is told from those of others; empty without one.
+    pub domain: String,
+    /// `unique_tag`: shown. Among the servers of a cluster it says where replicas are to be.
+    pub unique_tag: String,
     /// `strict`. Requests with fields that are not known are refused.
     pub strict: bool,
+    /// `sync_interval`, `sync`: how often what has been acknowledged is synced to the disk. `None` (`always`): before it is
+    /// acknowledged.
+    pub sync_interval: Option<Duration>,
     /// `limits`.
     pub limits: JetStreamLimits,
     /// `key` and what belongs to it: streams are encrypted on the disk.
@@ -54,6 +63,28 @@ pub struct JetStreamLimits {
     pub ack_pending_max: Option<u64>,
     /// `max_request_batch` of pull requests.
     pub request_batch_max: Option<u64>,
+    /// `max_ha_assets`: shown. There is nothing here that has more than one replica.
+    pub ha_assets_max: i64,
+    /// `default_max_consumers` of a stream, where neither it nor its account says how many. 0: not said; negative: no limit.
+    pub consumers_default: i64,
+    /// `batch { max_inflight_per_stream }`: batches of a stream that are open.
+    pub batch_inflight_per_stream: Option<u64>,
+    /// `batch { max_inflight_total }`: of all streams.
+    pub batch_inflight_total: Option<u64>,
+    /// `batch { max_msgs }`: messages of an atomic batch.
+    pub batch_messages: Option<u64>,
+    /// `batch { timeout }`: how long a batch waits for its next message.
+    pub batch_timeout: Option<Duration>,
+}
+
+/// Consumers of a stream where nothing says how many.
+const CONSUMERS_OF_A_STREAM: i64 = 1000;
+
+impl JetStreamLimits {
+    /// How many consumers a stream has at most where neither it nor its account says so; negative: no limit.
+    pub fn consumers_of_a_stream(&self) -> i64 {
+        if self.consumers_default == 0 { CONSUMERS_OF_A_STREAM } else { self.consumers_default }
+    }
 }
 
 /// What the streams and consumers of an account may take. `None`: no limit but the server's.
@@ -82,19 +113,64 @@ impl Default for JetStreamOptions {
         JetStreamOptions {
             memory_max: None,
             file_max: None,
+            domain: String::new(),
+            unique_tag: String::new(),
             strict: true,
+            sync_interval: None,
             limits: JetStreamLimits::default(),
             encryption: None,
         }
     }
 }
 
+/// What of the API and beside it is reached by the domain too: `$JS.DOMAIN.API.` and the first, which becomes the second.
+const OF_A_DOMAIN: &[(&str, &str)] = &[
+    ("INFO", "$JS.API.INFO"),
+    ("STREAM.>", "$JS.API.STREAM.>"),
+    ("CONSUMER.>", "$JS.API.CONSUMER.>"),
+    ("DIRECT.>", "$JS.API.DIRECT.>"),
+    ("META.>", "$JS.API.META.>"),
+    ("SERVER.>", "$JS.API.SERVER.>"),
+    ("ACCOUNT.>", "$JS.API.ACCOUNT.>"),
+    ("$KV.>", "$KV.>"),
+    ("$OBJ.>", "$OBJ.>"),
+];
+
+impl JetStreamOptions {
+    /// What maps the subjects of the domain to those of the API; nothing without a domain.
+    pub fn domain_mappings(&self) -> Vec<Mapping> {
+        if self.domain.is_empty() {
+            return Vec::new();
+        }
+        let mapping = |(from, to): &(&str, &str)| {
+            let to = Destination { subject: (*to).to_owned(), weight: 100, cluster: String::new() };
+            Mapping::new(&format!("$JS.{}.API.{from}", self.domain), vec![to]).ok()
+        };
+        OF_A_DOMAIN.iter().filter_map(mapping).collect()
+    }
+
+    /// What is wrong with the domain.
+    pub(super) fn check_domain(&self) -> Result<(), Problem> {
+        let derived = format!("$JS.{}.API.>", self.domain);
+        if self.domain.is_empty() {
+            return Ok(());
+        }
+        if !is_valid_subject(derived.as_bytes()) {
+            return Err(Problem::DomainSubject(derived));
+        }
+        if self.domain.contains(['.', '*', '>']) {
+            return Err(Problem::DomainName);
+        }
+        Ok(())
+    }
+}
+
 /// Keys of the server's block that are checked and have no effect yet.
 const NOT_YET: &[&str] =
-    &["domain", "request_queue_limit", "info_queue_limit", "max_buffered_msgs", "max_buffered_size"];
+    &["request_queue_limit", "info_queue_limit", "max_buffered_msgs", "max_buffered_size"];
 
-/// What is synced before it is acknowledged may not be synced later: it is done all the same, and said at start.
-const SYNC: &[&str] = &["sync", "sync_interval"];
+/// How often streams are synced that do not sync before they acknowledge, where nothing else is said.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Keys without which the server would guard less than the file asks for.
 const REFUSED: &[&str] = &["tpm"];
@@ -125,8 +201,7 @@ impl Decoder {
         let (mut key, mut previous, mut cipher) = (None, None, Cipher::ChaCha20Poly1305);
         for (name, node) in in_order(entries) {
             let lower = name.to_lowercase();
-            let is_later = SYNC.contains(&lower.as_str()) && is_later(&node.value);
-            if NOT_YET.contains(&lower.as_str()) || is_later {
+            if NOT_YET.contains(&lower.as_str()) {
                 let name = format!("jetstream.{name}");
                 self.options.not_supported.push(KeyAt { name, at: Some(node.at.clone()) });
             }
@@ -139,6 +214,11 @@ impl Decoder {
                     bytes("max_mem_store", node).map(|max| read.memory_max = max)
                 }
                 "max_file_store" | "max_file" => bytes("max_file_store", node).map(|max| read.file_max = max),
+                "sync" | "sync_interval" => {
+                    sync_interval(name, node).map(|interval| read.sync_interval = interval)
+                }
+                "domain" => string(node).map(|domain| read.domain = domain.to_owned()),
+                "unique_tag" => string(node).map(|tag| read.unique_tag = tag.to_owned()),
                 "strict" => decode::boolean(node).map(|strict| read.strict = strict),
                 "limits" => self.jetstream_limits(node).map(|limits| read.limits = limits),
                 "key" | "ek" | "encryption_key" => string(node).map(|text| key = non_empty(text)),
@@ -167,18 +247,26 @@ impl Decoder {
         let mut limits = JetStreamLimits::default();
         for (name, node) in in_order(decode::map(node)?) {
             match name.to_lowercase().as_str() {
-                "duplicate_window" => {
-                    let ns = parse_duration_ns(string(node)?)
-                        .map_err(|source| Problem::Duration { field: name.clone(), source })?;
-                    limits.duplicate_window = positive(ns).map(Duration::from_nanos);
-                }
+                "duplicate_window" => limits.duplicate_window = positive_duration(name, node)?,
                 "max_ack_pending" => limits.ack_pending_max = positive(integer(node)?),
                 "max_request_batch" => limits.request_batch_max = positive(integer(node)?),
+                "max_ha_assets" => limits.ha_assets_max = integer(node)?,
+                "default_max_consumers" => limits.consumers_default = integer(node)?,
                 "batch" => {
-                    let name = format!("jetstream.limits.{name}");
-                    self.options.not_supported.push(KeyAt { name, at: Some(node.at.clone()) });
+                    for (name, node) in in_order(decode::map(node)?) {
+                        match name.to_lowercase().as_str() {
+                            "max_inflight_per_stream" => {
+                                limits.batch_inflight_per_stream = positive(integer(node)?);
+                            }
+                            "max_inflight_total" => limits.batch_inflight_total = positive(integer(node)?),
+                            "max_msgs" => limits.batch_messages = positive(integer(node)?),
+                            "timeout" => limits.batch_timeout = positive_duration(name, node)?,
+                            // A variable.
+                            _ => {}
+                        }
+                    }
                 }
-                // Of clusters, or a variable.
+                // A variable.
                 _ => {}
             }
         }
@@ -237,13 +325,22 @@ impl Decoder {
     }
 }
 
-/// Whether something may be on the disk later than it is acknowledged, which is not done here.
-fn is_later(value: &Value) -> bool {
-    !matches!(value, Value::String(text) if text.eq_ignore_ascii_case("always"))
+/// `None` for `always`. Nothing is the usual interval, as in the reference.
+fn sync_interval(name: &str, node: &Node) -> Outcome<Option<Duration>> {
+    if string(node)?.eq_ignore_ascii_case("always") {
+        return Ok(None);
+    }
+    positive_duration(name, node).map(|interval| Some(interval.unwrap_or(SYNC_INTERVAL)))
 }
 
 fn bytes(name: &str, node: &Node) -> Outcome<Option<u64>> {
     storage_size(name, node).map(unsigned)
+}
+
+fn positive_duration(name: &str, node: &Node) -> Outcome<Option<Duration>> {
+    let ns = parse_duration_ns(string(node)?)
+        .map_err(|source| Problem::Duration { field: name.to_owned(), source })?;
+    Ok(positive(ns).map(Duration::from_nanos))
 }
 
 /// Negative numbers are no limit.

@@ -399,6 +399,11 @@ fn check(options: &mut Options, warnings: &mut Vec<Warning>) -> Result<(), Confi
     {
         return invalid(problem);
     }
+    if let Some(jetstream) = &options.jetstream
+        && let Err(problem) = jetstream.check_domain()
+    {
+        return invalid(problem);
+    }
     options.trace |= options.trace_verbose || options.trace_headers;
     if options.max_payload > MAX_PAYLOAD_ADVISED {
         warnings.push(Warning::LargePayload);
@@ -493,6 +498,7 @@ mod tests {
                     duplicate_window: Some(Duration::from_secs(60)),
                     ack_pending_max: Some(9),
                     request_batch_max: None,
+                    ..JetStreamLimits::default()
                 },
                 ..JetStreamOptions::default()
             }),

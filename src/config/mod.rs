@@ -84,7 +84,9 @@ pub use error::{ConfigError, Problem, ProblemAt, Warning};
 pub use imports::{
     Access, IMPORTS_MAX, ImportError, ServiceExport, ServiceImport, Sharing, StreamExport, StreamImport,
 };
-pub use jetstream::{EncryptionOptions, JetStreamAccountLimits, JetStreamLimits, JetStreamOptions};
+pub use jetstream::{
+    EncryptionOptions, JetStreamAccountLimits, JetStreamLimits, JetStreamOptions, SYNC_INTERVAL,
+};
 pub use load::{Signal, SignalTarget, Startup, load, load_from};
 pub use options::{
     Account, AccountLimits, Authorization, CLOSED_CLIENTS_MAX, ConnectionType, ConnectionTypes, Credentials,

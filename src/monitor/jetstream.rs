@@ -5,15 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::JetStreamOptions;
+use crate::config::{JetStreamOptions, SYNC_INTERVAL};
 use crate::stream::API_LEVEL;
 use crate::stream::api::{AccountUsage, StreamReport};
 use crate::stream::consumer::{Description, Detail};
 use crate::stream::control;
-
-/// What the reference shows as `sync_interval` unless it is told another one. Here as there it means nothing where everything is
-/// synced before it is acknowledged, which `sync_always` says.
-const SYNC_INTERVAL: Duration = Duration::from_secs(120);
 
 /// JetStream, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +136,7 @@ pub struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// With the directory, which is not told to other servers.
-    pub fn of(options: Option<&JetStreamOptions>, reading: Option<&'a JetStreamReading>) -> Part<'a> {
+    pub fn of(options: Option<&'a JetStreamOptions>, reading: Option<&'a JetStreamReading>) -> Part<'a> {
         let Some((options, reading)) = options.zip(reading) else { return Part::default() };
         Part {
             config: Some(Config::of(options, reading)),
@@ -151,7 +147,7 @@ impl<'a> Part<'a> {
 
     /// Without the directory.
     pub fn in_brief(
-        options: Option<&JetStreamOptions>,
+        options: Option<&'a JetStreamOptions>,
         reading: Option<&'a JetStreamReading>,
     ) -> Option<Part<'a>> {
         let part = Part::of(options, reading);
@@ -171,24 +167,31 @@ pub struct Config<'a> {
     sync_interval: u64,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     sync_always: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     compress_ok: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    unique_tag: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     strict: bool,
 }
 
 impl<'a> Config<'a> {
     /// That of a server.
-    pub fn of(options: &JetStreamOptions, reading: &'a JetStreamReading) -> Config<'a> {
+    pub fn of(options: &'a JetStreamOptions, reading: &'a JetStreamReading) -> Config<'a> {
         let is_positive = |bytes: Option<u64>| bytes.is_some_and(|bytes| bytes > 0);
         Config {
             max_memory: reading.memory_max,
             max_storage: reading.file_max,
             store_dir: &reading.store_dir,
-            sync_interval: nanos(SYNC_INTERVAL),
-            sync_always: true,
+            // Where everything is synced before it is acknowledged it means nothing, here as there.
+            sync_interval: nanos(options.sync_interval.unwrap_or(SYNC_INTERVAL)),
+            sync_always: options.sync_interval.is_none(),
+            domain: &options.domain,
             // As in the reference, which leaves it out where it finds out itself what it may take.
             compress_ok: is_positive(options.memory_max) && is_positive(options.file_max),
+            unique_tag: &options.unique_tag,
             strict: options.strict,
         }
     }
@@ -251,17 +254,36 @@ pub struct Limits {
     max_request_batch: u64,
     #[serde(skip_serializing_if = "is_zero")]
     max_ack_pending: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    max_ha_assets: i64,
     #[serde(skip_serializing_if = "is_zero")]
     max_duplicate_window: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_batch_inflight_per_stream: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_batch_inflight_total: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_batch_size: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_batch_timeout: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    default_max_consumers: i64,
 }
 
 impl Limits {
     /// Those of a server.
     pub fn of(options: &JetStreamOptions) -> Limits {
+        let limits = &options.limits;
         Limits {
-            max_request_batch: options.limits.request_batch_max.unwrap_or(0),
-            max_ack_pending: options.limits.ack_pending_max.unwrap_or(0),
-            max_duplicate_window: options.limits.duplicate_window.map_or(0, nanos),
+            max_request_batch: limits.request_batch_max.unwrap_or(0),
+            max_ack_pending: limits.ack_pending_max.unwrap_or(0),
+            max_ha_assets: limits.ha_assets_max,
+            max_duplicate_window: limits.duplicate_window.map_or(0, nanos),
+            max_batch_inflight_per_stream: limits.batch_inflight_per_stream.unwrap_or(0),
+            max_batch_inflight_total: limits.batch_inflight_total.unwrap_or(0),
+            max_batch_size: limits.batch_messages.unwrap_or(0),
+            max_batch_timeout: limits.batch_timeout.map_or(0, nanos),
+            default_max_consumers: limits.consumers_of_a_stream(),
         }
     }
 }
@@ -271,5 +293,9 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn is_none(value: &i64) -> bool {
     *value == 0
 }

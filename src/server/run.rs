@@ -641,6 +641,8 @@ impl Advertised {
         info.jetstream = options.configured.jetstream.is_some();
         info.cluster.clone_from(&options.cluster_name);
         info.own_connect_urls = self.connect_urls(options);
+        info.domain =
+            options.configured.jetstream.as_ref().map(|found| found.domain.clone()).unwrap_or_default();
         if let (Some(tls), Some(terms)) = (&options.configured.tls, options.settings.tls) {
             info.tls_required = !terms.optional;
             info.tls_available = options.configured.allow_non_tls;

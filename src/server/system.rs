@@ -245,6 +245,9 @@ impl System {
         let unanswered = self.jetstream.as_ref().map_or(0, |jetstream| jetstream.take_refused());
         if unanswered > 0 {
             self.log.warning(format!("JetStream: {unanswered} API requests were too many and get no answer"));
+            if let Some(jetstream) = &self.jetstream {
+                jetstream.tell_of_refused(unanswered);
+            }
         }
         dropped + refused + unanswered > 0
     }
@@ -450,6 +453,7 @@ impl System {
         ServerFacts {
             name: &self.monitor.identity().server_name,
             host: &configured.host,
+            domain: configured.options.jetstream.as_ref().map_or("", |found| &found.domain),
             tags: &configured.options.server_tags,
         }
     }

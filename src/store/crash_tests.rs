@@ -531,3 +531,69 @@ fn a_queue_that_is_worked_off_in_its_order_is_not_rewritten() {
     }
     assert!(busy.read <= busy.written / 10, "{} read for rewriting, {} written", busy.read, busy.written);
 }
+
+/// A store whose commits are written and not synced.
+fn store_that_syncs_later(disk: &mut SimulatedDisk) -> Store {
+    let (store, steps) = FileStore::create(Settings { syncs_commits: false, ..settings() });
+    steps.iter().for_each(|step| disk.perform(step).unwrap());
+    store.into()
+}
+
+fn append_and_commit(store: &mut Store, disk: &mut SimulatedDisk, payload: &str) {
+    let seq = store.state().last_seq + 1;
+    let message = Message { seq, time_ns: 1, subject: b"a", header: b"", payload: payload.as_bytes() };
+    store.append(&message).unwrap();
+    let commit = store.take_commit().unwrap();
+    commit.steps.iter().for_each(|step| disk.perform(step).unwrap());
+    assert_eq!(store.finish_commit(Ok(())), Committed::Done);
+}
+
+#[test]
+fn what_was_synced_in_an_interval_survives_a_power_cut_and_the_rest_is_no_damage() {
+    for seed in 0..200 {
+        let mut draw = fastrand::Rng::with_seed(seed);
+        let mut disk = SimulatedDisk::default();
+        let mut store = store_that_syncs_later(&mut disk);
+        let mut synced = 0;
+        for _ in 0..draw.u32(1..60) {
+            append_and_commit(&mut store, &mut disk, &"x".repeat(draw.usize(..400)));
+            if draw.u8(..4) == 0
+                && let Some(sync) = store.take_sync()
+            {
+                sync.steps.iter().for_each(|step| disk.perform(step).unwrap());
+                assert_eq!(store.finish_sync(Ok(())), Committed::Done);
+                synced = store.committed_seq();
+            }
+        }
+        assert_eq!(store.is_sync_due(), store.take_sync().is_some());
+        disk.cut_power(&mut draw);
+        let (store, report) = FileStore::open(&mut disk, settings()).unwrap();
+        let last = Store::from(store).state().last_seq;
+        assert!(last >= synced, "seed {seed}: {last} of {synced}");
+        assert!(report.damaged.is_empty() && report.lost.is_empty(), "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
+fn a_sync_that_failed_ends_writing_whatever_is_under_way() {
+    let error = || CommitError { step: 0, kind: CommitErrorKind::Other, text: "broken".to_owned() };
+    let poisoned = Committed::Poisoned { text: "broken".to_owned() };
+    for is_committing in [false, true] {
+        let mut disk = SimulatedDisk::default();
+        let mut store = store_that_syncs_later(&mut disk);
+        append_and_commit(&mut store, &mut disk, "one");
+        let sync = store.take_sync().unwrap();
+        assert!(store.take_sync().is_none(), "one at a time");
+        assert_eq!(sync.steps.len(), 1);
+        let message = Message { seq: 2, time_ns: 1, subject: b"a", header: b"", payload: b"two" };
+        store.append(&message).unwrap();
+        let commit = is_committing.then(|| store.take_commit().unwrap());
+        assert_eq!(store.finish_sync(Err(error())), poisoned);
+        if commit.is_some() {
+            assert_eq!(store.finish_commit(Ok(())), poisoned);
+        }
+        assert_eq!(store.state().last_seq, 1, "what was committed can be read, what was not is gone");
+        assert!(store.take_commit().is_none() && store.take_sync().is_none());
+        assert!(matches!(store.refusal(), Some(StoreError::Poisoned(_))));
+    }
+}

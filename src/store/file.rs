@@ -56,6 +56,9 @@ pub struct Settings {
     pub encryption: Option<Encryption>,
     /// A random number of this opening of the store: encryption needs numbers that were never used.
     pub nonce_start: u128,
+    /// A commit is on the disk when it is finished. Otherwise it is only written, and what was written is synced when that is asked
+    /// for ([`Store::take_sync`]): the end of the stream may be lost with the machine, not with the process.
+    pub syncs_commits: bool,
 }
 
 impl Settings {
@@ -67,6 +70,7 @@ impl Settings {
             stream_salt,
             encryption: None,
             nonce_start: 0,
+            syncs_commits: true,
         }
     }
 }
@@ -94,6 +98,10 @@ pub struct FileStore {
     committed: u64,
     durable: Durable,
     pub(super) in_flight: Option<InFlight>,
+    /// Up to where the open segment is on the disk, if not every commit is synced.
+    synced_end: u32,
+    /// Which segment is being synced, up to where.
+    syncing: Option<(u64, u32)>,
     /// The beginning of the stream, or its next sequence without a message, changed since it was last recorded.
     is_state_due: bool,
     /// Removals that are not durable yet, with their positions, and the file that says that the message is there.
@@ -182,6 +190,8 @@ pub(super) struct InFlight {
     pub first_write: usize,
     pub is_probe: bool,
     pub is_rewrite: bool,
+    /// What it wrote to the open segment is on the disk.
+    pub is_synced: bool,
 }
 
 pub(super) struct Erasure {
@@ -234,6 +244,8 @@ impl FileStore {
             committed: 0,
             durable: Durable { segment: 0, batch: 0, end: 0, allocated: 0, next_seq: 0, last_time_ns: 0 },
             in_flight: None,
+            synced_end: 0,
+            syncing: None,
             is_state_due: false,
             removed: VecDeque::new(),
             health: Health::Good,
@@ -252,6 +264,9 @@ impl FileStore {
     pub(super) fn continue_segment(&mut self, segment: u64, end: u32) {
         self.codec = self.codec_of(segment);
         let open = &self.segments[&segment];
+        if self.open_segment != segment {
+            self.synced_end = 0;
+        }
         self.open_segment = segment;
         self.end = end;
         self.open =
@@ -286,12 +301,17 @@ impl FileStore {
         if self.is_roll_due(len) {
             self.roll();
         }
-        let record = Record { batch: self.open.offset, ..record };
+        let record = Record { batch: self.batch_start(), ..record };
         self.codec.encode(&record, &mut self.nonces, &mut self.open.bytes);
         let (seq, time_ns) = (message.seq, message.time_ns);
         self.index.append(seq, time_ns, message.subject, self.end, len as u32 - self.codec.more());
         self.count(len);
         Ok(())
+    }
+
+    /// Where what is not known to be on the disk begins in the open segment.
+    fn batch_start(&self) -> u32 {
+        if self.settings.syncs_commits { self.open.offset } else { self.open.offset.min(self.synced_end) }
     }
 
     fn count(&mut self, len: usize) {
@@ -316,7 +336,7 @@ impl FileStore {
 
     /// Adds a record to the open segment, whatever its length.
     fn push_here(&mut self, record: Record<'_>) {
-        let record = Record { batch: self.open.offset, ..record };
+        let record = Record { batch: self.batch_start(), ..record };
         self.codec.encode(&record, &mut self.nonces, &mut self.open.bytes);
         self.count(self.codec.len(&record));
     }
@@ -451,7 +471,7 @@ impl FileStore {
         open.removed = summary.removed;
         open.end = self.end;
         let record =
-            Record { batch: self.open.offset, payload: &body, ..Record::of(Kind::Index, state.last_seq) };
+            Record { batch: self.batch_start(), payload: &body, ..Record::of(Kind::Index, state.last_seq) };
         let before = self.open.bytes.len();
         self.codec.encode(&record, &mut self.nonces, &mut self.open.bytes);
         let trailer = Trailer { index_offset: self.end, index_len: self.codec.len(&record) as u32 };
@@ -485,6 +505,7 @@ impl FileStore {
             self.rolled.push(before);
         }
         self.open_segment = segment;
+        self.synced_end = 0;
         self.end = HEADER_BYTES as u32;
         self.segments.insert(
             segment,
@@ -586,6 +607,8 @@ impl FileStore {
         let next = Pending { file, offset: end, bytes: Vec::new(), is_new: false, sealed_len: None };
         let open = std::mem::replace(&mut self.open, next);
         let batch = open.offset;
+        // What begins or ends a file is always synced: nothing else says where it ends.
+        let is_synced = self.settings.syncs_commits || open.is_new || parts.iter().any(|part| part.is_new);
         if !open.bytes.is_empty() {
             parts.push(open);
         }
@@ -641,11 +664,13 @@ impl FileStore {
                     segment.allocated = length;
                 }
             }
-            steps.push(Step::SyncData { file });
+            if is_synced {
+                steps.push(Step::SyncData { file });
+            }
         }
         self.pending_bytes = 0;
         let log = Some((self.position, Durable { batch, ..self.now() }));
-        self.in_flight = Some(InFlight { log, first_write, is_probe: false, is_rewrite: false });
+        self.in_flight = Some(InFlight { log, first_write, is_probe: false, is_rewrite: false, is_synced });
         Commit { steps }
     }
 
@@ -653,8 +678,13 @@ impl FileStore {
     fn take_probe(&mut self) -> Commit {
         let file = self.open.file;
         let offset = self.segments[&self.open_segment].allocated;
-        self.in_flight =
-            Some(InFlight { log: None, first_write: usize::MAX, is_probe: true, is_rewrite: false });
+        self.in_flight = Some(InFlight {
+            log: None,
+            first_write: usize::MAX,
+            is_probe: true,
+            is_rewrite: false,
+            is_synced: false,
+        });
         Commit { steps: vec![Step::Allocate { file, offset, length: RESERVE_BYTES }] }
     }
 
@@ -666,9 +696,14 @@ impl FileStore {
             && *position <= self.committed
         {
             // In the last commit a record that is not whole would be taken for its end: another one has to follow.
-            if (erasure.segment, erasure.offset) >= (self.durable.segment, self.durable.batch) {
-                self.is_state_due = true;
-                self.position += 1;
+            if self.settings.syncs_commits {
+                if (erasure.segment, erasure.offset) >= (self.durable.segment, self.durable.batch) {
+                    self.is_state_due = true;
+                    self.position += 1;
+                    break;
+                }
+            } else if (erasure.segment, erasure.offset) >= (self.open_segment, self.synced_end) {
+                // When it is synced.
                 break;
             }
             let (_, erasure) = self.erasures.pop_front().expect("it was just there");
@@ -710,8 +745,13 @@ impl FileStore {
         if steps.is_empty() {
             return None;
         }
-        self.in_flight =
-            Some(InFlight { log: None, first_write: usize::MAX, is_probe: false, is_rewrite: false });
+        self.in_flight = Some(InFlight {
+            log: None,
+            first_write: usize::MAX,
+            is_probe: false,
+            is_rewrite: false,
+            is_synced: false,
+        });
         Some(Commit { steps })
     }
 
@@ -804,16 +844,64 @@ impl FileStore {
         self.candidates.extend(sparse);
     }
 
+    /// What has to be synced, if commits are not and no sync is under way.
+    pub(super) fn take_sync(&mut self) -> Option<Commit> {
+        let Durable { segment, end, .. } = self.durable;
+        let is_due = self.is_sync_due() && self.syncing.is_none() && segment == self.open_segment;
+        if !is_due {
+            return None;
+        }
+        self.syncing = Some((segment, end));
+        Some(Commit { steps: vec![Step::SyncData { file: self.segments[&segment].file }] })
+    }
+
+    /// Whether something was written that is not known to be on the disk.
+    pub(super) fn is_sync_due(&self) -> bool {
+        !self.settings.syncs_commits
+            && !matches!(self.health, Health::Poisoned(_))
+            && (self.durable.segment != self.open_segment || self.durable.end > self.synced_end)
+    }
+
+    /// What became of the sync that was taken.
+    pub(super) fn finish_sync(&mut self, result: Result<(), CommitError>) -> Committed {
+        let (segment, end) = self.syncing.take().expect("a sync was taken");
+        match result {
+            Ok(()) => {
+                if segment == self.open_segment {
+                    self.synced_end = self.synced_end.max(end);
+                }
+                Committed::Done
+            }
+            Err(CommitError { text, .. }) => {
+                self.health = Health::Poisoned(text.clone());
+                // A commit that is under way finds that when it comes back.
+                if self.in_flight.is_none() {
+                    self.roll_back();
+                }
+                Committed::Poisoned { text }
+            }
+        }
+    }
+
     pub(super) fn finish_commit(&mut self, result: Result<(), CommitError>) -> Committed {
         let in_flight = self.in_flight.take().expect("a commit was taken");
         if in_flight.is_rewrite {
             self.finish_rewrite_commit(result.map_err(|error| error.text));
             return Committed::Done;
         }
+        let result = match &self.health {
+            Health::Poisoned(text) => {
+                Err(CommitError { step: usize::MAX, kind: CommitErrorKind::Other, text: text.clone() })
+            }
+            _ => result,
+        };
         match (result, in_flight.log) {
             (Ok(()), Some((position, durable))) => {
                 self.committed = position;
                 self.durable = durable;
+                if in_flight.is_synced && durable.segment == self.open_segment {
+                    self.synced_end = durable.end;
+                }
                 while self.removed.front().is_some_and(|(at, ..)| *at <= position) {
                     self.removed.pop_front();
                 }

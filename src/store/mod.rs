@@ -273,6 +273,31 @@ impl Store {
         }
     }
 
+    /// What has to be done so that everything committed survives the machine, if commits are not synced
+    /// ([`Settings::syncs_commits`]); `None` if nothing, or while that is under way. Commits may go on meanwhile.
+    pub fn take_sync(&mut self) -> Option<Commit> {
+        match self {
+            Store::File(store) => store.take_sync(),
+            Store::Memory(_) => None,
+        }
+    }
+
+    /// Whether something was committed that does not survive the machine yet.
+    pub fn is_sync_due(&self) -> bool {
+        match self {
+            Store::File(store) => store.is_sync_due(),
+            Store::Memory(_) => false,
+        }
+    }
+
+    /// What became of the sync that was taken. One that failed poisons the store.
+    pub fn finish_sync(&mut self, result: Result<(), CommitError>) -> Committed {
+        match self {
+            Store::File(store) => store.finish_sync(result),
+            Store::Memory(_) => Committed::Done,
+        }
+    }
+
     /// What went wrong in the background since this was asked before, for the log: files that could not be removed,
     /// messages that could not be overwritten.
     pub fn take_warnings(&mut self) -> Vec<String> {

@@ -335,8 +335,13 @@ impl FileStore {
             steps.push(Step::Rename { from: file, to: rewrite.to });
             steps.push(Step::SyncDirectory);
         }
-        self.in_flight =
-            Some(InFlight { log: None, first_write: usize::MAX, is_probe: false, is_rewrite: true });
+        self.in_flight = Some(InFlight {
+            log: None,
+            first_write: usize::MAX,
+            is_probe: false,
+            is_rewrite: true,
+            is_synced: false,
+        });
         Some(Commit { steps })
     }
 

@@ -3,6 +3,8 @@
 //! An answer is an object with a `type`, perhaps an `error`, and the fields of its kind in the reference's order; some of those stand
 //! there even beside an error. What is done about a request is [`super::control`]'s.
 
+use std::time::Duration;
+
 use super::config::{StreamConfig, StreamConfigRequest, Time};
 use super::error::ApiError;
 use super::json::{FromJson, Int, JsonError, Node, Object, Path, from_json, write_array};
@@ -353,6 +355,8 @@ pub struct StreamReport {
     pub mirror: Option<OriginReport>,
     /// The streams that it has for sources.
     pub sources: Vec<OriginReport>,
+    /// How often what it acknowledges is synced to the disk; `None`: before it is acknowledged.
+    pub sync_interval: Option<Duration>,
 }
 
 /// What a stream holds, as answers tell it.
@@ -754,6 +758,51 @@ pub fn stream_action(
     (format!("$JS.EVENT.ADVISORY.STREAM.{token}.{stream}"), body)
 }
 
+/// Where the advisory goes that tells of a request.
+pub const AUDIT_SUBJECT: &str = "$JS.EVENT.ADVISORY.API";
+/// Where the advisory goes that requests were too many.
+pub const LIMIT_REACHED_SUBJECT: &str = "$JS.EVENT.ADVISORY.API.LIMIT_REACHED";
+
+/// A request to the API, as an advisory tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Audit<'a> {
+    /// Who has asked, as JSON; `None` if it is not known.
+    pub client: Option<&'a str>,
+    /// The subject of the request.
+    pub subject: &'a str,
+    /// Its body.
+    pub request: &'a [u8],
+    /// What was answered.
+    pub response: &'a [u8],
+}
+
+impl Audit<'_> {
+    /// The body of the advisory.
+    pub fn write(&self, frame: Frame<'_>, random: &mut fastrand::Rng) -> Vec<u8> {
+        let mut body = Vec::with_capacity(512 + self.request.len() + self.response.len() * 5 / 4);
+        let mut object = begin_advisory(&mut body, "api_audit", random, frame.now_ns);
+        object.string("server", frame.server_name);
+        object.member("client").extend_from_slice(self.client.unwrap_or("null").as_bytes());
+        object.string("subject", self.subject);
+        object.string_unless_empty("request", &String::from_utf8_lossy(self.request));
+        object.string("response", &String::from_utf8_lossy(self.response));
+        object.string_unless_empty("domain", frame.domain);
+        object.end();
+        body
+    }
+}
+
+/// The advisory that requests were too many and get no answer.
+pub fn limit_reached(dropped: u64, frame: Frame<'_>, random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut body = Vec::with_capacity(256);
+    let mut object = begin_advisory(&mut body, "api_limit_reached", random, frame.now_ns);
+    object.string("server", frame.server_name);
+    object.string_unless_empty("domain", frame.domain);
+    object.uint("dropped", dropped);
+    object.end();
+    body
+}
+
 fn begin<'a>(out: &'a mut Vec<u8>, verb: &Verb<'_>) -> Object<'a> {
     let mut object = Object::begin(out);
     object.string("type", &format!("io.nats.jetstream.api.v1.{}_response", verb.kind()));
@@ -770,7 +819,7 @@ fn describe(object: &mut Object<'_>, report: &StreamReport, frame: Frame<'_>, de
     if description == Description::Listed {
         report.config.write(object.member("config"));
     } else {
-        report.config.write_with_versions(object.member("config"));
+        report.config.write_with_versions(object.member("config"), report.sync_interval);
     }
     object.time("created", report.created_ns);
     report.state.write(object.member("state"));

@@ -639,9 +639,6 @@ pub fn is_valid_publish_subject(subject: &str) -> bool {
 
 /// Whether a configuration asks for something that this server does not do yet, and what.
 pub fn not_supported_yet(config: &StreamConfig) -> Option<&'static str> {
-    let missing = [
-        (config.allow_batched, "fast batch publish"),
-        (config.compression == Compression::S2, "compression"),
-    ];
+    let missing = [(config.compression == Compression::S2, "compression")];
     missing.into_iter().find_map(|(asked, what)| asked.then_some(what))
 }

@@ -3,6 +3,7 @@
 //! Names, order and omissions are those of nats-server 2.15.1. What makes sense together is not asked here: [`super::check`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::json::{
     DurationNs, FromJson, Int, JsonError, Node, Object, Path, Value, from_json, go_quoted, write_array,
@@ -55,7 +56,7 @@ pub enum PersistMode {
     /// When it is stored as safely as the server's configuration says.
     #[default]
     Default,
-    /// Perhaps before it is written.
+    /// When it is written, before it is synced.
     Async,
 }
 
@@ -327,8 +328,12 @@ impl StreamConfig {
     }
 
     /// Writes the configuration with what the server adds to its metadata in answers about one stream.
-    pub fn write_with_versions(&self, out: &mut Vec<u8>) {
+    pub fn write_with_versions(&self, out: &mut Vec<u8>, sync_interval: Option<Duration>) {
         let mut metadata = self.metadata.clone();
+        if let Some(interval) = sync_interval {
+            let ns = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
+            metadata.insert(METADATA_SYNC_INTERVAL.to_owned(), time::duration_text(ns));
+        }
         metadata.insert(METADATA_VERSION.to_owned(), super::SERVER_VERSION.to_owned());
         metadata.insert(METADATA_LEVEL.to_owned(), super::API_LEVEL.to_string());
         self.write_with(out, &metadata);
@@ -410,6 +415,7 @@ impl StreamConfig {
     pub fn remove_dynamic_metadata(&mut self) {
         self.metadata.remove(METADATA_VERSION);
         self.metadata.remove(METADATA_LEVEL);
+        self.metadata.remove(METADATA_SYNC_INTERVAL);
     }
 
     /// The level of the API that a server must have for this stream.
@@ -432,6 +438,8 @@ impl StreamConfig {
 pub const METADATA_REQUIRED_LEVEL: &str = "_nats.req.level";
 /// The version of the server, in answers.
 pub const METADATA_VERSION: &str = "_nats.ver";
+/// How often a stream is synced whose acknowledgements do not wait for that, in answers.
+pub const METADATA_SYNC_INTERVAL: &str = "_ringmain.sync_interval";
 /// The level of the API of the server, in answers.
 pub const METADATA_LEVEL: &str = "_nats.level";
 

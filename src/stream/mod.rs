@@ -6,10 +6,11 @@
 //!   [`control`]: what is to be done about a request, up to the stream that has to be asked.
 //! - [`stream`]: one stream at its worker: messages and commands in, acknowledgements, answers and messages out;
 //!   [`publish`], [`get`]: what becomes of a message, and how messages are found again; [`headers`]: what they ask for.
-//! - [`batch`]: messages that are stored together or not at all.
+//! - [`batch`]: messages that are stored together or not at all. [`fast_batch`]: many messages under few acknowledgements.
 //! - [`backup`]: streams to clients and back, in the reference's formats.
 //! - [`source`]: mirrors and sources: what is copied from other streams.
 //! - [`scheduled`]: messages that the stream publishes itself when their time comes.
+//! - [`room`]: how many bytes streams hold, against what their account and the server allow.
 //! - [`outbox`]: what waits to be published; [`dedup`]: ids that were seen; [`expiry`]: messages that go by themselves.
 //!
 //! Sans-IO: bytes, commands and the time come in; what is to be published and what is to be read come out. It stands on
@@ -28,6 +29,7 @@ mod decimal;
 pub mod dedup;
 pub mod error;
 pub mod expiry;
+mod fast_batch;
 pub mod get;
 pub mod headers;
 pub mod json;
@@ -35,6 +37,7 @@ pub mod limits;
 pub mod outbox;
 pub mod publish;
 pub mod registry;
+pub mod room;
 mod schedule;
 pub mod scheduled;
 pub mod source;

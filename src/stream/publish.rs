@@ -9,6 +9,7 @@ use super::check::is_valid_publish_subject;
 use super::config::{Discard, Storage};
 use super::decimal::Decimal;
 use super::error::{ApiError, ErrorId};
+use super::fast_batch;
 use super::headers::{self, Published};
 use super::json::{self, Strictness, from_json, go_quoted};
 use super::outbox::Kind;
@@ -27,9 +28,6 @@ const COUNTERS_MAX: usize = 100_000;
 
 /// The header by which a counter's message says what of it has come from where.
 pub(super) const COUNTER_SOURCES: &str = "Nats-Counter-Sources";
-
-/// What the reply of a message of a fast batch ends with.
-const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -91,7 +89,7 @@ pub(super) struct Asked<'a> {
     pub(super) ttl_s: i64,
     /// What was said of the time to live cannot be read.
     pub(super) ttl_is_wrong: bool,
-    /// Whether the stream may be full: for batches it was asked beforehand.
+    /// Whether the stream may be full, and its account: for batches it was asked beforehand.
     pub(super) may_be_refused: bool,
     /// It is a schedule, of which there is one per subject: its header is to say so.
     pub(super) adds_rollup: bool,
@@ -171,24 +169,37 @@ impl Stream {
         now_ns: i64,
     ) -> Option<PendingPublish> {
         let PendingPublish { subject, reply, header, payload, .. } = pending;
-        match &read {
-            Some(message) => self.note_counter(message),
-            None => {
-                let answered = !self.config.no_ack && !reply.is_empty();
-                if answered {
-                    let body = self.refusal_body(&ErrorId::MessageCounterBroken.into());
-                    self.now.push(0, Kind::Ack, &reply, &[], &[&body]);
-                }
-                return None;
-            }
+        let is_of_a_batch = fast_batch::reply_of(&reply, &header).is_some();
+        if is_of_a_batch {
+            self.release_held();
         }
-        let incoming = Incoming { subject: &subject, reply: &reply, header: &header, payload: &payload };
-        self.publish(incoming, now_ns)
+        let mut pending = None;
+        match &read {
+            Some(message) => {
+                self.note_counter(message);
+                let incoming =
+                    Incoming { subject: &subject, reply: &reply, header: &header, payload: &payload };
+                pending = self.publish(incoming, now_ns);
+            }
+            None if !self.config.no_ack && !reply.is_empty() => {
+                let body = self.refusal_body(&ErrorId::MessageCounterBroken.into());
+                self.now.push(0, Kind::Ack, &reply, &[], &[&body]);
+            }
+            None => {}
+        }
+        while is_of_a_batch
+            && pending.is_none()
+            && let Some(held) = self.next_held()
+        {
+            let (subject, reply, header, payload) = (&held.subject, &held.reply, &held.header, &held.payload);
+            pending = self.publish(Incoming { subject, reply, header, payload }, now_ns);
+        }
+        pending
     }
 
     fn take(&mut self, incoming: Incoming<'_>, answered: bool, now_ns: i64) -> Result<(), Refusal> {
         let Incoming { subject, reply, header, payload } = incoming;
-        if header.is_empty() && self.is_plain && !reply.ends_with(FAST_BATCH_SUFFIX) {
+        if header.is_empty() && self.is_plain && !reply.ends_with(fast_batch::SUFFIX) {
             if self.config.max_msg_size >= 0 && payload.len() > self.config.max_msg_size as usize {
                 return Err(ErrorId::StreamMessageExceedsMaximum.into());
             }
@@ -203,14 +214,14 @@ impl Stream {
         if let Some(without) = headers::without_status(&header) {
             header = Cow::Owned(without);
         }
+        if let Some(place) = fast_batch::reply_of(reply, &header) {
+            let incoming = Incoming { subject, reply, header: &header, payload };
+            return self.publish_fast(incoming, &place, answered, now_ns);
+        }
         let published = Published::of(&header);
         if !published.batch_id.is_empty() {
             let incoming = Incoming { subject, reply, header: &header, payload };
             return self.publish_in_batch(incoming, &published, answered, now_ns);
-        }
-        if reply.ends_with(FAST_BATCH_SUFFIX) {
-            self.check_batch_message(&header, payload)?;
-            return Err(ErrorId::BatchPublishDisabled.into());
         }
         if self.config.sealed {
             return Err(ErrorId::StreamSealed.into());
@@ -230,7 +241,7 @@ impl Stream {
         let told = asked.counter.as_ref().map(|counter| &counter.sources[..]).unwrap_or_default();
         let with_sources = (!told.is_empty()).then(|| headers::set(header, COUNTER_SOURCES, told));
         let header = with_sources.as_deref().unwrap_or(header);
-        let counted = total.as_ref().map(|total| format!("{{\"val\":\"{total}\"}}"));
+        let counted = total.as_deref().map(counter_value);
         let payload = counted.as_ref().map_or(payload, String::as_bytes);
         if self.config.max_msg_size >= 0 && header.len() + payload.len() > self.config.max_msg_size as usize {
             return Err(ErrorId::StreamMessageExceedsMaximum.into());
@@ -259,6 +270,12 @@ impl Stream {
         mut asked: Asked<'_>,
         now_ns: i64,
     ) -> Result<u64, Refusal> {
+        let bytes = self.bytes_of(subject, header, payload);
+        let held = self.store.state().bytes + bytes;
+        let is_asked_for = asked.may_be_refused && !self.share.covers(held);
+        if is_asked_for && self.share.is_server_exceeded() {
+            return Err(ErrorId::InsufficientResources.into());
+        }
         if !self.has_interest(subject) {
             return Ok(self.skip(&asked, subject, now_ns));
         }
@@ -267,8 +284,7 @@ impl Stream {
             Some(_) => self.store.last_of(subject).unwrap_or(0),
             None => 0,
         };
-        let bytes = self.bytes_of(subject, header, payload);
-        if self.account_room_bytes.is_some_and(|room| room < bytes) {
+        if is_asked_for && !self.share.take(held) {
             return Err(ErrorId::AccountResourcesExceeded.into());
         }
         if asked.ttl_is_wrong {
@@ -290,9 +306,6 @@ impl Stream {
             self.check_full(subject, bytes, asked.rollup.is_some())?;
         }
         let seq = self.append(subject, &header, payload, asked.place, now_ns)?;
-        if let Some(room) = &mut self.account_room_bytes {
-            *room = room.saturating_sub(bytes);
-        }
         if self.config.allow_msg_ttl && !header.is_empty() {
             self.note_expiry(seq, now_ns, &header, asked.ttl_s);
         }
@@ -309,6 +322,21 @@ impl Stream {
             self.push_republished(&to, subject, seq, previous_of_subject, &header, payload, now_ns);
         }
         Ok(seq)
+    }
+
+    /// Whether there is room for a message of a batch, without taking it.
+    pub(super) fn check_room(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let held = self.store.state().bytes + bytes;
+        if self.share.covers(held) {
+            return Ok(());
+        }
+        if self.share.is_server_exceeded() {
+            return Err(ErrorId::InsufficientResources.into());
+        }
+        if !self.share.has_room(held) {
+            return Err(ErrorId::AccountResourcesExceeded.into());
+        }
+        Ok(())
     }
 
     /// What a message counts for.
@@ -732,6 +760,11 @@ pub(super) fn parse_ttl(text: &[u8]) -> Result<i64, ()> {
         ..0 => Err(()),
         seconds => Ok(seconds),
     }
+}
+
+/// The payload of a counter's message.
+pub(super) fn counter_value(total: &str) -> String {
+    format!("{{\"val\":\"{total}\"}}")
 }
 
 /// What a counter's message says; `None` if it says nothing.

@@ -83,7 +83,7 @@ impl<P> Registry<P> {
         if self.limits.max_streams > 0 && others >= self.limits.max_streams {
             return Err(ErrorId::MaximumStreamsLimit.into());
         }
-        self.check_room(&config, config.max_bytes, server)?;
+        self.check_room(&config, config.max_bytes, config.max_bytes, server)?;
         let mut config = check::check(&config, self.around(server), pedantic)?;
         if config.num_replicas.0 > 1 {
             return Err(ErrorId::StreamReplicasNotSupported.into());
@@ -96,7 +96,7 @@ impl<P> Registry<P> {
                 Err(ErrorId::StreamNameExist.into())
             };
         }
-        self.check_room(&config, config.max_bytes, server)?;
+        self.check_room(&config, config.max_bytes, config.max_bytes, server)?;
         if self.overlaps(&config.subjects, None) {
             return Err(ErrorId::StreamSubjectOverlap.into());
         }
@@ -124,7 +124,7 @@ impl<P> Registry<P> {
         config.set_static_metadata();
         let config = check::check_update(&entry.config, &config, self.around(server), request.pedantic)?;
         let more = config.max_bytes.max(0) - entry.config.max_bytes.max(0);
-        self.check_room(&config, more.max(0), server)?;
+        self.check_room(&config, config.max_bytes.max(0), more.max(0), server)?;
         if self.overlaps(&config.subjects, Some(name)) {
             return Err(ErrorId::StreamSubjectOverlap.into());
         }
@@ -151,7 +151,7 @@ impl<P> Registry<P> {
             return Err(ErrorId::StreamNameContainsPathSeparators.into());
         }
         let config = check::check(config, self.around(server), false)?;
-        self.check_room(&config, config.max_bytes, server)?;
+        self.check_room(&config, config.max_bytes, config.max_bytes, server)?;
         if self.limits.max_streams > 0 && self.streams.len() as i64 >= self.limits.max_streams {
             return Err(ErrorId::MaximumStreamsLimit.into());
         }
@@ -285,8 +285,14 @@ impl<P> Registry<P> {
         })
     }
 
-    /// Whether the account and the server have room for `more` bytes of a stream.
-    fn check_room(&self, config: &StreamConfig, more: i64, server: &ServerLimits) -> Result<(), ApiError> {
+    /// Whether the account has room for a stream of `all` bytes beside its others, and the server for `more` bytes.
+    fn check_room(
+        &self,
+        config: &StreamConfig,
+        all: i64,
+        more: i64,
+        server: &ServerLimits,
+    ) -> Result<(), ApiError> {
         if config.max_consumers.0 > 0
             && self.limits.max_consumers > 0
             && config.max_consumers.0 > self.limits.max_consumers
@@ -294,7 +300,8 @@ impl<P> Registry<P> {
             return Err(ErrorId::MaximumConsumersLimit.into());
         }
         // No limit asks for at least one byte.
-        let more = if more < 0 { 1 } else { more };
+        let at_least_one = |bytes: i64| if bytes < 0 { 1 } else { bytes };
+        let (all, more) = (at_least_one(all), at_least_one(more));
         let (account_max, server_max, server_reserved, error) = match config.storage {
             Storage::Memory => (
                 self.limits.max_memory,
@@ -311,7 +318,7 @@ impl<P> Registry<P> {
         };
         let reserved = self.reserved_by_others(&config.name, config.storage);
         let replicas = config.num_replicas.0.max(1);
-        if account_max >= 0 && more.saturating_mul(replicas).saturating_add(reserved) > account_max {
+        if account_max >= 0 && all.saturating_mul(replicas).saturating_add(reserved) > account_max {
             return Err(error.into());
         }
         if more.saturating_add(server_reserved) > server_max {

@@ -12,6 +12,7 @@ use super::api::{
     DeleteRequest, FoundMessage, GetRequest, PurgeRequest, SUBJECTS_LIMIT, StreamReport, StreamState,
 };
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use super::batch::{BatchLimits, Batches};
 use super::check;
@@ -23,6 +24,7 @@ use super::headers::{self, Published};
 use super::json::write_string;
 use super::outbox::{Out, Outbox};
 use super::publish::{Counter, parse_ttl};
+use super::room::{Full, Rooms, Share};
 use super::schedule::Schedules;
 use super::scheduled::PendingSchedule;
 use super::source::copies::Copying;
@@ -62,8 +64,9 @@ pub struct Stream {
     pub(super) copying: Copying,
     /// Everything before this sequence is gone or stays whatever its age.
     aged_up_to: u64,
-    /// Bytes that the account may still store; `None` without a limit.
-    pub(super) account_room_bytes: Option<u64>,
+    /// What it has of the bytes that its account and the server allow.
+    pub(super) share: Share,
+    sync_interval: Option<Duration>,
     /// When a sequence was last given to a message that nobody wanted.
     pub(super) skipped_ns: i64,
     /// It was purged before it had a message: then its first sequence is told as 1.
@@ -91,7 +94,7 @@ pub struct StreamSettings {
     pub domain: String,
     /// The account, for advisories; empty for the global one, which is not told.
     pub account: String,
-    /// Limits of atomic batches.
+    /// Limits of batches.
     pub batch_limits: BatchLimits,
     /// For whatever is random: transforms, and hashes that nobody can foresee.
     pub seed: u64,
@@ -175,7 +178,8 @@ impl Stream {
             consumers_total: 0,
             copying: Copying::default(),
             aged_up_to: 0,
-            account_room_bytes: None,
+            share: Share::default(),
+            sync_interval: None,
             skipped_ns: 0,
             purged_empty: false,
             batches: Batches::new(batch_limits),
@@ -237,6 +241,16 @@ impl Stream {
         &self.config
     }
 
+    /// The domain of its server, empty without one.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The name of its account.
+    pub fn account_name(&self) -> &str {
+        if self.account.is_empty() { "$G" } else { &self.account }
+    }
+
     /// When it was created, in nanoseconds since 1970.
     pub fn created_ns(&self) -> i64 {
         self.created_ns
@@ -262,6 +276,16 @@ impl Stream {
     pub fn finish_commit(&mut self, result: Result<(), CommitError>) -> Committed {
         let committed = self.store.finish_commit(result);
         self.positions_committed(&committed);
+        self.finished(committed)
+    }
+
+    /// Says what became of the sync that was taken of the store.
+    pub fn finish_sync(&mut self, result: Result<(), CommitError>) -> Committed {
+        let committed = self.store.finish_sync(result);
+        self.finished(committed)
+    }
+
+    fn finished(&mut self, committed: Committed) -> Committed {
         let error = match &committed {
             Committed::Done => return committed,
             Committed::RolledBack { .. } => {
@@ -275,6 +299,7 @@ impl Stream {
             }
             Committed::Poisoned { text } => text.clone(),
         };
+        self.end_fast_batches();
         let body = self.refusal_body(&ApiError::with(ErrorId::StreamStoreFailed, error));
         let now = &mut self.now;
         self.later.fail(self.store.committed(), |reply| {
@@ -313,15 +338,35 @@ impl Stream {
         self.interest = interest;
     }
 
-    /// How many more bytes the account may store; `None` without a limit.
-    pub fn set_account_room(&mut self, room_bytes: Option<u64>) {
-        self.account_room_bytes = room_bytes;
+    /// How often what it acknowledges is synced to the disk; `None`: before it is acknowledged.
+    pub fn set_sync_interval(&mut self, interval: Option<Duration>) {
+        self.sync_interval = interval;
+    }
+
+    /// How often what it acknowledges is synced to the disk; `None`: before it is acknowledged.
+    pub fn sync_interval(&self) -> Option<Duration> {
+        self.sync_interval
+    }
+
+    /// Counts what it holds with that of its account and of the server, which may not have room for more.
+    pub fn count_in(&mut self, account: &Rooms, server: &Rooms) {
+        let storage = self.config.storage;
+        let held = self.store.state().bytes;
+        self.share = Share::new(account.of(storage).clone(), server.of(storage).clone(), held);
+    }
+
+    /// Gives back what it has of its account's room and does not hold: at the end of a turn. Who had no room since the last
+    /// time, if that is worth a line in the log.
+    pub fn settle_room(&mut self, now_ns: i64) -> Option<Full> {
+        self.share.settle(self.store.state().bytes);
+        self.share.take_refused(now_ns)
     }
 
     /// What the time brings: messages that are too old go. There may be more to do than one call does; then
     /// [`next_deadline_ns`](Stream::next_deadline_ns) is past.
     pub fn tick(&mut self, now_ns: i64) {
         self.expire_batches(now_ns);
+        self.expire_fast_batches(now_ns);
         self.fire_schedules(now_ns);
         self.expire_aged(now_ns);
         if let Some(seqs) = self.expiry.take_due(now_ns) {
@@ -340,7 +385,12 @@ impl Stream {
             .then(|| self.next_aging())
             .flatten()
             .map(|(_, time_ns)| time_ns.saturating_add(self.config.max_age.0));
-        let others = [self.next_batch_deadline_ns(), self.schedules.next_ns(), self.next_copy_deadline_ns()];
+        let others = [
+            self.next_batch_deadline_ns(),
+            self.next_fast_batch_check_ns(),
+            self.schedules.next_ns(),
+            self.next_copy_deadline_ns(),
+        ];
         [aged, self.expiry.next_ns()].into_iter().chain(others).flatten().min()
     }
 
@@ -385,6 +435,7 @@ impl Stream {
             consumers_total: self.consumers_total,
             mirror: None,
             sources: Vec::new(),
+            sync_interval: self.sync_interval,
         };
         self.report_origins(&mut report);
         report
@@ -433,6 +484,12 @@ impl Stream {
         self.config = config;
         self.compile();
         self.configure_copying(true);
+        if !self.config.allow_atomic {
+            self.batches.drop_atomic();
+        }
+        if !self.config.allow_batched {
+            self.end_fast_batches();
+        }
         // A shorter or longer age looks at all messages again.
         self.aged_up_to = 0;
         self.enforce_limits();

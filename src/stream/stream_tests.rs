@@ -6,6 +6,7 @@ use super::json::{self, Strictness};
 use super::limits::{AccountLimits, ServerLimits};
 use super::publish::Incoming;
 use super::registry::{Creation, Registry};
+use super::room::Rooms;
 use super::stream::{Answer, Command, Handled, Stream, StreamSettings};
 use crate::store::plan::{CommitError, CommitErrorKind};
 use crate::store::{Commit, Committed, FileStore, Read, Settings, Step, Store};
@@ -198,7 +199,9 @@ fn batches_that_wait_for_too_long_are_dropped_and_it_is_told() {
 #[test]
 fn an_account_without_room_stores_nothing() {
     let mut stream = file_stream("");
-    stream.set_account_room(Some(100));
+    let account = Rooms::default();
+    account.storage.set_max(Some(100));
+    stream.count_in(&account, &Rooms::default());
     publish(&mut stream, "", "r1", &"x".repeat(60));
     publish(&mut stream, "", "r2", &"x".repeat(60));
     commit(&mut stream);

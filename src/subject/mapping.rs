@@ -148,6 +148,13 @@ impl Mappings {
         }
     }
 
+    /// Adds a mapping unless there is one with the same pattern.
+    pub fn add_if_new(&mut self, mapping: Mapping) {
+        if self.list.iter().all(|other| other.source != mapping.source) {
+            self.add(mapping);
+        }
+    }
+
     /// Adds all of `others`, as [`Mappings::add`].
     pub fn add_all(&mut self, others: Mappings) {
         others.list.into_iter().for_each(|mapping| self.add(mapping));
@@ -170,7 +177,10 @@ impl Mappings {
             if mapping.is_literal {
                 mapping.source.as_bytes() == subject
             } else {
-                is_subset(subject, mapping.source.as_bytes())
+                let source = mapping.source.as_bytes();
+                // Most subjects begin otherwise than most patterns.
+                let may_be = matches!(source[0], b'*' | b'>') || subject.first() == source.first();
+                may_be && is_subset(subject, source)
             }
         };
         let found = self.list.iter().find(is_for);

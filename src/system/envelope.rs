@@ -27,6 +27,8 @@ pub struct ServerInfo<'a> {
     pub host: &'a str,
     /// The server's id.
     pub id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    domain: &'a str,
     ver: &'static str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
@@ -53,6 +55,7 @@ impl<'a> ServerInfo<'a> {
             name,
             host,
             id,
+            domain: options.jetstream.as_ref().map_or("", |found| &found.domain),
             ver: REFERENCE_VERSION,
             tags: &options.server_tags,
             metadata: &options.server_metadata,

@@ -67,6 +67,8 @@ pub struct ServerFacts<'a> {
     pub name: &'a str,
     /// The host that clients are told.
     pub host: &'a str,
+    /// The domain of its JetStream, empty without one.
+    pub domain: &'a str,
     /// The server's tags.
     pub tags: &'a [String],
 }
@@ -156,9 +158,9 @@ impl OptionsRead {
         let has_tag = |tag: &str| server.tags.iter().any(|own| own.eq_ignore_ascii_case(tag.trim()));
         fits("server_name", server.name)
             && fits("host", server.host)
-            // There is no cluster and no domain of JetStream here.
+            && fits("domain", server.domain)
+            // There is no cluster here.
             && self.text("cluster").is_empty()
-            && self.text("domain").is_empty()
             && self.texts("tags").all(has_tag)
     }
 }
@@ -397,7 +399,7 @@ mod tests {
     #[test]
     fn a_server_answers_if_all_filters_fit() {
         let tags = ["cloud:aws".to_owned(), "b".to_owned()];
-        let server = ServerFacts { name: "server-1", host: "0.0.0.0", tags: &tags };
+        let server = ServerFacts { name: "server-1", host: "0.0.0.0", domain: "", tags: &tags };
         let fits = |body: &str| read(body).unwrap().are_for(server);
         for body in [
             "{}",

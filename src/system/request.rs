@@ -401,7 +401,7 @@ fn complain_of_subscribers(error: &str) -> Asked {
 mod tests {
     use super::*;
 
-    const SERVER: ServerFacts<'_> = ServerFacts { name: "s", host: "h", tags: &[] };
+    const SERVER: ServerFacts<'_> = ServerFacts { name: "s", host: "h", domain: "", tags: &[] };
 
     fn ask(service: Service, subject: &str, body: &str) -> Asked {
         let message = Message { service, subject: subject.as_bytes(), account: "A", body: body.as_bytes() };

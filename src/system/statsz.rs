@@ -83,7 +83,7 @@ impl ByKind {
 }
 
 impl<'a> Statsz<'a> {
-    fn of(snapshot: &Snapshot<'_>, reading: Option<&'a JetStreamReading>) -> Statsz<'a> {
+    fn of(snapshot: &'a Snapshot<'_>, reading: Option<&'a JetStreamReading>) -> Statsz<'a> {
         let total = snapshot.total();
         let stats = total.stats;
         let sent = MsgsBytes { msgs: stats.deliveries.count, bytes: stats.deliveries.bytes };

@@ -64,6 +64,9 @@ pub struct Info {
     /// The name of its cluster.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster: String,
+    /// The domain of JetStream.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
     /// Where clients can connect, at this server and at others of its cluster. Empty until there have been others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect_urls: Vec<String>,
@@ -130,6 +133,7 @@ impl Info {
             cluster: String::new(),
             connect_urls: Vec::new(),
             own_connect_urls: Vec::new(),
+            domain: String::new(),
             ldm: false,
             connect_info: false,
             remote_account: String::new(),

@@ -121,11 +121,12 @@ pub(super) fn write(
     disk: Option<DiskSpace>,
 ) {
     let identity = snapshot.identity;
+    let domain = snapshot.options.jetstream.as_ref().map_or("", |found| &found.domain);
     let server = [
         ("server_id", identity.server_id.as_str()),
         ("server_name", &identity.server_name),
         ("cluster", ""),
-        ("domain", ""),
+        ("domain", domain),
         ("meta_leader", ""),
         ("is_meta_leader", "true"),
     ];
@@ -405,6 +406,7 @@ mod tests {
                 consumers_total: consumer_count,
                 mirror: None,
                 sources: Vec::new(),
+                sync_interval: None,
             },
             write_error: None,
             store_errors: 0,

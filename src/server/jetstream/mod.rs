@@ -35,19 +35,23 @@ use super::shared::Shared;
 use super::system::TakenRequest;
 use crate::base::system_error;
 use crate::base::wall_clock::now_ns;
-use crate::broker::internal::{InternalMessage, SubscriptionId};
-use crate::config::{GLOBAL_ACCOUNT, JetStreamAccountLimits, JetStreamOptions, Options};
+use crate::broker::internal::{InternalMessage, Publisher, SubscriptionId};
+use crate::config::{
+    GLOBAL_ACCOUNT, JetStreamAccountLimits, JetStreamLimits, JetStreamOptions, Options, SYNC_INTERVAL,
+};
 use crate::io::process::{self, DiskSpace};
 use crate::monitor::jetstream::{AccountStreams, JetStreamReading, StreamReading, Wanted};
 use crate::store::{FileStore, MemoryStore, RecoveryReport, Settings as StoreSettings, Step, Store};
-use crate::stream::api::{self, Frame, StreamAction, StreamReport, Verb};
-use crate::stream::batch::BatchLimits;
-use crate::stream::config::{Storage, StreamConfigRequest};
+use crate::stream::api::{self, Audit, Frame, StreamAction, StreamReport, Verb};
+use crate::stream::batch::{BatchLimits, BatchTotals};
+use crate::stream::config::{PersistMode, Storage, StreamConfigRequest};
 use crate::stream::consumer::{self, Consumers, Description, Detail, Site, StreamFacts};
 use crate::stream::control::{self, Plan, Situation};
+use crate::stream::headers;
 use crate::stream::json::{self, Strictness};
 use crate::stream::limits::{AccountLimits, ServerLimits};
 use crate::stream::registry::Registry;
+use crate::stream::room::Rooms;
 use crate::stream::stream::{Answer, Command, Stream, StreamSettings};
 use crate::stream::{ApiError, ErrorId, StreamConfig};
 
@@ -88,8 +92,11 @@ pub struct JetStream {
     server_name: String,
     strictness: Strictness,
     limits: ServerLimits,
-    /// `max_ack_pending` and `max_request_batch` of consumers; 0: none.
-    consumer_limits: (i64, i64),
+    /// What the streams of all accounts hold.
+    rooms: Rooms,
+    /// What consumers may take, without what their account says.
+    consumer_limits: consumer::Limits,
+    terms: StreamTerms,
     store: Arc<StoreDirectory>,
     /// The streams of each account that may have some, by slot. Held while it is decided and done what changes which there are.
     accounts: tokio::sync::Mutex<BTreeMap<u16, StreamsOfAccount>>,
@@ -109,6 +116,8 @@ pub struct JetStream {
 struct StreamsOfAccount {
     name: String,
     registry: Registry<Place>,
+    /// What its streams hold.
+    rooms: Rooms,
     requests: u64,
     errors: u64,
 }
@@ -127,6 +136,9 @@ pub enum JetStreamError {
     /// The directory.
     #[error(transparent)]
     Directory(#[from] StoreDirectoryError),
+    /// The limits of accounts are more than the server has.
+    #[error("Error enabling jetstream on configured accounts: {0}")]
+    Accounts(ApiError),
     /// It cannot be read.
     #[error("the streams in {0} cannot be read: {1}")]
     Read(PathBuf, String),
@@ -163,9 +175,19 @@ impl JetStream {
         log.info(format!("  Max Memory:      {}", human(memory_max)));
         log.info(format!("  Max Storage:     {}", human(file_max)));
         log.info(format!("  Store Directory: \"{}\"", store.path().display()));
-        log.info("  Sync:            before every acknowledgement");
+        if !options.domain.is_empty() {
+            log.info(format!("  Domain:          {}", options.domain));
+        }
+        log.info(match options.sync_interval {
+            None => "  Sync:            before every acknowledgement".to_owned(),
+            Some(interval) => format!("  Sync:            every {interval:?}, after acknowledgements"),
+        });
         let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let rooms = Rooms::default();
+        rooms.memory.set_max(Some(memory_max));
+        rooms.storage.set_max(Some(file_max));
         Ok(Arc::new(JetStream {
+            rooms,
             server_name: server_name.to_owned(),
             strictness: if options.strict { Strictness::Strict } else { Strictness::Lenient },
             limits: ServerLimits {
@@ -177,10 +199,17 @@ impl JetStream {
                 max_storage_bytes: signed(file_max),
                 ..ServerLimits::default()
             },
-            consumer_limits: (
-                options.limits.ack_pending_max.map_or(0, signed),
-                options.limits.request_batch_max.map_or(0, signed),
-            ),
+            consumer_limits: consumer::Limits {
+                server_max_ack_pending: options.limits.ack_pending_max.map_or(0, signed),
+                server_max_request_batch: options.limits.request_batch_max.map_or(0, signed),
+                server_default_max_consumers: options.limits.consumers_of_a_stream(),
+                ..consumer::Limits::default()
+            },
+            terms: StreamTerms {
+                domain: options.domain.clone(),
+                batch_limits: batch_limits(&options.limits),
+                sync_interval: options.sync_interval,
+            },
             store: Arc::new(store),
             accounts: tokio::sync::Mutex::default(),
             subscriptions: Mutex::default(),
@@ -202,6 +231,7 @@ impl JetStream {
     ///
     /// Their directories cannot be read. A stream that cannot be opened is left alone, with a line in the log.
     pub async fn open_streams(&self, options: &Options) -> Result<(), JetStreamError> {
+        self.check_accounts(options).map_err(JetStreamError::Accounts)?;
         self.go_by_settings(options).await;
         let started = Instant::now();
         let found = self
@@ -233,6 +263,22 @@ impl JetStream {
         Ok(())
     }
 
+    /// Whether the server has what it promises its accounts.
+    fn check_accounts(&self, options: &Options) -> Result<(), ApiError> {
+        let (mut memory, mut storage) = (0_u64, 0_u64);
+        for limits in options.accounts.iter().filter_map(|account| account.jetstream.as_ref()) {
+            memory = memory.saturating_add(limits.memory_max.unwrap_or(0));
+            storage = storage.saturating_add(limits.file_max.unwrap_or(0));
+        }
+        if memory > self.limits.max_memory_bytes.max(0).unsigned_abs() {
+            return Err(ErrorId::MemoryResourcesExceeded.into());
+        }
+        if storage > self.limits.max_storage_bytes.max(0).unsigned_abs() {
+            return Err(ErrorId::StorageResourcesExceeded.into());
+        }
+        Ok(())
+    }
+
     /// Goes by the accounts of the configuration. Streams of an account that is gone stay as they are, out of reach.
     pub async fn go_by_settings(&self, options: &Options) {
         let directory = self.shared.live.lock().settings.directory.clone();
@@ -245,16 +291,17 @@ impl JetStream {
         let mut accounts = self.accounts.lock().await;
         for (slot, (name, limits)) in &wanted {
             let Some(limits) = limits else { continue };
-            accounts
-                .entry(*slot)
-                .or_insert_with(|| StreamsOfAccount {
-                    name: name.clone(),
-                    registry: Registry::new(limits.clone()),
-                    requests: 0,
-                    errors: 0,
-                })
-                .registry
-                .set_limits(limits.clone());
+            let account = accounts.entry(*slot).or_insert_with(|| StreamsOfAccount {
+                name: name.clone(),
+                registry: Registry::new(limits.clone()),
+                rooms: Rooms::default(),
+                requests: 0,
+                errors: 0,
+            });
+            // Negative is no limit.
+            account.rooms.memory.set_max(u64::try_from(limits.max_memory).ok());
+            account.rooms.storage.set_max(u64::try_from(limits.max_storage).ok());
+            account.registry.set_limits(limits.clone());
         }
         let system = directory.accounts().iter().find(|account| account.is_system && account.exists);
         let system = system.map(|account| account.slot);
@@ -311,19 +358,63 @@ impl JetStream {
 
     async fn answer(self: &Arc<JetStream>, request: &TakenRequest) {
         let Ok(subject) = std::str::from_utf8(&request.subject) else { return };
-        let Some(reply) = &request.reply else { return };
         if let Some(name) = subject.strip_prefix(ACCOUNT_PURGE) {
+            let Some(reply) = &request.reply else { return };
             let answer = api::account_purged(&self.purge_account(name).await);
             return self.publish(InternalMessage::new(request.account, reply.clone(), &answer));
         }
         let Some(verb) = Verb::parse(subject) else { return };
+        let is_audited = self
+            .shared
+            .internal
+            .with_client(|internal| internal.has_listener(request.account, api::AUDIT_SUBJECT.as_bytes()));
+        // Before anything is done: who has asked may be gone then.
+        let client = if is_audited { self.client_of(request).await } else { None };
         let (answer, is_error) = self.carry_out(&verb, request).await;
         if let Some(account) = self.accounts.lock().await.get_mut(&request.account) {
             account.requests += 1;
             account.errors += u64::from(is_error);
         }
-        if let Some((header, body)) = answer {
-            self.publish(InternalMessage::with_header(request.account, reply.clone(), &header, &body));
+        let Some((header, answer)) = answer else { return };
+        if let Some(reply) = &request.reply {
+            self.publish(InternalMessage::with_header(request.account, reply.clone(), &header, &answer));
+        }
+        if is_audited {
+            let (client, request_body) = (client.as_deref(), &request.payload);
+            let audit = Audit { client, subject, request: request_body, response: &answer };
+            let body = audit.write(self.frame(), &mut fastrand::Rng::new());
+            self.publish(InternalMessage::new(request.account, api::AUDIT_SUBJECT, &body));
+        }
+    }
+
+    /// Who has sent a request, as JSON.
+    async fn client_of(&self, request: &TakenRequest) -> Option<String> {
+        // A request from another account says so itself.
+        if let Some(info) = headers::get(&request.header, b"Nats-Request-Info") {
+            let info = std::str::from_utf8(info).ok()?;
+            return serde_json::from_str::<&RawValue>(info).ok().map(|info| info.get().to_owned());
+        }
+        let Publisher { worker, conn, cid } = request.publisher?;
+        let first = usize::from(worker);
+        let others = (0..self.shared.doors.len()).filter(|other| *other != first);
+        for worker in std::iter::once(first).chain(others) {
+            let (reply, said) = oneshot::channel();
+            self.order(worker, StreamOrder::ShowClient { conn, cid, reply });
+            if let Ok(Ok(Some(client))) = within(said).await {
+                return Some(client);
+            }
+        }
+        None
+    }
+
+    /// Tells in the system account that requests were too many.
+    pub fn tell_of_refused(&self, dropped: u64) {
+        let directory = self.shared.live.lock().settings.directory.clone();
+        let system =
+            directory.accounts().iter().find(|account| account.is_system).map(|account| account.slot);
+        if let Some(slot) = system {
+            let body = api::limit_reached(dropped, self.frame(), &mut fastrand::Rng::new());
+            self.publish(InternalMessage::new(slot, api::LIMIT_REACHED_SUBJECT, &body));
         }
     }
 
@@ -335,10 +426,16 @@ impl JetStream {
     ) -> (Option<ConsumerAnswer>, bool) {
         let plain = |answer: Vec<u8>| Some((Vec::new(), answer));
         let mut accounts = self.accounts.lock().await;
+        let server = match verb {
+            Verb::StreamCreate(_) | Verb::StreamUpdate(_) | Verb::StreamRestore(_) => {
+                self.limits_now(&accounts)
+            }
+            _ => self.limits.clone(),
+        };
         let Some(account) = accounts.get_mut(&request.account) else {
             return (plain(control::not_enabled(verb)), true);
         };
-        let situation = Situation { server: &self.limits, strictness: self.strictness };
+        let situation = Situation { server: &server, strictness: self.strictness };
         let plan = control::plan(&account.registry, verb, &request.header, &request.payload, situation);
         let (answer, is_error) = match plan {
             Plan::Answer(answer) => (answer, false),
@@ -351,7 +448,7 @@ impl JetStream {
                 let reports = self.reports(places).await;
                 let mut usage = control::usage(&reports);
                 (usage.api_total, usage.api_errors) = (total, errors);
-                (api::account_info(&usage, &limits, ""), false)
+                (api::account_info(&usage, &limits, &self.terms.domain), false)
             }
             Plan::List { entries, total, offset } => {
                 let places = entries.into_iter().map(|entry| entry.place.clone()).collect();
@@ -437,6 +534,17 @@ impl JetStream {
         (plain(answer), is_error)
     }
 
+    /// What the server allows, with what the streams of all accounts reserve.
+    fn limits_now(&self, accounts: &BTreeMap<u16, StreamsOfAccount>) -> ServerLimits {
+        let mut limits = self.limits.clone();
+        for account in accounts.values() {
+            let (memory, storage) = account.registry.reserved_bytes();
+            limits.reserved_memory_bytes = limits.reserved_memory_bytes.saturating_add_unsigned(memory);
+            limits.reserved_storage_bytes = limits.reserved_storage_bytes.saturating_add_unsigned(storage);
+        }
+        limits
+    }
+
     /// Makes a stream and gives it to a worker.
     async fn create(
         &self,
@@ -448,15 +556,18 @@ impl JetStream {
         let (store, directory) = match config.storage {
             Storage::Memory => (Store::from(MemoryStore::new()), None),
             Storage::File => {
-                let (store, steps) = FileStore::create(store_settings(&self.store).map_err(random_failed)?);
+                let settings = self.terms.store_settings(&config, &self.store).map_err(random_failed)?;
+                let (store, steps) = FileStore::create(settings);
                 let file = stream_file(&config, created_ns);
                 let place = self.make_directory(&account.name, &config.name, file, steps).await?;
                 (Store::from(store), Some(place))
             }
         };
-        let stream = Stream::new(settings(config.clone(), created_ns, &account.name), store);
+        let mut stream = Stream::new(self.terms.settings(config.clone(), created_ns, &account.name), store);
+        stream.set_sync_interval(self.terms.sync_interval(&config));
         let report = stream.report(false, "", 0);
         let consumers = self.new_consumers(account, StreamFacts::of(stream.config()));
+        self.enlist(account, &mut stream);
         let place = self.give(slot, stream, consumers, directory).await;
         account.registry.insert(config, created_ns, place);
         Ok(report)
@@ -556,13 +667,15 @@ impl JetStream {
         let account = accounts.iter_mut().find(|(_, account)| account.name == found.account);
         let Some((&slot, account)) = account else { return Ok(false) };
         let (path, log) = (found.path.clone(), self.log.clone());
-        let (name, store) = (account.name.clone(), self.store.clone());
-        let opened = tokio::task::spawn_blocking(move || open_stream(&path, &name, &store, &log)).await;
-        let (stream, config, created_ns) = opened.map_err(|error| error.to_string())??;
+        let (name, store, terms) = (account.name.clone(), self.store.clone(), self.terms.clone());
+        let opened =
+            tokio::task::spawn_blocking(move || open_stream(&path, &name, &store, &terms, &log)).await;
+        let (mut stream, config, created_ns) = opened.map_err(|error| error.to_string())??;
         if config.name != found.name {
             return Err(format!("its file is that of stream {}", config.name));
         }
         let consumers = self.new_consumers(account, StreamFacts::of(stream.config()));
+        self.enlist(account, &mut stream);
         let place = self.give(slot, stream, consumers, Some(found.path.clone())).await;
         account.registry.insert(config, created_ns, place);
         Ok(true)
@@ -595,15 +708,23 @@ impl JetStream {
         let site = Site {
             account: account.name.clone(),
             version: crate::stream::SERVER_VERSION,
+            domain: self.terms.domain.clone(),
             max_payload: self.shared.live.lock().settings.payload_max as i64,
             ..Site::default()
         };
-        let limits = consumer::Limits {
-            server_max_ack_pending: self.consumer_limits.0,
-            server_max_request_batch: self.consumer_limits.1,
-            ..consumer::Limits::of(account.registry.limits())
-        };
+        let limits = self.consumer_limits.in_account(account.registry.limits());
         Consumers::new(site, stream, limits, fastrand::u64(..))
+    }
+
+    /// Counts a stream with the others of its account, and says in the log what is special about it.
+    fn enlist(&self, account: &StreamsOfAccount, stream: &mut Stream) {
+        stream.count_in(&account.rooms, &self.rooms);
+        if let (PersistMode::Async, Some(interval)) = (stream.config().persist_mode, stream.sync_interval()) {
+            let (account, stream) = (&account.name, &stream.config().name);
+            self.log.info(format!(
+                "JetStream: stream {account} > {stream} acknowledges before it syncs, which is every {interval:?}"
+            ));
+        }
     }
 
     fn order(&self, worker: usize, order: StreamOrder) {
@@ -777,7 +898,8 @@ impl JetStream {
 
     /// Tells what has become of a stream.
     fn tell(&self, account: u16, action: StreamAction, stream: &str) {
-        let (subject, body) = api::stream_action(action, stream, "", &mut fastrand::Rng::new(), now_ns());
+        let (subject, body) =
+            api::stream_action(action, stream, &self.terms.domain, &mut fastrand::Rng::new(), now_ns());
         self.publish(InternalMessage::new(account, subject, &body));
     }
 
@@ -787,7 +909,7 @@ impl JetStream {
     }
 
     fn frame(&self) -> Frame<'_> {
-        Frame { server_name: &self.server_name, domain: "", now_ns: now_ns() }
+        Frame { server_name: &self.server_name, domain: &self.terms.domain, now_ns: now_ns() }
     }
 }
 
@@ -820,6 +942,7 @@ fn open_stream(
     path: &Path,
     account: &str,
     directory: &StoreDirectory,
+    terms: &StreamTerms,
     log: &Log,
 ) -> Result<(Stream, StreamConfig, i64), String> {
     let file = disk::read_stream_file(path, directory.encryption()).map_err(|error| error.to_string())?;
@@ -827,12 +950,12 @@ fn open_stream(
         json::read(file.config.get().as_bytes(), Strictness::Lenient).map_err(|error| error.to_string())?;
     let config = request.config;
     let mut files = StreamFiles::new(path);
-    let settings_of_store = store_settings(directory).map_err(|error| error.to_string())?;
+    let settings_of_store = terms.store_settings(&config, directory).map_err(|error| error.to_string())?;
     let (store, report) =
         FileStore::open(&mut files, settings_of_store).map_err(|error| error.to_string())?;
     tell_damage(&config.name, &report, log);
-    let stream = Stream::open(
-        settings(config.clone(), file.created_ns, account),
+    let mut stream = Stream::open(
+        terms.settings(config.clone(), file.created_ns, account),
         Store::from(store),
         now_ns(),
         |plan| {
@@ -843,6 +966,7 @@ fn open_stream(
             messages.into_iter().find(|message| message.seq == plan.first_seq)
         },
     );
+    stream.set_sync_interval(terms.sync_interval(&config));
     Ok((stream, config, file.created_ns))
 }
 
@@ -875,28 +999,74 @@ fn tell_damage(name: &str, report: &RecoveryReport, log: &Log) {
     }
 }
 
-fn settings(config: StreamConfig, created_ns: i64, account: &str) -> StreamSettings {
-    StreamSettings {
-        config,
-        created_ns,
-        domain: String::new(),
-        // The reference does not name the global one.
-        account: if account == GLOBAL_ACCOUNT { String::new() } else { account.to_owned() },
-        batch_limits: BatchLimits::default(),
-        seed: fastrand::u64(..),
+/// The limits of batches that the configuration asks for.
+fn batch_limits(limits: &JetStreamLimits) -> BatchLimits {
+    let default = BatchLimits::default();
+    let or = |asked: Option<u64>, default: usize| asked.map_or(default, |asked| asked as usize);
+    let (atomic, fast) = (BatchTotals::ATOMIC_MAX, BatchTotals::FAST_MAX);
+    BatchLimits {
+        messages: limits.batch_messages.unwrap_or(default.messages),
+        open: or(limits.batch_inflight_per_stream, default.open),
+        fast_open: or(limits.batch_inflight_per_stream, default.fast_open),
+        timeout_ns: limits
+            .batch_timeout
+            .map_or(default.timeout_ns, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX)),
+        totals: Arc::new(BatchTotals::new(
+            or(limits.batch_inflight_total, atomic),
+            or(limits.batch_inflight_total, fast),
+        )),
+        ..default
     }
 }
 
-/// What a store is opened with, once.
-fn store_settings(directory: &StoreDirectory) -> std::io::Result<StoreSettings> {
-    let mut settings = StoreSettings::new(fastrand::u64(..));
-    if let Some(encryption) = directory.encryption() {
-        settings.encryption = Some(encryption.clone());
-        // Numbers for encryption begin where none has begun before, and so do streams.
-        settings.nonce_start = u128::from_le_bytes(disk::random()?);
-        settings.stream_salt = u64::from_le_bytes(disk::random()?);
+/// What all streams are made with.
+#[derive(Debug, Clone)]
+struct StreamTerms {
+    /// `jetstream.domain`, empty without one.
+    domain: String,
+    batch_limits: BatchLimits,
+    /// `jetstream.sync_interval`; `None`: before anything is acknowledged.
+    sync_interval: Option<Duration>,
+}
+
+impl StreamTerms {
+    /// How often a stream is synced; `None`: before anything is acknowledged.
+    fn sync_interval(&self, config: &StreamConfig) -> Option<Duration> {
+        match (config.storage, config.persist_mode) {
+            (Storage::Memory, _) => None,
+            (Storage::File, PersistMode::Default) => self.sync_interval,
+            (Storage::File, PersistMode::Async) => Some(self.sync_interval.unwrap_or(SYNC_INTERVAL)),
+        }
     }
-    Ok(settings)
+
+    /// What a store is opened with, once.
+    fn store_settings(
+        &self,
+        config: &StreamConfig,
+        directory: &StoreDirectory,
+    ) -> std::io::Result<StoreSettings> {
+        let mut settings = StoreSettings::new(fastrand::u64(..));
+        settings.syncs_commits = self.sync_interval(config).is_none();
+        if let Some(encryption) = directory.encryption() {
+            settings.encryption = Some(encryption.clone());
+            // Numbers for encryption begin where none has begun before, and so do streams.
+            settings.nonce_start = u128::from_le_bytes(disk::random()?);
+            settings.stream_salt = u64::from_le_bytes(disk::random()?);
+        }
+        Ok(settings)
+    }
+
+    fn settings(&self, config: StreamConfig, created_ns: i64, account: &str) -> StreamSettings {
+        StreamSettings {
+            config,
+            created_ns,
+            domain: self.domain.clone(),
+            // The reference does not name the global one.
+            account: if account == GLOBAL_ACCOUNT { String::new() } else { account.to_owned() },
+            batch_limits: self.batch_limits.clone(),
+            seed: fastrand::u64(..),
+        }
+    }
 }
 
 fn random_failed(error: std::io::Error) -> ApiError {

@@ -70,6 +70,15 @@ pub enum StreamOrder {
     },
     /// The stream is sent to a client.
     Snapshot(Box<SnapshotOrder>),
+    /// A connection is described, as advisories tell of it.
+    ShowClient {
+        /// The slot where it should be.
+        conn: u32,
+        /// Its number.
+        cid: u64,
+        /// Where the JSON goes; `None`: it is not at this worker.
+        reply: oneshot::Sender<Option<String>>,
+    },
     /// The worker gives the stream up: no more messages come to it. Answered when nothing is written in its directory any more.
     Close {
         /// Which one.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::super::system::TakenRequest;
 use super::disk::{HalfMade, StreamFiles};
-use super::{JetStream, blocking, human, settings, store_settings, stream_file};
+use super::{JetStream, StreamTerms, blocking, human, stream_file};
 use crate::base::nuid::nuid;
 use crate::base::system_error;
 use crate::base::wall_clock::now_ns;
@@ -216,8 +216,8 @@ impl JetStream {
         let (store, steps) = match case.config.storage {
             Storage::Memory => (Store::from(MemoryStore::new()), None),
             Storage::File => {
-                let settings =
-                    store_settings(&self.store).map_err(|error| BackupError::Wrong(error.to_string()))?;
+                let settings = self.terms.store_settings(&case.config, &self.store);
+                let settings = settings.map_err(|error| BackupError::Wrong(error.to_string()))?;
                 let (store, steps) = FileStore::create(settings);
                 (Store::from(store), Some(steps))
             }
@@ -251,8 +251,10 @@ impl JetStream {
             self.new_consumers(account, StreamFacts::of(&case.config))
         };
         let (config, account_name) = (case.config.clone(), case.account_name.clone());
-        let made = tokio::task::spawn_blocking(move || job.finish(config, &account_name, consumers)).await;
-        let Made { stream, consumers, directory } =
+        let terms = self.terms.clone();
+        let made =
+            tokio::task::spawn_blocking(move || job.finish(config, &account_name, &terms, consumers)).await;
+        let Made { mut stream, consumers, directory } =
             made.unwrap_or_else(|error| Err(BackupError::Wrong(error.to_string())))?;
         let mut accounts = self.accounts.lock().await;
         let account = accounts.get_mut(&case.account).ok_or(ErrorId::NotEnabledForAccount);
@@ -273,6 +275,7 @@ impl JetStream {
                 Some(finished.map_err(|error| BackupError::Wrong(system_error::text(&error)))?)
             }
         };
+        self.enlist(account, &mut stream);
         let place = self.give(case.account, stream, consumers, place).await;
         account.registry.insert(case.config.clone(), created_ns, place.clone());
         drop(accounts);
@@ -285,7 +288,8 @@ impl JetStream {
     }
 
     pub(super) fn tell_backup(&self, account: u16, event: BackupEvent<'_>, stream: &str) {
-        let (subject, body) = api::backup_event(event, stream, "", &mut fastrand::Rng::new(), now_ns());
+        let (subject, body) =
+            api::backup_event(event, stream, &self.terms.domain, &mut fastrand::Rng::new(), now_ns());
         self.publish(InternalMessage::new(account, subject, &body));
     }
 }
@@ -337,6 +341,7 @@ impl Job {
         mut self,
         config: StreamConfig,
         account: &str,
+        terms: &StreamTerms,
         mut consumers: Consumers,
     ) -> Result<Made, BackupError> {
         self.restoration.end();
@@ -346,7 +351,8 @@ impl Job {
         let (store, found, created_ns) = restoration.into_parts();
         let now = now_ns();
         let mut files = directory.as_ref().map(|directory| StreamFiles::new(directory.path()));
-        let settings = settings(config, created_ns.unwrap_or(now), account);
+        let sync_interval = terms.sync_interval(&config);
+        let settings = terms.settings(config, created_ns.unwrap_or(now), account);
         let mut stream = Stream::open(settings, store, now, |plan| {
             let mut bytes = vec![0; plan.length as usize];
             let read = files.as_mut()?.read_at(plan.file, plan.offset, &mut bytes).ok()?;
@@ -355,6 +361,7 @@ impl Job {
             messages.into_iter().find(|message| message.seq == plan.first_seq)
         });
         drop(files);
+        stream.set_sync_interval(sync_interval);
         restore_consumers(&mut consumers, found, stream.store_mut(), now)?;
         while let Some(commit) = stream.take_commit() {
             let result = carry_out(directory.as_ref(), &commit);

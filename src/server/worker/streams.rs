@@ -34,10 +34,12 @@ use crate::server::log::Log;
 use crate::store::{Committed, Filters, Read, ReadPlan, StoredMessage};
 use crate::stream::api::{self, BackupEvent, GetRequest};
 use crate::stream::backup::snapshot::{Snapshot, SnapshotPlan, Work};
+use crate::stream::config::Storage;
 use crate::stream::consumer::{ConsumerIndex, Consumers, Delivery, Drive, Outlet, StreamFacts, address};
 use crate::stream::get::{DirectGet, PendingGet};
 use crate::stream::headers;
 use crate::stream::publish::{Incoming, PendingPublish};
+use crate::stream::room::Full;
 use crate::stream::scheduled::PendingSchedule;
 use crate::stream::source::header::identity;
 use crate::stream::source::{Copied, CopyRequest, CopySubject, PendingCopy};
@@ -67,6 +69,9 @@ const REWRITE_BYTES_PER_SECOND: i64 = 64 << 20;
 
 /// Numbers of jobs: those of commits are streams' places, with this bit those of reads.
 const READ_JOB: u64 = 1 << 63;
+
+/// With this bit and the place of a stream: that of a sync beside its commits.
+const SYNC_JOB: u64 = 1 << 62;
 
 /// See the head of this file.
 pub(super) struct Streams {
@@ -110,6 +115,9 @@ struct Owned {
     directory: Option<Directory>,
     is_touched: bool,
     is_committing: bool,
+    is_syncing: bool,
+    /// When what was written without a sync is synced.
+    sync_due_ns: Option<i64>,
     reading: usize,
     /// Times that something could not be written or read.
     store_errors: u64,
@@ -284,8 +292,9 @@ impl<A: InterestAccess> Publisher<'_, A> {
 }
 
 impl<A: InterestAccess> Publisher<'_, A> {
-    fn tell_backup(&mut self, event: BackupEvent<'_>, stream: &str, now_ns: i64) {
-        let (subject, body) = api::backup_event(event, stream, "", &mut fastrand::Rng::new(), now_ns);
+    fn tell_backup(&mut self, event: BackupEvent<'_>, stream: &Stream, now_ns: i64) {
+        let (name, domain) = (&stream.config().name, stream.domain());
+        let (subject, body) = api::backup_event(event, name, domain, &mut fastrand::Rng::new(), now_ns);
         self.issue(subject.as_bytes(), None, b"", b"", &body);
     }
 }
@@ -422,6 +431,12 @@ impl Streams {
         for (_, owned) in &mut self.owned {
             owned.consumers.shut_down(drive!(self, owned, broker, now_ns));
         }
+        // What is written goes to the disk before the end.
+        let written = self.owned.iter().filter(|(_, owned)| owned.stream.store().is_sync_due());
+        for key in written.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.owned[key].sync_due_ns = Some(now_ns);
+            self.touch(key);
+        }
     }
 
     fn carry_out<A: InterestAccess>(
@@ -469,6 +484,7 @@ impl Streams {
                 Some(&key) => self.begin_snapshot(key, *order, broker, now_ns),
                 None => drop(order.done.send(Err(ErrorId::StreamNotFound.into()))),
             },
+            StreamOrder::ShowClient { conn, cid, reply } => drop(reply.send(broker.client_shown(conn, cid))),
             StreamOrder::Close { stream, done } => match self.numbers.get(&stream) {
                 Some(&key) => self.close(key, done, broker, now_ns, log),
                 None => drop(done.send(())),
@@ -492,6 +508,8 @@ impl Streams {
             directory,
             is_touched: false,
             is_committing: false,
+            is_syncing: false,
+            sync_due_ns: None,
             reading: 0,
             store_errors: 0,
             answers: VecDeque::new(),
@@ -620,7 +638,7 @@ impl Streams {
                 let SnapshotAnswer { report, reply, done } = answer;
                 outlet.issue(&reply, None, b"", b"", &api::stream_snapshot(&report));
                 let event = BackupEvent::SnapshotCreate(&report.state);
-                outlet.tell_backup(event, &report.config.name, now_ns);
+                outlet.tell_backup(event, &owned.stream, now_ns);
                 let _ = done.send(Ok(()));
             }
             match job.snapshot.run(store, has_interest, now_ns, &mut outlet) {
@@ -659,7 +677,7 @@ impl Streams {
         }
         let event = BackupEvent::SnapshotComplete { start_ns: job.started_ns, error };
         let mut outlet = Publisher { broker, account, content: &mut self.content };
-        outlet.tell_backup(event, &owned.stream.config().name, now_ns);
+        outlet.tell_backup(event, &owned.stream, now_ns);
         let took =
             std::time::Duration::from_nanos(now_ns.saturating_sub(job.started_ns).max(0).unsigned_abs());
         match error {
@@ -857,14 +875,21 @@ impl Streams {
     fn file_job_done(&mut self, job: u64, outcome: FileOutcome, now_ns: i64, log: &Log) {
         let key = match outcome {
             FileOutcome::Steps(result, took) => {
-                let key = job as usize;
+                let key = (job & !SYNC_JOB) as usize;
                 let owned = &mut self.owned[key];
-                owned.is_committing = false;
                 owned.store_errors += u64::from(result.is_err());
-                self.times.commit.record(took.total_us, 1);
                 took.syncs_us.iter().for_each(|sync_us| self.times.sync.record(*sync_us, 1));
                 self.has_new_times = true;
-                match owned.stream.finish_commit(result.map_err(|failed| commit_error(&failed))) {
+                let result = result.map_err(|failed| commit_error(&failed));
+                let committed = if job & SYNC_JOB != 0 {
+                    owned.is_syncing = false;
+                    owned.stream.finish_sync(result)
+                } else {
+                    owned.is_committing = false;
+                    self.times.commit.record(took.total_us, 1);
+                    owned.stream.finish_commit(result)
+                };
+                match committed {
                     Committed::Done => {}
                     Committed::RolledBack { messages } => {
                         owned.consumers.rolled_back();
@@ -1030,6 +1055,9 @@ impl Streams {
         self.rewrite(key, now_ns);
         let owned = &mut self.owned[key];
         owned.give_answers();
+        if let Some(full) = owned.stream.settle_room(now_ns) {
+            owned.tell_full(full, log);
+        }
         let state = owned.stream.store().state();
         owned.seen = (state.messages, state.last_seq);
         if let Some(directory) = &owned.directory
@@ -1041,8 +1069,10 @@ impl Streams {
             let steps = commit.steps.into_iter().map(file_step).collect();
             self.files.submit(directory, key as u64, FileJob::Steps(steps));
         }
+        self.sync_if_due(key, now_ns);
         let owned = &mut self.owned[key];
-        let is_over = owned.closing.is_some() && !owned.is_committing && owned.reading == 0;
+        let is_under_way = owned.is_committing || owned.is_syncing || owned.reading > 0;
+        let is_over = owned.closing.is_some() && !is_under_way;
         let deadline_ns = owned.next_deadline_ns().filter(|_| !is_over);
         let before_ns = std::mem::replace(&mut owned.deadline_ns, deadline_ns);
         if deadline_ns != before_ns {
@@ -1093,6 +1123,27 @@ impl Streams {
                 owned.stream.copy_request_unanswered(origin, now_ns);
             }
         }
+    }
+
+    /// Syncs what was written without, when it is time.
+    fn sync_if_due(&mut self, key: usize, now_ns: i64) {
+        let owned = &mut self.owned[key];
+        let Some(interval) = owned.stream.sync_interval() else { return };
+        if owned.is_syncing || !owned.stream.store().is_sync_due() {
+            owned.sync_due_ns = None;
+            return;
+        }
+        let interval_ns = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
+        let due_ns = *owned.sync_due_ns.get_or_insert(now_ns.saturating_add(interval_ns));
+        if due_ns > now_ns {
+            return;
+        }
+        if let (Some(directory), Some(sync)) = (&owned.directory, owned.stream.store_mut().take_sync()) {
+            owned.is_syncing = true;
+            let steps = sync.steps.into_iter().map(file_step).collect();
+            self.files.submit(directory, key as u64 | SYNC_JOB, FileJob::Steps(steps));
+        }
+        owned.sync_due_ns = None;
     }
 
     /// Looks whether somebody listens to what push consumers deliver.
@@ -1189,6 +1240,21 @@ impl Owned {
         }
     }
 
+    /// Says in the log that there is no room.
+    fn tell_full(&self, full: Full, log: &Log) {
+        let kind = match self.stream.config().storage {
+            Storage::Memory => "memory",
+            Storage::File => "file",
+        };
+        match full {
+            Full::Account => log.warning(format!(
+                "JetStream {kind} resource limits exceeded for account: {:?}",
+                self.stream.account_name()
+            )),
+            Full::Server => log.error(format!("JetStream {kind} resource limits exceeded for server")),
+        }
+    }
+
     fn next_deadline_ns(&self) -> Option<i64> {
         let listeners = self.has_listeners().then(|| self.listeners_checked_ns + self.listener_pause_ns);
         let snapshots = self.snapshots.iter().filter_map(|job| job.snapshot.deadline_ns()).min();
@@ -1198,6 +1264,7 @@ impl Owned {
             listeners,
             snapshots,
             self.rewrite_ns,
+            self.sync_due_ns,
         ];
         deadlines.into_iter().flatten().min()
     }

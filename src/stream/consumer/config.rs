@@ -359,15 +359,17 @@ pub struct Limits {
     pub account_max_ack_pending: i64,
     /// The account's `max_consumers`.
     pub account_max_consumers: i64,
+    /// `jetstream.limits.default_max_consumers`: of a stream, where neither it nor its account has a limit.
+    pub server_default_max_consumers: i64,
 }
 
 impl Limits {
-    /// Those of an account on a server that allows everything.
-    pub fn of(account: &AccountLimits) -> Limits {
+    /// These of the server, with those of an account.
+    pub fn in_account(&self, account: &AccountLimits) -> Limits {
         Limits {
             account_max_ack_pending: account.max_ack_pending,
             account_max_consumers: account.max_consumers,
-            ..Limits::default()
+            ..*self
         }
     }
 }

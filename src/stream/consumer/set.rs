@@ -764,6 +764,7 @@ impl Consumers {
         let account = self.limits.account_max_consumers;
         let stream = self.stream.max_consumers;
         let max = if stream <= 0 || (account > 0 && account < stream) { account } else { stream };
+        let max = if max > 0 { max } else { self.limits.server_default_max_consumers };
         if max > 0 && limitable >= max {
             return Err(ApiError::new(ErrorId::MaximumConsumersLimit));
         }
