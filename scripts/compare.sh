@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real nats-server beside the project, builds Ringmain, measures both, writes docs/numbers.md.
-# Arguments go to `ringmain-bench compare`: --quick, --rounds N, --only ROW[,ROW], --json-out FILE.
+# Arguments go to `ringmain-bench compare`: --quick, --rounds N, --only ROW[,ROW] (core, jetstream: all of these), --json-out FILE,
+# --store DIR (where the streams are while they are measured: below the build directory, so not in a file system in memory).
 # Without --out the page is docs/numbers.md; --quick and --only print it instead, because they are not the numbers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,7 +34,8 @@ for argument in "$@"; do
 done
 status=0
 "$target/release/ringmain-bench" compare \
-    --reference "$reference" --candidate "${RINGMAIN:-$target/release/ringmain}" "${out[@]}" "$@" || status=$?
+    --reference "$reference" --candidate "${RINGMAIN:-$target/release/ringmain}" --store "$target" \
+    "${out[@]}" "$@" || status=$?
 
 # The README shows the page's table of goals.
 if [ ${#out[@]} -gt 0 ] && [ -f docs/numbers.md ]; then

@@ -16,7 +16,24 @@ pub enum Command {
     Subs,
     Churn,
     Latency,
+    JsPublish,
+    JsSubjects,
+    JsConsume,
+    JsReplay,
+    JsFiltered,
+    JsConsumers,
+    JsKv,
+    JsKeys,
+    JsWork,
+    JsRestart,
     Compare,
+}
+
+/// What is done with a key-value bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvOperation {
+    Put,
+    Get,
 }
 
 /// Every setting of every command, with that command's defaults.
@@ -48,6 +65,19 @@ pub struct Options {
     pub burst: Option<u64>,
     pub batch: usize,
     pub in_flight: u64,
+    pub unacked: usize,
+    pub streams: usize,
+    pub storage: String,
+    pub fetch: usize,
+    pub every: u64,
+    pub consumers: usize,
+    pub workers: usize,
+    pub dying: usize,
+    pub operation: KvOperation,
+    /// What `js-restart` starts.
+    pub program: Option<PathBuf>,
+    /// Where servers that this tool starts keep their streams.
+    pub store: PathBuf,
     pub json: bool,
     pub quiet: bool,
     pub reference: Option<PathBuf>,
@@ -76,12 +106,17 @@ impl Options {
             pairs: 4,
             subjects: match command {
                 Command::Pairs => 1_000,
-                Command::Subs => 100_000,
+                Command::Subs | Command::JsSubjects | Command::JsKeys => 100_000,
+                Command::JsKv => 1_000,
                 _ => 1,
             },
             exact: false,
             websocket: false,
-            connections: if command == Command::Idle { 5_000 } else { 50 },
+            connections: match command {
+                Command::Idle => 5_000,
+                Command::JsKv => 1,
+                _ => 50,
+            },
             responders: 1,
             duration: Duration::from_secs(5),
             messages: None,
@@ -95,6 +130,17 @@ impl Options {
             burst: None,
             batch: 128 * 1024,
             in_flight: 32 * 1024 * 1024,
+            unacked: if command == Command::JsKv { 1 } else { 1_000 },
+            streams: 1,
+            storage: "file".to_owned(),
+            fetch: if command == Command::JsWork { 50 } else { 500 },
+            every: 100_000,
+            consumers: 10_000,
+            workers: 20,
+            dying: 5,
+            operation: KvOperation::Get,
+            program: None,
+            store: std::env::temp_dir(),
             json: false,
             quiet: false,
             reference: None,
@@ -165,10 +211,70 @@ const COMMANDS: &[(&str, Command, &str, &str)] = &[
         "server server-pid user pass token size subscribers duration warmup rate burst json quiet",
     ),
     (
+        "js-publish",
+        Command::JsPublish,
+        "JetStream: publish with acknowledgements, N unacknowledged at a time per publisher",
+        "server server-pid user pass token size publishers unacked streams subjects storage duration messages warmup json quiet",
+    ),
+    (
+        "js-subjects",
+        Command::JsSubjects,
+        "JetStream: what many subjects in a stream cost a publisher, beside one",
+        "server server-pid user pass token size publishers unacked subjects storage duration warmup json quiet",
+    ),
+    (
+        "js-consume",
+        Command::JsConsume,
+        "JetStream: pull a stream in batches, acknowledging every message (500k messages)",
+        "server server-pid user pass token size fetch storage messages json quiet",
+    ),
+    (
+        "js-replay",
+        Command::JsReplay,
+        "JetStream: read a stream with an ordered consumer (1M messages)",
+        "server server-pid user pass token size storage messages json quiet",
+    ),
+    (
+        "js-filtered",
+        Command::JsFiltered,
+        "JetStream: time to the first message of a consumer that few messages match (of 5M)",
+        "server server-pid user pass token size every storage messages json quiet",
+    ),
+    (
+        "js-consumers",
+        Command::JsConsumers,
+        "JetStream: memory and CPU of many idle pull consumers on a stream",
+        "server server-pid user pass token consumers storage duration settle json quiet",
+    ),
+    (
+        "js-kv",
+        Command::JsKv,
+        "JetStream: put or get values of a key-value bucket",
+        "server server-pid user pass token size op connections unacked subjects storage duration messages warmup json quiet",
+    ),
+    (
+        "js-keys",
+        Command::JsKeys,
+        "JetStream: list the keys of a key-value bucket",
+        "server server-pid user pass token size subjects storage json quiet",
+    ),
+    (
+        "js-work",
+        Command::JsWork,
+        "JetStream: a work queue whose workers die, until every job is done (200k jobs)",
+        "server server-pid user pass token size fetch workers dying storage messages json quiet",
+    ),
+    (
+        "js-restart",
+        Command::JsRestart,
+        "JetStream: start a server, fill a stream, measure restarts (10M messages)",
+        "program store size messages json quiet",
+    ),
+    (
         "compare",
         Command::Compare,
         "start two servers, measure them in turn, write a page with both",
-        "reference candidate rounds out json-out quick only quiet",
+        "reference candidate rounds store out json-out quick only quiet",
     ),
 ];
 
@@ -188,10 +294,10 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("publishers", "N", "publishing connections (1)"),
     ("subscribers", "N", "subscribing connections (1; fanout: 10)"),
     ("pairs", "N", "publisher and subscriber pairs (4)"),
-    ("subjects", "N", "subjects in all (1; pairs: 1000; subs: 100000)"),
+    ("subjects", "N", "subjects or keys in all (1; pairs, js-kv: 1000; subs, js-subjects, js-keys: 100000)"),
     ("exact", "", "a subscription for every subject instead of one with a wildcard"),
     ("ws", "", "connect to the server's port for WebSocket"),
-    ("connections", "N", "connections (50; idle: 5000)"),
+    ("connections", "N", "connections (50; idle: 5000; js-kv: 1)"),
     ("responders", "N", "answering connections, in one queue group if several (1)"),
     ("duration", "TIME", "how long to measure: 5s, 500ms, 2m (5s); churn: with and without, each"),
     ("messages", "N", "how many messages or requests to send in all, instead of a duration"),
@@ -201,6 +307,21 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("burst", "N", "messages that are due at the same moment (as many as make 5,000 moments a second)"),
     ("batch", "BYTES", "bytes of encoded frames in one write (128KiB)"),
     ("in-flight", "BYTES", "a publisher waits while a subscriber is this far behind (32MiB)"),
+    ("unacked", "N", "requests of a connection that may be unanswered (1000; js-kv: 1)"),
+    ("streams", "N", "streams that are written in turn (1)"),
+    ("storage", "KIND", "file or memory (file)"),
+    ("fetch", "N", "messages per request of a consumer (500; js-work: 50)"),
+    ("every", "N", "one in so many messages matches (100000)"),
+    ("consumers", "N", "consumers (10000)"),
+    ("workers", "N", "connections that work (20)"),
+    ("dying", "N", "how many of them end with jobs in their hands (5)"),
+    ("op", "NAME", "put or get (get)"),
+    ("program", "PATH", "the server to start: ringmain or nats-server"),
+    (
+        "store",
+        "DIR",
+        "where servers keep their streams, on the disk that is to be measured (the system's temporary directory)",
+    ),
     ("json", "", "print the result as JSON"),
     ("quiet", "", "no progress line"),
     ("reference", "PATH", "program to compare with: a nats-server"),
@@ -209,7 +330,7 @@ const FLAGS: &[(&str, &str, &str)] = &[
     ("out", "FILE", "write the page here (standard output)"),
     ("json-out", "FILE", "also write every single result here"),
     ("quick", "", "one short round: for a look, not for a claim"),
-    ("only", "ROW[,ROW]", "only these rows"),
+    ("only", "ROW[,ROW]", "only these rows, or `core` or `jetstream`"),
 ];
 
 /// Reads the arguments after the program's name. The error is text for the user.
@@ -288,6 +409,24 @@ fn set(options: &mut Options, flag: &str, value: &str) -> Result<(), String> {
         "rate" => options.rate = Some(positive(value)? as f64),
         "burst" => options.burst = Some(positive(value)?),
         "batch" => options.batch = positive(value)? as usize,
+        "unacked" => options.unacked = positive(value)? as usize,
+        "streams" => options.streams = positive(value)? as usize,
+        "storage" => match value {
+            "file" | "memory" => options.storage = value.to_owned(),
+            _ => return Err(format!("'{value}' is neither file nor memory")),
+        },
+        "fetch" => options.fetch = positive(value)? as usize,
+        "every" => options.every = positive(value)?.max(2),
+        "consumers" => options.consumers = positive(value)? as usize,
+        "workers" => options.workers = positive(value)? as usize,
+        "dying" => options.dying = number(value)? as usize,
+        "op" => match value {
+            "put" => options.operation = KvOperation::Put,
+            "get" => options.operation = KvOperation::Get,
+            _ => return Err(format!("'{value}' is neither put nor get")),
+        },
+        "program" => options.program = Some(value.into()),
+        "store" => options.store = value.into(),
         "in-flight" => options.in_flight = positive(value)?,
         "json" => options.json = true,
         "quiet" => options.quiet = true,
@@ -310,6 +449,15 @@ fn check(options: &Options) -> Result<(), String> {
     }
     if options.command == Command::Latency && options.size < 8 {
         return Err("--size: latency carries a time stamp in the payload, so 8 bytes at least".to_owned());
+    }
+    if options.command == Command::JsRestart && options.program.is_none() {
+        return Err("js-restart needs --program".to_owned());
+    }
+    if options.command == Command::JsWork && options.dying >= options.workers {
+        return Err("--dying: one worker must stay".to_owned());
+    }
+    if options.command == Command::JsFiltered && options.messages.is_some_and(|all| all < options.every) {
+        return Err("--every: not one of the --messages would match".to_owned());
     }
     if options.pairs > options.subjects && options.command == Command::Pairs {
         return Err("--subjects: every pair needs one of its own".to_owned());
@@ -395,7 +543,7 @@ fn help() -> String {
         "ringmain-bench: load for any server that speaks NATS\n\nusage: ringmain-bench COMMAND [FLAGS]\n\ncommands:\n",
     );
     for (name, _, summary, _) in COMMANDS {
-        writeln!(text, "  {name:<10} {summary}").expect("a String accepts everything");
+        writeln!(text, "  {name:<13} {summary}").expect("a String accepts everything");
     }
     text.push_str("\nringmain-bench COMMAND --help shows its flags.\n");
     text.push_str(
@@ -487,6 +635,10 @@ mod tests {
             ("latency --size 4", "8 bytes at least"),
             ("pairs --pairs 4 --subjects 2", "every pair needs one"),
             ("compare", "needs --reference and --candidate"),
+            ("js-publish --storage tape", "'tape' is neither file nor memory"),
+            ("js-kv --op cut", "'cut' is neither put nor get"),
+            ("js-restart", "needs --program"),
+            ("js-work --workers 5", "one worker must stay"),
         ] {
             let text = problem(line);
             assert!(text.contains(expected), "{line}: {text}");

@@ -15,9 +15,9 @@ use crate::churn::median;
 use crate::error::BenchError;
 use crate::page;
 use crate::report::{self, Outcome};
-use crate::rows::{ROWS, Row, Scale};
+use crate::rows::{self, Row, Scale};
 use crate::server_usage;
-use crate::spawned::{self, Server};
+use crate::spawned::{self, Server, Setting, StoreDirectory};
 
 /// Which of the two servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -50,6 +50,8 @@ pub enum SampleResult {
 pub struct Comparison {
     pub versions: HashMap<Side, String>,
     pub rounds: usize,
+    /// Where the streams were: the directory's file system.
+    pub storage: String,
     pub scale: Scale,
     pub rows: Vec<&'static Row>,
     pub samples: Vec<Sample>,
@@ -100,18 +102,21 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
         (Side::Candidate, spawned::version_of(&candidate)?),
     ]);
 
-    let mut comparison = Comparison { versions, rounds, scale, rows: rows.clone(), samples: Vec::new() };
+    spawned::remove_abandoned(&options.store);
+    let storage = spawned::file_system_of(&options.store);
+    let mut comparison =
+        Comparison { versions, rounds, storage, scale, rows: rows.clone(), samples: Vec::new() };
     for round in 0..rounds {
-        for row in &rows {
+        for row in rows.iter().filter(|row| round < row.rounds_max) {
             let mut sides = [(Side::Reference, &reference), (Side::Candidate, &candidate)];
             if round % 2 == 1 {
                 sides.reverse();
             }
             for (side, program) in sides {
-                let (result, others_percent) = measure(row, program, scale);
+                let (result, others_percent) = measure(row, program, scale, options);
                 if !options.quiet {
                     eprintln!(
-                        "{}/{rounds} {:<12} {:<9} {}, others {others_percent:.0} %",
+                        "{}/{rounds} {:<17} {:<9} {}, others {others_percent:.0} %",
                         round + 1,
                         row.key,
                         name(side),
@@ -138,25 +143,40 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Row>, BenchError> {
-    if let Some(unknown) = only.iter().find(|key| !ROWS.iter().any(|row| row.key == key.as_str())) {
-        let known = crate::rows::keys().join(", ");
+    if let Some(unknown) = only.iter().find(|word| !rows::all().any(|row| row.is_called(word))) {
+        let known = [&rows::GROUPS[..], &rows::keys()[..]].concat().join(", ");
         return Err(BenchError::Unsupported(format!("--only: there is no row '{unknown}', only {known}")));
     }
-    Ok(ROWS.iter().filter(|row| only.is_empty() || only.iter().any(|key| key == row.key)).collect())
+    Ok(rows::all().filter(|row| only.is_empty() || only.iter().any(|word| row.is_called(word))).collect())
 }
 
 /// One measurement with a server of its own, and the share of the machine that others had meanwhile.
-fn measure(row: &Row, program: &Path, scale: Scale) -> (SampleResult, f64) {
-    let mut server = match Server::start(program) {
-        Ok(server) => server,
-        Err(error) => return (SampleResult::Error(error.to_string()), 0.0),
-    };
+fn measure(row: &Row, program: &Path, scale: Scale, all: &Options) -> (SampleResult, f64) {
     let options = Options {
-        server: server.address.clone(),
-        server_pid: Some(server.pid()),
+        program: Some(program.to_owned()),
+        store: all.store.clone(),
         quiet: true,
         ..row.options(scale)
     };
+    if row.setting == Setting::StartsItself {
+        let result = match crate::run(&options) {
+            Ok(outcome) => SampleResult::Outcome(Box::new(outcome)),
+            Err(error) => SampleResult::Error(error.to_string()),
+        };
+        return (result, 0.0);
+    }
+    let started = match row.setting {
+        Setting::Core => Server::start(program, row.setting, None).map(|server| (server, None)),
+        _ => StoreDirectory::make(&options.store).and_then(|directory| {
+            Server::start(program, row.setting, Some(&directory)).map(|server| (server, Some(directory)))
+        }),
+    };
+    // The directory goes after the server.
+    let (mut server, _directory) = match started {
+        Ok((server, directory)) => (server, directory),
+        Err(error) => return (SampleResult::Error(error.to_string()), 0.0),
+    };
+    let options = Options { server: server.address.clone(), server_pid: Some(server.pid()), ..options };
     let watch = Disturbance::start(server.pid());
     let result = match crate::run(&options) {
         Ok(outcome) => SampleResult::Outcome(Box::new(outcome)),
@@ -237,6 +257,8 @@ mod tests {
         let error = chosen(&["publish".to_owned(), "fly".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("'fly'") && error.contains("request-50"), "{error}");
         assert_eq!(chosen(&["churn".to_owned()]).unwrap().len(), 1);
-        assert_eq!(chosen(&[]).unwrap().len(), ROWS.len());
+        assert_eq!(chosen(&[]).unwrap().len(), rows::keys().len());
+        let groups = rows::GROUPS.map(|group| chosen(&[group.to_owned()]).unwrap().len());
+        assert!(groups.iter().all(|count| *count > 0) && groups.iter().sum::<usize>() == rows::keys().len());
     }
 }

@@ -10,10 +10,11 @@ const CAPACITY_FIRST: usize = 4 * 1024;
 /// Something that a server says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The arguments of MSG and the payload.
+    /// The arguments of MSG or HMSG, the header block (empty without one), and the payload.
     Message {
         subject: &'a [u8],
         reply: Option<&'a [u8]>,
+        header: &'a [u8],
         payload: &'a [u8],
     },
     Info(&'a [u8]),
@@ -30,6 +31,13 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// For a connection on which much comes: reads of this size from the first on.
+    pub fn reserve(&mut self, bytes: usize) {
+        if self.bytes.len() < bytes {
+            self.bytes.resize(bytes, 0);
+        }
+    }
+
     /// One read from `stream`; 0 means that the peer closed.
     pub fn fill(&mut self, mut stream: impl Read) -> io::Result<usize> {
         if self.start == self.end {
@@ -62,15 +70,18 @@ impl Inbox {
         let Some(newline) = memchr::memchr(b'\n', pending) else { return Ok(None) };
         let line = pending[..newline].strip_suffix(b"\r").unwrap_or(&pending[..newline]);
         let after_line = newline + 1;
-        if let Some(arguments) = line.strip_prefix(b"MSG ") {
-            let (subject, reply, size) =
-                message_arguments(arguments).ok_or_else(|| BenchError::unexpected(line))?;
-            let Some(payload) = pending.get(after_line..after_line + size + 2) else { return Ok(None) };
+        let has_header = line.starts_with(b"HMSG ");
+        if has_header || line.starts_with(b"MSG ") {
+            let arguments = &line[if has_header { 5 } else { 4 }..];
+            let Arguments { subject, reply, header_len, size } =
+                Arguments::of(arguments, has_header).ok_or_else(|| BenchError::unexpected(line))?;
+            let Some(content) = pending.get(after_line..after_line + size + 2) else { return Ok(None) };
             self.start += after_line + size + 2;
-            let Some(payload) = payload.strip_suffix(b"\r\n") else {
-                return Err(BenchError::unexpected(payload));
+            let Some(content) = content.strip_suffix(b"\r\n") else {
+                return Err(BenchError::unexpected(content));
             };
-            return Ok(Some(Event::Message { subject, reply, payload }));
+            let (header, payload) = content.split_at(header_len);
+            return Ok(Some(Event::Message { subject, reply, header, payload }));
         }
         self.start += after_line;
         match line {
@@ -89,19 +100,42 @@ impl Inbox {
     }
 }
 
-/// Subject, reply and payload size.
-type MessageArguments<'a> = (&'a [u8], Option<&'a [u8]>, usize);
+/// What stands in the line of a message.
+struct Arguments<'a> {
+    subject: &'a [u8],
+    reply: Option<&'a [u8]>,
+    header_len: usize,
+    /// Of header and payload.
+    size: usize,
+}
 
-/// `subject sid [reply] size`.
-fn message_arguments(arguments: &[u8]) -> Option<MessageArguments<'_>> {
-    let mut words = arguments.split(|byte| *byte == b' ');
-    let (subject, _sid, third) = (words.next()?, words.next()?, words.next()?);
-    let (reply, size) = match words.next() {
-        Some(size) => (Some(third), size),
-        None => (None, third),
-    };
-    let size = std::str::from_utf8(size).ok()?.parse().ok()?;
-    words.next().is_none().then_some((subject, reply, size))
+impl Arguments<'_> {
+    /// `subject sid [reply] size`, or `subject sid [reply] header-size size`.
+    fn of(line: &[u8], has_header: bool) -> Option<Arguments<'_>> {
+        let mut words = line.split(|byte| *byte == b' ');
+        let (subject, _sid) = (words.next()?, words.next()?);
+        let mut rest = [words.next()?, b"", b""];
+        let mut count = 1;
+        for word in words {
+            *rest.get_mut(count)? = word;
+            count += 1;
+        }
+        let sizes = if has_header { 2 } else { 1 };
+        let with_reply = count.checked_sub(sizes).filter(|more| *more <= 1)?;
+        let size = number(rest[count - 1])?;
+        let header_len = if has_header { number(rest[count - 2])? } else { 0 };
+        let reply = (with_reply == 1).then_some(rest[0]);
+        (header_len <= size).then_some(Arguments { subject, reply, header_len, size })
+    }
+}
+
+fn number(digits: &[u8]) -> Option<usize> {
+    if digits.is_empty() || digits.len() > 12 {
+        return None;
+    }
+    digits
+        .iter()
+        .try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + usize::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -109,7 +143,7 @@ mod tests {
     use super::*;
 
     const STREAM: &[u8] =
-        b"INFO {\"a\":1} \r\nPING\r\nMSG foo 1 bar 5\r\nhello\r\nMSG foo 1 0\r\n\r\nPONG\r\n";
+        b"INFO {\"a\":1} \r\nPING\r\nMSG foo 1 bar 5\r\nhello\r\nMSG foo 1 0\r\n\r\nPONG\r\nHMSG a 1 b 3 4\r\nxyz1\r\nHMSG a 1 2 2\r\nhh\r\n";
 
     fn events(chunks: impl Iterator<Item = Vec<u8>>) -> Vec<String> {
         let mut inbox = Inbox::default();
@@ -126,7 +160,7 @@ mod tests {
     #[test]
     fn events_are_the_same_however_the_stream_is_cut() {
         let whole = events(std::iter::once(STREAM.to_vec()));
-        assert_eq!(whole.len(), 5);
+        assert_eq!(whole.len(), 7);
         for cut in 1..STREAM.len() {
             let parts = [STREAM[..cut].to_vec(), STREAM[cut..].to_vec()];
             assert_eq!(events(parts.into_iter()), whole, "cut at {cut}");
@@ -144,7 +178,13 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for garbage in [&b"HELLO\r\n"[..], b"MSG a 1 x\r\n", b"MSG a 1 2\r\nabcd\r\n", b"MSG a b c d 1\r\n"] {
+        for garbage in [
+            &b"HELLO\r\n"[..],
+            b"MSG a 1 x\r\n",
+            b"MSG a 1 2\r\nabcd\r\n",
+            b"MSG a b c d 1\r\n",
+            b"HMSG a 1 5 4\r\nabcd\r\n",
+        ] {
             let mut inbox = Inbox::default();
             inbox.fill(garbage).unwrap();
             assert!(inbox.next_event().is_err(), "{}", garbage.escape_ascii());

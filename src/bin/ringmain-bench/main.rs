@@ -5,7 +5,7 @@
 //!
 //! The map: `args` turns the command line into [`args::Options`]; one file per kind of work
 //! (`publish`, `fanout`, `pairs`, `request`, `connections`, `subscriptions`, `churn`, `latency`)
-//! runs it and returns a [`report::Outcome`]; `compare` runs them against two servers in turn.
+//! runs it and returns a [`report::Outcome`], those of JetStream in `jetstream`; `compare` runs them against two servers in turn.
 //! Below them: `flow` (publishers, readers and the measured window), `reader` and `tally`
 //! (subscribers that cost next to nothing), `client` (the handshake), `websocket`, `tls_relay` (encryption), `frames`
 //! (bytes on the wire),
@@ -22,6 +22,7 @@ mod fanout;
 mod flow;
 mod frames;
 mod inbox;
+mod jetstream;
 mod latency;
 mod page;
 mod pairs;
@@ -84,6 +85,16 @@ fn run(options: &Options) -> Result<Outcome, BenchError> {
         Command::Subs => subscriptions::run(options),
         Command::Churn => churn::run(options),
         Command::Latency => latency::run(options),
+        Command::JsPublish => jetstream::publish::run(options),
+        Command::JsSubjects => jetstream::subjects::run(options),
+        Command::JsConsume => jetstream::consume::run(options),
+        Command::JsReplay => jetstream::replay::run(options),
+        Command::JsFiltered => jetstream::filtered::run(options),
+        Command::JsConsumers => jetstream::consumers::run(options),
+        Command::JsKv => jetstream::kv::run(options),
+        Command::JsKeys => jetstream::keys::run(options),
+        Command::JsWork => jetstream::work::run(options),
+        Command::JsRestart => jetstream::restart::run(options),
         Command::Compare => unreachable!("compare is not a measurement of one server"),
     }
 }

@@ -21,6 +21,13 @@ pub fn markdown(comparison: &Comparison) -> String {
          above 1 it wins, whether more or less of the figure is better. CPU is that of the server process, user and \
          kernel, divided by what was done. Latencies count from the moment a message or request was due.\n\n",
     );
+    if comparison.rows.iter().any(|row| row.is_called("jetstream")) {
+        text.push_str(
+            "With JetStream both servers have their streams on the same disk. An acknowledgement of Ringmain always \
+             means that the message is on it; nats-server syncs every two minutes, except in the rows that say \
+             `sync_interval: always`.\n\n",
+        );
+    }
     machine(&mut text, comparison);
     let disturbed = comparison.rows.iter().map(|row| others_percent(comparison, row)).fold(0.0, f64::max);
     if disturbed > OTHERS_PERCENT_MAX {
@@ -54,6 +61,7 @@ pub fn shown(show: Show, value: f64) -> String {
         Show::Bytes => report::bytes(value),
         Show::Percent => format!("{value:.1} %"),
         Show::Count => report::grouped(value),
+        Show::Plain => format!("{value:.2}"),
     }
 }
 
@@ -66,6 +74,7 @@ fn machine(text: &mut String, comparison: &Comparison) {
         ("machine", format!("{}, {} cores, {}", cpu_model(), cores(), memory())),
         ("kernel", read("/proc/sys/kernel/osrelease")),
         ("congestion control", read("/proc/sys/net/ipv4/tcp_congestion_control")),
+        ("storage", comparison.storage.clone()),
         ("nats-server", version(Side::Reference).to_owned()),
         ("Ringmain", version(Side::Candidate).to_owned()),
         (
@@ -114,7 +123,7 @@ fn metric_line(text: &mut String, comparison: &Comparison, row: &Row, metric: &M
 
 /// How many times better the candidate is. None where a quotient says nothing.
 fn ratio(metric: &Metric, reference: f64, candidate: f64) -> Option<f64> {
-    if metric.show == Show::Percent || reference <= 0.0 || candidate <= 0.0 {
+    if matches!(metric.show, Show::Percent | Show::Plain) || reference <= 0.0 || candidate <= 0.0 {
         return None;
     }
     Some(match metric.better {

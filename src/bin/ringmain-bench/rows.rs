@@ -4,15 +4,21 @@
 use std::time::Duration;
 
 use crate::args::{Command, Options};
+use crate::jetstream;
 use crate::report::Outcome;
+use crate::spawned::Setting;
 
 /// One kind of work.
 #[derive(Debug)]
 pub struct Row {
     pub key: &'static str,
     pub title: &'static str,
-    options: fn(&mut Options, Scale),
-    command: Command,
+    pub options: fn(&mut Options, Scale),
+    pub command: Command,
+    /// How the servers are started.
+    pub setting: Setting,
+    /// What takes long is measured in so many rounds at most.
+    pub rounds_max: usize,
     pub metrics: &'static [Metric],
 }
 
@@ -41,6 +47,7 @@ pub enum Show {
     Bytes,
     Percent,
     Count,
+    Plain,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +83,27 @@ impl Row {
     }
 }
 
-pub fn keys() -> Vec<&'static str> {
-    ROWS.iter().map(|row| row.key).collect()
+/// Every row, in the order of the page.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(jetstream::rows::ROWS)
 }
 
-const fn rate(goal: Goal) -> Metric {
+/// Names of several rows: those of core NATS, those of JetStream.
+pub const GROUPS: [&str; 2] = ["core", "jetstream"];
+
+impl Row {
+    /// Whether `--only` means it by this word.
+    pub fn is_called(&self, word: &str) -> bool {
+        let group = GROUPS[usize::from(self.key.starts_with("js-"))];
+        word == self.key || word == group
+    }
+}
+
+pub fn keys() -> Vec<&'static str> {
+    all().map(|row| row.key).collect()
+}
+
+pub const fn rate(goal: Goal) -> Metric {
     Metric {
         name: "rate",
         show: Show::PerSecond,
@@ -90,7 +113,7 @@ const fn rate(goal: Goal) -> Metric {
     }
 }
 
-const fn cpu(goal: Goal) -> Metric {
+pub const fn cpu(goal: Goal) -> Metric {
     Metric {
         name: "server CPU",
         show: Show::Nanoseconds,
@@ -100,11 +123,11 @@ const fn cpu(goal: Goal) -> Metric {
     }
 }
 
-const fn latency(name: &'static str, value: fn(&Outcome) -> Option<f64>, goal: Goal) -> Metric {
+pub const fn latency(name: &'static str, value: fn(&Outcome) -> Option<f64>, goal: Goal) -> Metric {
     Metric { name, show: Show::Nanoseconds, better: Better::Less, value, goal }
 }
 
-const fn more(
+pub const fn more(
     name: &'static str,
     show: Show,
     better: Better,
@@ -114,11 +137,11 @@ const fn more(
     Metric { name, show, better, value, goal }
 }
 
-fn p50(outcome: &Outcome) -> Option<f64> {
+pub fn p50(outcome: &Outcome) -> Option<f64> {
     outcome.latency.as_ref().map(|latency| latency.p50_ns as f64)
 }
 
-fn p99(outcome: &Outcome) -> Option<f64> {
+pub fn p99(outcome: &Outcome) -> Option<f64> {
     outcome.latency.as_ref().map(|latency| latency.p99_ns as f64)
 }
 
@@ -126,12 +149,14 @@ fn p999(outcome: &Outcome) -> Option<f64> {
     outcome.latency.as_ref().map(|latency| latency.p999_ns as f64)
 }
 
-/// Every row, in the order of the page.
-pub const ROWS: &[Row] = &[
+/// Those of core NATS, in the order of the page.
+const ROWS: &[Row] = &[
     Row {
         key: "publish",
         title: "publish 16 B, nobody listening",
         command: Command::Publish,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |_, _| {},
         metrics: &[rate(Goal::Times(3.0)), cpu(Goal::Times(4.0))],
     },
@@ -139,6 +164,8 @@ pub const ROWS: &[Row] = &[
         key: "one-to-one",
         title: "1 → 1, 128 B",
         command: Command::Fanout,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.subscribers = 1,
         metrics: &[rate(Goal::Times(3.0)), cpu(Goal::Times(4.0))],
     },
@@ -146,6 +173,8 @@ pub const ROWS: &[Row] = &[
         key: "one-to-ten",
         title: "1 → 10, 128 B (per delivery)",
         command: Command::Fanout,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.subscribers = 10,
         metrics: &[rate(Goal::Times(2.5)), cpu(Goal::Times(3.5))],
     },
@@ -153,6 +182,8 @@ pub const ROWS: &[Row] = &[
         key: "pairs-1k",
         title: "4 pairs, 128 B, 1,000 subjects",
         command: Command::Pairs,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.subjects = 1_000,
         metrics: &[rate(Goal::None), cpu(Goal::Times(4.0))],
     },
@@ -160,6 +191,8 @@ pub const ROWS: &[Row] = &[
         key: "pairs-100k",
         title: "4 pairs, 128 B, 100,000 subjects",
         command: Command::Pairs,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.subjects = 100_000,
         metrics: &[rate(Goal::None), cpu(Goal::Times(4.0))],
     },
@@ -167,6 +200,8 @@ pub const ROWS: &[Row] = &[
         key: "request-50",
         title: "request/reply, 50 connections",
         command: Command::Request,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.connections = 50,
         metrics: &[
             rate(Goal::None),
@@ -180,6 +215,8 @@ pub const ROWS: &[Row] = &[
         key: "request-1",
         title: "request/reply, 1 connection",
         command: Command::Request,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.connections = 1,
         metrics: &[
             rate(Goal::None),
@@ -193,6 +230,8 @@ pub const ROWS: &[Row] = &[
         key: "large",
         title: "1 → 4, 16 KiB (per delivery)",
         command: Command::Fanout,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| (options.subscribers, options.size) = (4, 16 * 1024),
         metrics: &[rate(Goal::Times(1.0)), cpu(Goal::Times(1.5))],
     },
@@ -200,6 +239,8 @@ pub const ROWS: &[Row] = &[
         key: "idle",
         title: "idle connections with a subscription",
         command: Command::Idle,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, scale| options.connections = if scale == Scale::Full { 5_000 } else { 2_000 },
         metrics: &[more(
             "memory each",
@@ -213,6 +254,8 @@ pub const ROWS: &[Row] = &[
         key: "connections",
         title: "15,000 connections",
         command: Command::Idle,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, _| options.connections = 15_000,
         metrics: &[
             more(
@@ -230,6 +273,8 @@ pub const ROWS: &[Row] = &[
         key: "subs",
         title: "100,000 subscriptions on a connection",
         command: Command::Subs,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |_, _| {},
         metrics: &[
             more(
@@ -253,6 +298,8 @@ pub const ROWS: &[Row] = &[
         key: "churn",
         title: "1 → 1 beside 100,000 inboxes a second",
         command: Command::Churn,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |options, scale| {
             if scale == Scale::Full {
                 options.duration = Duration::from_millis(2_500);
@@ -280,6 +327,8 @@ pub const ROWS: &[Row] = &[
         key: "latency",
         title: "1 → 1, 128 B at 100,000 messages a second",
         command: Command::Latency,
+        setting: Setting::Core,
+        rounds_max: usize::MAX,
         options: |_, _| {},
         metrics: &[
             cpu(Goal::None),
@@ -303,13 +352,12 @@ mod tests {
     #[test]
     fn keys_are_unique_and_options_belong_to_the_command() {
         let mut keys = keys();
-        assert_eq!(keys.len(), ROWS.len());
         keys.sort_unstable();
         keys.dedup();
-        assert_eq!(keys.len(), ROWS.len());
-        for row in ROWS {
+        assert_eq!(keys.len(), all().count());
+        for row in all() {
             assert_eq!(row.options(Scale::Full).command, row.command);
-            assert!(row.options(Scale::Quick).duration < row.options(Scale::Full).duration);
+            assert!(row.options(Scale::Quick).duration <= row.options(Scale::Full).duration);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,81 @@ use crate::error::BenchError;
 /// How long a server may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long it may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a store directory's name begins with; the process id follows.
+const STORE_PREFIX: &str = "ringmain-bench-store-";
+
+/// How a server is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// As it is without a configuration.
+    Core,
+    /// With JetStream, and nothing said of when it syncs.
+    JetStream,
+    /// With JetStream, and everything on the disk before it is acknowledged.
+    JetStreamAlways,
+    /// The measurement starts the server itself.
+    StartsItself,
+}
+
+/// A directory for the streams of one server; it goes when dropped.
+pub struct StoreDirectory {
+    path: PathBuf,
+}
+
+impl StoreDirectory {
+    /// Makes one below `parent`.
+    pub fn make(parent: &Path) -> Result<StoreDirectory, BenchError> {
+        let path = parent.join(format!("{STORE_PREFIX}{}-{:x}", std::process::id(), fastrand::u64(..)));
+        std::fs::create_dir_all(&path).map_err(BenchError::io(format!("making {}", path.display())))?;
+        Ok(StoreDirectory { path })
+    }
+
+    /// Writes the configuration of a server that has its streams here.
+    fn configure(&self, setting: Setting) -> Result<PathBuf, BenchError> {
+        let file = self.path.join("server.conf");
+        let sync = if setting == Setting::JetStreamAlways { "sync_interval: always" } else { "" };
+        let text = format!("jetstream {{\n  store_dir: \"{}\"\n  {sync}\n}}\n", self.path.display());
+        std::fs::write(&file, text).map_err(BenchError::io(format!("writing {}", file.display())))?;
+        Ok(file)
+    }
+}
+
+impl Drop for StoreDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes store directories of runs that were killed.
+pub fn remove_abandoned(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(STORE_PREFIX)) else { continue };
+        let pid = rest.split('-').next().unwrap_or(rest);
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The kind of file system that a directory is on, by the mount that is nearest to it.
+pub fn file_system_of(directory: &Path) -> String {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let place = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let (at, kind) = (words.next()?, words.next()?);
+            place.starts_with(at).then_some((at.len(), kind))
+        })
+        .max_by_key(|(len, _)| *len)
+        .map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
+}
+
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
@@ -23,14 +98,20 @@ pub struct Server {
 
 impl Server {
     /// Starts `program` on a free port of 127.0.0.1 and waits until it accepts a client.
-    pub fn start(program: &Path) -> Result<Server, BenchError> {
+    pub fn start(
+        program: &Path,
+        setting: Setting,
+        store: Option<&StoreDirectory>,
+    ) -> Result<Server, BenchError> {
         let port = free_port()?;
         let mut log = temporary_file()?;
+        let config = store.map(|store| store.configure(setting)).transpose()?;
         let mut command = Command::new(program);
         // SAFETY: the closure only makes one system call, which is allowed between fork and exec.
         unsafe { command.pre_exec(end_with_parent) };
         let child = command
             .args(["-a", "127.0.0.1", "-p", &port.to_string()])
+            .args(config.iter().flat_map(|file| [Path::new("-c"), file]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.try_clone().map_err(BenchError::io("a log file"))?)
@@ -55,8 +136,22 @@ impl Server {
                     program.display()
                 )));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Asks the server to end, and waits until it has.
+    pub fn stop(&mut self) -> Result<(), BenchError> {
+        // SAFETY: kill takes two integers, and the process is a child that has not been waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        let asked = Instant::now();
+        while self.child.try_wait().map_err(BenchError::io("waiting for the server"))?.is_none() {
+            if asked.elapsed() > STOP_TIMEOUT {
+                return Err(BenchError::Spawn("the server does not end".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     pub fn pid(&self) -> u32 {
