@@ -325,8 +325,12 @@ impl Decoder {
     }
 }
 
-/// `None` for `always`. Nothing is the usual interval, as in the reference.
+/// `None` for `always`. Nothing is the usual interval, as in the reference; a plain number counts seconds.
 fn sync_interval(name: &str, node: &Node) -> Outcome<Option<Duration>> {
+    if let Value::Integer(seconds) = node.value {
+        let interval = unsigned(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        return Ok(Some(interval.unwrap_or(SYNC_INTERVAL)));
+    }
     if string(node)?.eq_ignore_ascii_case("always") {
         return Ok(None);
     }
