@@ -686,6 +686,10 @@ impl Client {
 
 impl Player for Client {
     fn begin(&mut self) {
+        // First, so that nothing that is told of what follows comes to the next case.
+        for sid in std::mem::take(&mut self.subscribed) {
+            self.send(format!("UNSUB {sid}\r\n").as_bytes());
+        }
         let names = self.request("$JS.API.STREAM.NAMES").expect("an answer");
         let names: serde_json::Value = serde_json::from_slice(&names.body).expect("JSON");
         let names: Vec<&str> =
@@ -706,9 +710,6 @@ impl Player for Client {
                 std::thread::sleep(Duration::from_millis(5));
                 let _ = std::fs::remove_dir_all(&deleted);
             }
-        }
-        for sid in std::mem::take(&mut self.subscribed) {
-            self.send(format!("UNSUB {sid}\r\n").as_bytes());
         }
         self.received.clear();
     }

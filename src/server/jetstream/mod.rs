@@ -12,7 +12,7 @@ pub mod disk;
 pub mod orders;
 mod restore;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +54,7 @@ use crate::stream::registry::Registry;
 use crate::stream::room::Rooms;
 use crate::stream::stream::{Answer, Command, Stream, StreamSettings};
 use crate::stream::{ApiError, ErrorId, StreamConfig};
+use crate::subject::mapping::is_subset;
 
 /// Requests that are answered at a time.
 pub const REQUESTS_MAX: usize = 10_000;
@@ -303,20 +304,37 @@ impl JetStream {
             account.rooms.storage.set_max(u64::try_from(limits.max_storage).ok());
             account.registry.set_limits(limits.clone());
         }
+        // An account without streams that imports the API of another one is answered by that one alone, as in the reference.
+        let imports_the_api = |slot: u16| {
+            let account = directory.accounts().iter().find(|account| account.slot == slot);
+            account.is_some_and(|account| {
+                let mut imports = account.sharing.service_imports.iter();
+                imports.any(|import| {
+                    ["$JS.API.>", "$JS.API.INFO"]
+                        .iter()
+                        .any(|subject| is_subset(subject.as_bytes(), import.to.as_bytes()))
+                })
+            })
+        };
+        let served: BTreeSet<u16> = wanted
+            .iter()
+            .filter(|(slot, (_, limits))| limits.is_some() || !imports_the_api(**slot))
+            .map(|(slot, _)| *slot)
+            .collect();
         let system = directory.accounts().iter().find(|account| account.is_system && account.exists);
         let system = system.map(|account| account.slot);
         let mut subscribed = self.subscribed.lock();
         let mut subscriptions = self.subscriptions.lock();
         self.shared.internal.with_client(|client| {
             subscribed.retain(|slot, ids| {
-                let stays = wanted.contains_key(slot) || system == Some(*slot);
+                let stays = served.contains(slot) || system == Some(*slot);
                 for id in ids.iter().filter(|_| !stays) {
                     subscriptions.remove(id);
                     client.unsubscribe(*id);
                 }
                 stays
             });
-            for slot in wanted.keys().chain(&system) {
+            for slot in served.iter().chain(&system) {
                 let subjects = if system == Some(*slot) { SYSTEM_SUBJECTS } else { SUBJECTS };
                 subscribed.entry(*slot).or_insert_with(|| {
                     let ids: Vec<SubscriptionId> = subjects
